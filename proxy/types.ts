@@ -1,0 +1,221 @@
+/**
+ * The data plane's ports: what the HTTP engine asks of whoever chooses upstreams, and what it tells
+ * whoever counts, logs and watches.
+ *
+ * All of them are called on the hot path, once or a few times per request, from the data-plane
+ * thread. Implementations must not throw, await or block, and should not allocate: the engine passes
+ * views that it reuses, valid only during the call. `routing/` implements `Router` structurally (it
+ * may not import this file); `proxy/app.ts` puts the two together and checks the fit.
+ */
+
+// ---------------------------------------------------------------- Router port
+
+/**
+ * One machine service that can take requests. The engine compares by `key` and keeps the object for
+ * as long as the request runs; a router hands out the same object for the same service each time.
+ */
+export interface Upstream {
+  /** Unique and stable per (machine, service, address): the connection pool's key. */
+  readonly key: string;
+  /** IPv4 or IPv6 literal without brackets; a name would cost a lookup per connection. */
+  readonly host: string;
+  /** TCP port, 1-65535. */
+  readonly port: number;
+  readonly machineId: string;
+  readonly serviceName: string;
+  /** Region of the machine's host; for the log. */
+  readonly region: string;
+}
+
+/** What is known of a request when its upstream is chosen. A reused view: do not keep it. */
+export interface PickRequest {
+  /** Host without port, lower case, no trailing dot; `""` for an HTTP/1.0 request without one. */
+  readonly host: string;
+  /** Method as received, case kept. */
+  readonly method: string;
+  /** Origin-form target with its query. Decoded when first read, so unread it costs nothing. */
+  readonly target: string;
+  /** 0 for the first pick of a request, then 1, 2, ... */
+  readonly attempt: number;
+  /** Keys of upstreams that failed for this request; the shared empty array on the first pick. */
+  readonly excluded: readonly string[];
+}
+
+/** Why no upstream could be picked. */
+export type NoPickCode = "ROUTE_NO_APP" | "ROUTE_NO_MACHINE" | "ROUTE_ALL_FULL" | "ROUTE_NOT_READY";
+
+/**
+ * A routing decision and its reason. Prepare these objects when the table changes, one per
+ * (upstream, reason), so that a pick returns one without allocating.
+ */
+export type Pick =
+  | { readonly kind: "upstream"; readonly upstream: Upstream; readonly reason: string }
+  | { readonly kind: "none"; readonly code: NoPickCode };
+
+/**
+ * How an attempt on an upstream ended, as far as the upstream is concerned: `answered` = a whole
+ * response was received (any status); `aborted` = the client gave up; `failed` = reset, timeout or
+ * an invalid response; `retried` = given up for another attempt (a stale reused connection).
+ */
+export type AttemptOutcome = "answered" | "aborted" | "failed" | "retried";
+
+/**
+ * Chooses upstreams. Calls for one attempt come in this order: `pick`, `started`, then optionally
+ * `connectRtt` or `connectFailed`, and `finished` exactly once for each `started`.
+ */
+export interface Router {
+  /** Picks the upstream for one attempt. Never returns one whose key is in `excluded`. */
+  pick(request: PickRequest): Pick;
+  /** An attempt on `upstream` begins (before it is connected): one more in flight. */
+  started(upstream: Upstream): void;
+  /** That attempt is over: one fewer in flight. */
+  finished(upstream: Upstream, outcome: AttemptOutcome): void;
+  /**
+   * A TCP connect failed before a byte was sent; `code` is the system's (`ECONNREFUSED`) or
+   * `ETIMEDOUT`. The machine should leave this edge's picks at once. `finished` follows.
+   */
+  connectFailed(upstream: Upstream, code: string): void;
+  /** A TCP connect succeeded: an RTT sample in milliseconds (fractional). */
+  connectRtt(upstream: Upstream, ms: number): void;
+}
+
+// ---------------------------------------------------------------- Observer port
+
+/** How one attempt went, for metrics. Bounded set: usable as a label. */
+export type AttemptResult =
+  | "answered"
+  | "aborted"
+  | "connect-failed"
+  | "connect-timeout"
+  | "reset-before-response"
+  | "reset-mid-response"
+  | "bad-response"
+  | "timeout";
+
+/** A finished request. A reused view: read it during the call, strings are decoded when read. */
+export interface RequestSummary {
+  readonly method: string;
+  /** As in `PickRequest`. */
+  readonly host: string;
+  readonly target: string;
+  /** Minor HTTP version of the client: 0 or 1. */
+  readonly httpMinor: number;
+  /** Address of the client as text. */
+  readonly clientAddress: string;
+  readonly requestId: string;
+  /** Final status sent to the client; 0 = none was sent (the client went away first). */
+  readonly status: number;
+  /** Stable error code (`proxy/errors.ts`) or `""`; also set when a response was cut short. */
+  readonly errorCode: string;
+  /** Last upstream tried; `null` when none was picked. */
+  readonly upstream: Upstream | null;
+  /** Reason of the last pick; `""` when there was none. */
+  readonly pickReason: string;
+  /** Upstream attempts made, 0 when none was picked. */
+  readonly attempts: number;
+  /** Why a failed attempt was not repeated (`core/retry.ts`); `""` when it did not come up. */
+  readonly retrySkipped: string;
+  /** Whether the last attempt used a pooled connection. */
+  readonly wasReused: boolean;
+  /** Request bytes read from the client, head included; response bytes written, head included. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Monotonic milliseconds (fractional): first byte of the head parsed to the end of the answer. */
+  readonly durationMs: number;
+  /** From the request's start to a usable upstream connection; -1 = never had one. */
+  readonly connectMs: number;
+  /** From the request's start to the first byte of the final response head; -1 = none came. */
+  readonly firstByteMs: number;
+}
+
+/** Raw bytes of a request head for the breadcrumb: valid only during the call. */
+export interface TurnBytes {
+  readonly bytes: Uint8Array;
+  /** First byte of the request line. */
+  readonly start: number;
+  /** One after the last byte of the head. */
+  readonly end: number;
+}
+
+/** Counts, logs and watches. Every method is a cheap synchronous store. */
+export interface EngineObserver {
+  /** A request's turn starts: its head is parsed and it is about to be routed. For breadcrumbs. */
+  turnStarted(turn: TurnBytes): void;
+  /** The turn's synchronous work is over. */
+  turnEnded(): void;
+  /** Exactly once per request whose head was parsed or refused. Access log and histograms. */
+  requestFinished(summary: RequestSummary): void;
+  /** Once per upstream attempt, before `requestFinished`. */
+  upstreamAttempt(upstream: Upstream, result: AttemptResult): void;
+  /** Bytes that are no valid HTTP; `code` from `proxy/errors.ts`. */
+  parseRefused(side: "client" | "upstream", code: string): void;
+  /** A client connection was accepted / closed. */
+  connectionOpened(): void;
+  connectionClosed(): void;
+  /** Bytes moved in either direction: the watchdog's sign that requests still progress. */
+  progressed(bytes: number): void;
+}
+
+// ---------------------------------------------------------------- Engine options
+
+/** How forwarding headers are written. */
+export interface ForwardingOptions {
+  /** Our name in Via; a request whose Via already has it is a loop (508). A token. */
+  readonly viaName: string;
+  /**
+   * Whether X-Forwarded-* and X-Request-Id sent by this peer are kept and appended to (`true`) or
+   * replaced (`false`). Asked once per connection. Default: never trusted, but see `keepRequestId`.
+   */
+  readonly isTrusted: (peerAddress: string) => boolean;
+  /** Keep a well-formed X-Request-Id of any peer. Default true. */
+  readonly keepRequestId: boolean;
+}
+
+/** Time limits in milliseconds, judged every 100 ms by one shared sweep. */
+export interface TimeLimits {
+  /** First byte of a head (or accept) to its end. Default 10,000. */
+  readonly requestHeadMs: number;
+  /** Idle client connection between requests. Default 75,000. */
+  readonly clientIdleMs: number;
+  /** No byte of a request body arrives, or of a response is taken, for this long. Default 60,000. */
+  readonly stalledBodyMs: number;
+  /** One TCP connect to an upstream. Default 1,000. */
+  readonly connectMs: number;
+  /** All connect attempts of one request together. Default 5,000. */
+  readonly connectTotalMs: number;
+  /** Request sent whole to final response head. Default 60,000. */
+  readonly responseHeadMs: number;
+  /** Idle pooled upstream connection; keep it below the upstreams' own limit. Default 50,000. */
+  readonly upstreamIdleMs: number;
+  /** Tunnel without a byte in either direction. Default 600,000. */
+  readonly tunnelIdleMs: number;
+  /** Half-closed client that still sends what nobody reads. Default 2,000. */
+  readonly lingerMs: number;
+}
+
+/** Size limits in bytes unless said. */
+export interface SizeLimits {
+  /** Request or response head with its final CRLF. Default 32,768. */
+  readonly headBytesMax: number;
+  /** Request target. Default 8,192. */
+  readonly targetBytesMax: number;
+  /** Header lines of one head, a count. Default 100. */
+  readonly headerLinesMax: number;
+  /** Bytes of pipelined requests held while one is answered; then the socket is paused. 65,536. */
+  readonly pipelinedBytesMax: number;
+  /** Chunk extensions and trailers of one body, together. Default 16,384. */
+  readonly chunkOverheadBytesMax: number;
+  /** Upstream attempts of one request, a count. Default 4. */
+  readonly attemptsMax: number;
+  /** Idle pooled connections per upstream, a count. Default 128. */
+  readonly idlePerUpstreamMax: number;
+}
+
+/**
+ * Fault injection for the demo: the network between this edge and an upstream is emulated to be
+ * farther away. Absent in production, where no code of it is on any path.
+ */
+export interface DelayEmulation {
+  /** One-way delay in ms added to connects and to bytes in each direction; 0 = none. */
+  readonly oneWayDelayMs: (upstream: Upstream) => number;
+}

@@ -1,0 +1,7 @@
+/** Error codes of the certificates folder. */
+
+/**
+ * A certificate, key or name given for issuing cannot be used; `details.found` says which. Nothing
+ * was issued. Not retryable with the same input. Never reaches an HTTP client.
+ */
+export const CERTIFICATE_INPUT = "CERTIFICATE_INPUT";

@@ -1,0 +1,352 @@
+/**
+ * The in-memory table that sends each request to the nearest machine that can take it.
+ *
+ * Built for one question: hostname -> app -> candidates in order of distance from where this edge
+ * stands. It is fed by hand: row changes of the replica's change stream, round-trip samples, and
+ * what the data plane and SWIM learn about hosts. A change marks its app; at the end of the batch
+ * the app's candidates are made anew as a fresh array, so a request keeps what it started with and
+ * a pick allocates nothing. One table per data-plane thread; only requests in flight are shared.
+ *
+ * When the stream starts over (`reset`), rows are gathered beside the ones in use and take their
+ * place when all are there: an edge goes on serving what it knew.
+ *
+ * It does no I/O and reads no clock.
+ */
+import type { ActorId, ChangeStreamEvent } from "../replica/types.ts";
+import { LoadSlots } from "./core/load-slots.ts";
+import { pickCandidate, type Avoidance, type PickSlot } from "./core/pick.ts";
+import { RouteRows } from "./core/route-rows.ts";
+import { RttTable, type HostPlace } from "./core/rtt-table.ts";
+import {
+  isRoutableState,
+  parseAddress,
+  type MachineRow,
+  type NodeRow,
+  type ServiceRow,
+} from "./core/table-rows.ts";
+import type {
+  Candidate,
+  ExcludedMachine,
+  Explanation,
+  LoadBand,
+  RowChange,
+  Standpoint,
+} from "./types.ts";
+
+/** How a table is made. */
+export interface RoutingTableOptions {
+  readonly standpoint: Standpoint;
+  /** Requests in flight, shared by all threads of the process; its own when absent. */
+  readonly load?: LoadSlots;
+  /** Called before each row is applied, for the watchdog's breadcrumb. */
+  readonly onRow?: (change: RowChange) => void;
+  /** Called for a service that takes no traffic any more, so that idle connections can go. */
+  readonly onGone?: (candidate: Candidate) => void;
+}
+
+/** Counters for metrics. */
+export interface RoutingTableStats {
+  rowsApplied: number;
+  resets: number;
+  /** Services left out because their address cannot be dialled, counted at each rebuild. */
+  badAddresses: number;
+  /** Apps whose candidates were made anew. */
+  rebuilds: number;
+}
+
+/** The routing table of one data-plane thread. */
+export class RoutingTable {
+  readonly load: LoadSlots;
+  readonly stats: RoutingTableStats = { rowsApplied: 0, resets: 0, badAddresses: 0, rebuilds: 0 };
+  readonly #options: RoutingTableOptions;
+  readonly #rtt: RttTable;
+  #rows = new RouteRows();
+  /** Rows gathered since `reset`, until `caughtUp`. */
+  #incoming: RouteRows | null = null;
+  readonly #candidatesByApp = new Map<string, readonly Candidate[]>();
+  /** Candidates to which a connect failed: until when they are avoided, and failures in a row. */
+  readonly #failedByKey = new Map<string, { untilMs: number; failures: number }>();
+  /** Hosts that SWIM says are down, by actor id: their node row may come later. */
+  readonly #downActors = new Set<ActorId>();
+  readonly #pick: PickSlot = { candidate: null, reason: "noApp" };
+  readonly #context: {
+    load: LoadSlots;
+    avoidance: (candidate: Candidate, nowMs: number) => Avoidance;
+  };
+  #rotation = 0;
+
+  constructor(options: RoutingTableOptions) {
+    this.#options = options;
+    this.load = options.load ?? new LoadSlots({});
+    this.#rtt = new RttTable(options.standpoint);
+    this.#context = {
+      load: this.load,
+      avoidance: (candidate, nowMs) => this.#avoidance(candidate, nowMs),
+    };
+  }
+
+  /** Takes one event of the change stream. Cost: its rows, plus one rebuild per app touched. */
+  apply(event: ChangeStreamEvent): void {
+    switch (event.kind) {
+      case "reset":
+        this.stats.resets++;
+        this.#incoming = new RouteRows();
+        return;
+      case "rows":
+        for (const row of event.rows) this.#applyRow(row);
+        return this.#rebuildDirty();
+      case "caughtUp":
+        return this.#swapIncoming();
+    }
+  }
+
+  /**
+   * The app a request's host belongs to: the exact name first, then `*.` of its parent. `host` may
+   * carry a port and a final dot; letters' case does not matter.
+   */
+  appOf(host: string): string | null {
+    const exact = this.#rows.appIdOf(host);
+    if (exact !== undefined) return exact;
+    const name = normaliseHost(host);
+    const direct = this.#rows.appIdOf(name);
+    if (direct !== undefined) return direct;
+    const dot = name.indexOf(".");
+    return dot < 0 ? null : (this.#rows.appIdOf(`*${name.slice(dot)}`) ?? null);
+  }
+
+  /**
+   * Decides where a request for `host` goes; see `core/pick.ts` for the rules. The answer is
+   * reused: read it before the next call. `excluded` are candidate keys this request tried already.
+   */
+  pick(host: string, excluded: readonly string[], nowMs: number): Readonly<PickSlot> {
+    const appId = this.appOf(host);
+    const result = this.#pick;
+    if (appId === null) {
+      result.candidate = null;
+      result.reason = "noApp";
+      return result;
+    }
+    const candidates = this.#candidatesByApp.get(appId) ?? NO_CANDIDATES;
+    const rotation = this.#rotation;
+    this.#rotation = (rotation + 1) % ROTATION_PERIOD;
+    pickCandidate(candidates, { context: this.#context, excluded, nowMs, rotation }, result);
+    return result;
+  }
+
+  /** Counts a request as in flight on its candidate; pair with `finished`. */
+  started(candidate: Candidate): void {
+    this.load.add(candidate.slot);
+  }
+
+  /** Ends what `started` began. */
+  finished(candidate: Candidate): void {
+    this.load.remove(candidate.slot);
+  }
+
+  /**
+   * A connect to the candidate failed: it is out of this table's picks at once, for 1 s, twice as
+   * long after each further failure, at most 30 s, or until its rows say something new.
+   */
+  connectFailed(candidate: Candidate, nowMs: number): void {
+    const failures = (this.#failedByKey.get(candidate.key)?.failures ?? 0) + 1;
+    const waitMs = Math.min(AVOID_MAX_MS, AVOID_MIN_MS * 2 ** (failures - 1));
+    this.#failedByKey.set(candidate.key, { untilMs: nowMs + waitMs, failures });
+  }
+
+  /** A connect to the candidate took `rttMs`: it is well, and its host is this far away. */
+  connected(candidate: Candidate, rttMs: number): void {
+    if (this.#failedByKey.size > 0) this.#failedByKey.delete(candidate.key);
+    this.sampleRtt({ nodeId: candidate.nodeId }, rttMs);
+  }
+
+  /** Takes a round-trip sample to a host, known by its node id or its replica's actor id. */
+  sampleRtt(host: { nodeId: string } | { actorId: ActorId }, rttMs: number): void {
+    const nodeId = "nodeId" in host ? host.nodeId : this.#rows.nodeIdOfActor(host.actorId);
+    if (nodeId === undefined || !this.#rtt.sample(nodeId, rttMs)) return;
+    this.#rows.markNode(nodeId);
+    this.#rebuildDirty();
+  }
+
+  /** SWIM's word on a host: machines of one that is down are picked as the last resort only. */
+  setHostDown(actorId: ActorId, isDown: boolean): void {
+    if (isDown) this.#downActors.add(actorId);
+    else this.#downActors.delete(actorId);
+  }
+
+  /** Machines known, routable or not. */
+  get machineCount(): number {
+    return this.#rows.machineCount;
+  }
+
+  /** Hostnames known, in no order. */
+  hostnames(): IterableIterator<string> {
+    return this.#rows.hostnames();
+  }
+
+  /** Says for people where `host` goes, and why not elsewhere. */
+  explain(host: string, nowMs: number): Explanation {
+    const appId = this.appOf(host);
+    if (appId === null) return { host, appId, candidates: [], excluded: [] };
+    const candidates = (this.#candidatesByApp.get(appId) ?? NO_CANDIDATES).map((candidate) => ({
+      candidate,
+      inFlight: this.load.inFlight(candidate.slot),
+      band: this.#band(candidate),
+      avoidedFor: this.#avoidance(candidate, nowMs),
+    }));
+    const excluded: ExcludedMachine[] = [];
+    for (const machineId of this.#rows.machinesOf(appId))
+      excluded.push(...this.#refusals(machineId));
+    return { host, appId, candidates, excluded };
+  }
+
+  #applyRow(change: RowChange): void {
+    this.#options.onRow?.(change);
+    this.stats.rowsApplied++;
+    (this.#incoming ?? this.#rows).apply(change);
+    if (this.#failedByKey.size > 0 && change.table !== "nodes") this.#forgive(change);
+  }
+
+  /** News of a machine ends what earlier failures said about it. */
+  #forgive(change: RowChange): void {
+    const prefix = `${String(change.key[0])}/`;
+    for (const key of this.#failedByKey.keys()) {
+      if (key.startsWith(prefix)) this.#failedByKey.delete(key);
+    }
+  }
+
+  #swapIncoming(): void {
+    if (this.#incoming === null) return;
+    this.#rows = this.#incoming;
+    this.#incoming = null;
+    this.#rows.markAll();
+    for (const appId of this.#candidatesByApp.keys()) this.#rows.dirtyApps.add(appId);
+    this.#rebuildDirty();
+  }
+
+  #rebuildDirty(): void {
+    const dirty = this.#rows.dirtyApps;
+    if (dirty.size === 0) return;
+    for (const appId of dirty) this.#rebuild(appId);
+    dirty.clear();
+  }
+
+  #rebuild(appId: string): void {
+    this.stats.rebuilds++;
+    const before = this.#candidatesByApp.get(appId) ?? NO_CANDIDATES;
+    const after: Candidate[] = [];
+    for (const machineId of this.#rows.machinesOf(appId)) this.#collect(machineId, after);
+    after.sort(byDistance);
+    if (after.length === 0) this.#candidatesByApp.delete(appId);
+    else this.#candidatesByApp.set(appId, after);
+    this.#announceGone(before, after);
+  }
+
+  #collect(machineId: string, into: Candidate[]): void {
+    const machine = this.#rows.machine(machineId);
+    if (!machine) return;
+    const place = placeOf(machine, this.#rows.node(machine.nodeId));
+    const distance = this.#rtt.distance(machine.nodeId, place);
+    for (const service of this.#rows.servicesOf(machineId)) {
+      if (this.#refusal(machine, service) !== null) continue;
+      const address = parseAddress(service.address);
+      if (!address) {
+        this.stats.badAddresses++;
+        continue;
+      }
+      const key = `${machineId}/${service.name}@${service.address}`;
+      into.push({
+        key,
+        appId: machine.appId,
+        machineId,
+        serviceName: service.name,
+        host: address.host,
+        port: address.port,
+        nodeId: machine.nodeId,
+        region: machine.region,
+        softLimit: service.softLimit > 0 ? service.softLimit : DEFAULT_SOFT_LIMIT,
+        hardLimit: service.hardLimit,
+        rttMs: distance.rttMs,
+        isMeasured: distance.isMeasured,
+        slot: this.load.slotFor(key),
+      });
+    }
+  }
+
+  /** Why a service takes no traffic whatever its address; null when it does. */
+  #refusal(machine: MachineRow, service: ServiceRow): string | null {
+    if (!isRoutableState(machine.state)) return `the machine's state is "${machine.state}"`;
+    if (service.protocol !== "http") return `its protocol is "${service.protocol}"`;
+    if (!this.#rows.isHealthy(machine.id, service.name)) return "a check is not passing";
+    return null;
+  }
+
+  #refusals(machineId: string): ExcludedMachine[] {
+    const machine = this.#rows.machine(machineId);
+    const services = [...this.#rows.servicesOf(machineId)];
+    if (!machine || services.length === 0) {
+      return [{ machineId, serviceName: "", reason: "it has no service" }];
+    }
+    return services.flatMap((service) => {
+      const reason =
+        this.#refusal(machine, service) ??
+        (parseAddress(service.address) ? null : `"${service.address}" cannot be dialled`);
+      return reason === null ? [] : [{ machineId, serviceName: service.name, reason }];
+    });
+  }
+
+  #announceGone(before: readonly Candidate[], after: readonly Candidate[]): void {
+    if (before.length === 0) return;
+    const kept = new Set(after.map((candidate) => candidate.key));
+    for (const candidate of before) {
+      if (kept.has(candidate.key)) continue;
+      this.#failedByKey.delete(candidate.key);
+      this.#options.onGone?.(candidate);
+    }
+  }
+
+  #avoidance(candidate: Candidate, nowMs: number): Avoidance {
+    if (this.#failedByKey.size > 0) {
+      const failed = this.#failedByKey.get(candidate.key);
+      if (failed && nowMs < failed.untilMs) return "connectFailed";
+    }
+    if (this.#downActors.size > 0) {
+      const actorId = this.#rows.node(candidate.nodeId)?.actorId;
+      if (actorId !== undefined && this.#downActors.has(actorId)) return "hostDown";
+    }
+    return "";
+  }
+
+  #band(candidate: Candidate): LoadBand {
+    const inFlight = this.load.inFlight(candidate.slot);
+    if (candidate.hardLimit > 0 && inFlight >= candidate.hardLimit) return "full";
+    return inFlight < candidate.softLimit ? "belowSoft" : "softToHard";
+  }
+}
+
+function byDistance(left: Candidate, right: Candidate): number {
+  return left.rttMs - right.rttMs || (left.key < right.key ? -1 : 1);
+}
+
+function placeOf(machine: MachineRow, node: NodeRow | undefined): HostPlace {
+  const region = machine.region !== "" ? machine.region : (node?.region ?? "");
+  return node && node.latitude !== null && node.longitude !== null
+    ? { region, coordinates: { latitude: node.latitude, longitude: node.longitude } }
+    : { region };
+}
+
+/** Lower case, without port and final dot. */
+function normaliseHost(host: string): string {
+  let end = host.length;
+  const colon = host.lastIndexOf(":");
+  if (colon > host.lastIndexOf("]")) end = colon;
+  if (end > 0 && host.charCodeAt(end - 1) === 0x2e) end--;
+  return host.slice(0, end).toLowerCase();
+}
+
+const NO_CANDIDATES: readonly Candidate[] = [];
+/** Fly.io's documented default. */
+const DEFAULT_SOFT_LIMIT = 20;
+const AVOID_MIN_MS = 1_000;
+const AVOID_MAX_MS = 30_000;
+/** A multiple of every number of equals up to 10, so that turns come out even. */
+const ROTATION_PERIOD = 2_520;

@@ -175,7 +175,7 @@ function asciiText(bytes: Uint8Array, start: number, byteCount: number): string 
   let text = "";
   const end = start + byteCount;
   for (let at = start; at < end; at += 1) {
-    const byte = bytes[at]!;
+    const byte = bytes[at] ?? 0;
     if (byte > 0x7f) return null;
     text += String.fromCharCode(byte);
   }

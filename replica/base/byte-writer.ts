@@ -114,7 +114,7 @@ export class ByteWriter {
       return;
     }
     const target = this.#bytes;
-    for (let index = 0; index < byteCount; index += 1) target[at + index] = bytes[index]!;
+    for (let index = 0; index < byteCount; index += 1) target[at + index] = bytes[index] ?? 0;
   }
 
   /** The text as UTF-8 (a lone surrogate becomes U+FFFD); returns the number of bytes. */

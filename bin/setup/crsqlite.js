@@ -1,0 +1,257 @@
+// @ts-check
+/**
+ * Provides the cr-sqlite extension, first of: a path the user gives, a copy already built, a build
+ * from the sources inside the npm package. A build is tried out before it is renamed into place,
+ * and has a checksum beside it (`<library>.sha256`, readable by `sha256sum -c`).
+ *
+ * Reading half a megabyte at every start is not worth it: `<library>.stamp` records the size and
+ * time of the file whose checksum was last found right, and only a file that differs is read again.
+ */
+import { createHash } from "node:crypto";
+import {
+  existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { provideCrates } from "./crates.js";
+import { buildExtension, prepareSources } from "./crsqlite-recipe.js";
+import { findOnPath, runCommand } from "./command.js";
+import { withLock } from "./lock.js";
+import { sayWaiting } from "./packages.js";
+import { builtCrsqlitePath, cacheFolder } from "./paths.js";
+import { SetupError, runStep, say } from "./report.js";
+
+/**
+ * Makes sure of the extension and answers its absolute path. Cost when in place: a few stats and
+ * small files.
+ * @param {{ root: string, nodePath: string }} options nodePath: the pinned Node.
+ */
+export async function ensureCrsqlite({ root, nodePath }) {
+  const built = builtCrsqlitePath();
+  const given = process.env["PATINA_CRSQLITE"];
+  if (given && resolve(given) !== built) return await checkGiven(resolve(given), nodePath);
+  await ensureBuilt(built, (aside) => buildHere({ root, nodePath, output: aside }));
+  return built;
+}
+
+/**
+ * Makes sure of a built library at `library`: checks the one that is there, else has `build` make
+ * one beside it and renames it into place. Two processes at once build once; one that dies on the
+ * way leaves nothing in place.
+ * @param {string} library
+ * @param {(aside: string) => Promise<void>} build Writes the library to the path it is given.
+ */
+export async function ensureBuilt(library, build) {
+  if (isIntact(library)) return;
+  makeFolder(dirname(library));
+  await withLock(`${library}.lock`, sayWaiting, async () => {
+    if (isIntact(library)) return;
+    const work = makeWorkFolder(dirname(library));
+    try {
+      const aside = join(work, basename(library));
+      await build(aside);
+      // The checksum first: should the library's rename not happen, the two do not fit, and the
+      // next set-up builds again.
+      writeWhole(`${library}.sha256`, `${sha256OfFile(aside)}  ${basename(library)}\n`);
+      renameSync(aside, library);
+      writeStamp(library, `${library}.stamp`);
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+  });
+}
+
+/** Runs the proof on a library; null when it works, else what went wrong.
+ * @param {string} nodePath
+ * @param {string} library
+ */
+export async function proveCrsqlite(nodePath, library) {
+  const proof = join(import.meta.dirname ?? dirname(new URL(import.meta.url).pathname), PROOF);
+  const tried = await runCommand(nodePath, [proof, library], { timeoutMs: PROOF_MS_MAX });
+  return tried.isOk && tried.stdout === "merged\n" ? null : tried.output || "it ended without a word";
+}
+
+/**
+ * A path the user gave is tried out once per file, not at every start.
+ * @param {string} given
+ * @param {string} nodePath
+ */
+async function checkGiven(given, nodePath) {
+  const library = [given, `${given}.so`, `${given}.dylib`].find((path) => existsSync(path));
+  if (library === undefined) {
+    throw new SetupError(`PATINA_CRSQLITE names ${given}, which does not exist.`);
+  }
+  const stamp = join(cacheFolder(), `given-${createHash("sha256").update(library).digest("hex").slice(0, 12)}.stamp`);
+  if (readText(stamp) === stampOf(library)) return library;
+  await runStep(`trying ${library}`, async () => {
+    const fault = await proveCrsqlite(nodePath, library);
+    if (fault === null) return;
+    throw new SetupError(
+      `the library named by PATINA_CRSQLITE does not work as cr-sqlite (output above): ${library}`,
+      { output: fault },
+    );
+  });
+  try {
+    mkdirSync(dirname(stamp), { recursive: true });
+    writeStamp(library, stamp);
+  } catch {
+    // Without a cache folder it is tried at every start.
+  }
+  return library;
+}
+
+/**
+ * @param {{ root: string, nodePath: string, output: string }} options
+ */
+async function buildHere({ root, nodePath, output }) {
+  const { cargo, cc } = await findCompilers();
+  const folder = join(dirname(output), "sources");
+  const packageFolder = join(root, "node_modules", "@vlcn.io", "crsqlite");
+  const { version } = JSON.parse(readFileSync(join(packageFolder, "package.json"), "utf8"));
+  await runStep("fetching cr-sqlite's Rust crates", async () => {
+    prepareSources({ packageFolder, target: folder });
+    await provideCrates({ folder, cargo });
+  });
+  await runStep(`building cr-sqlite ${version}`, () =>
+    buildExtension({ folder, output, cargo, cc, version }),
+  );
+  await runStep("trying cr-sqlite", async () => {
+    const fault = await proveCrsqlite(nodePath, output);
+    if (fault === null) return;
+    throw new SetupError(
+      "the cr-sqlite built here does not merge a change (output above). Set PATINA_CRSQLITE to a" +
+        " library built elsewhere.",
+      { output: fault },
+    );
+  });
+}
+
+/** Finds cargo and a C compiler; on Debian as root, installs what is missing. */
+async function findCompilers() {
+  const find = () => ({ cargo: findOnPath("cargo"), cc: findOnPath("cc") ?? findOnPath("gcc") ?? findOnPath("clang") });
+  let { cargo, cc } = find();
+  const wanted = [...(cargo ? [] : ["cargo", "rustc"]), ...(cc ? [] : ["gcc", "libc6-dev"])];
+  const aptGet = findOnPath("apt-get");
+  if (wanted.length > 0 && aptGet !== null && process.getuid?.() === 0) {
+    await runStep(`installing ${wanted.join(", ")} with apt-get`, () => aptInstall(aptGet, wanted));
+    ({ cargo, cc } = find());
+  }
+  if (cargo === null) throw missingTool("cargo", "Rust (1.63 or newer)", "cargo rustc", "brew install rust");
+  if (cc === null) throw missingTool("cc", "a C compiler", "gcc libc6-dev", "xcode-select --install");
+  return { cargo, cc };
+}
+
+/**
+ * @param {string} aptGet
+ * @param {readonly string[]} packages
+ */
+async function aptInstall(aptGet, packages) {
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const args = ["install", "-y", "--no-install-recommends", ...packages];
+  let installed = await runCommand(aptGet, args, { env });
+  if (!installed.isOk) {
+    // A fresh container has no package lists.
+    await runCommand(aptGet, ["update"], { env });
+    installed = await runCommand(aptGet, args, { env });
+  }
+  if (installed.isOk) return;
+  throw new SetupError(`apt-get could not install ${packages.join(" ")} (output above).`, {
+    output: installed.output,
+  });
+}
+
+/**
+ * @param {string} tool
+ * @param {string} what
+ * @param {string} debian
+ * @param {string} mac
+ */
+function missingTool(tool, what, debian, mac) {
+  const hint = process.platform === "darwin" ? mac : `on Debian or Ubuntu: apt-get install ${debian}`;
+  return new SetupError(
+    `${tool} is missing: building cr-sqlite needs ${what}. Install it (${hint}), or set` +
+      " PATINA_CRSQLITE to a crsqlite library built elsewhere.",
+  );
+}
+
+/** True when the library is there and is what was built. @param {string} library */
+function isIntact(library) {
+  const stamp = stampOf(library);
+  if (stamp === null) return false;
+  if (readText(`${library}.stamp`) === stamp) return true;
+  const expected = readText(`${library}.sha256`)?.split(" ")[0];
+  if (expected !== sha256OfFile(library)) {
+    say(`the checksum of ${library} does not match; building it again`);
+    return false;
+  }
+  try {
+    writeStamp(library, `${library}.stamp`);
+  } catch {
+    // In a cache we may only read, the checksum is taken at every start.
+  }
+  return true;
+}
+
+/** Size and time of a file as one line, or null without the file. @param {string} path */
+function stampOf(path) {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return stats === undefined ? null : `${stats.size} ${stats.mtimeMs}\n`;
+}
+
+/** @param {string} library @param {string} stamp */
+function writeStamp(library, stamp) {
+  writeWhole(stamp, stampOf(library) ?? "");
+}
+
+/** @param {string} path @param {string} text */
+function writeWhole(path, text) {
+  const aside = `${path}.${process.pid}`;
+  writeFileSync(aside, text);
+  renameSync(aside, path);
+}
+
+/** @param {string} path */
+function readText(path) {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} path */
+function sha256OfFile(path) {
+  return createHash("sha256").update(readFileSync(path)).digest("hex");
+}
+
+/** @param {string} folder */
+function makeFolder(folder) {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (cause) {
+    const { message } = /** @type {Error} */ (cause);
+    throw new SetupError(
+      `the cache folder cannot be made (${message}). Set XDG_CACHE_HOME to a folder that can be` +
+        " written, or PATINA_CRSQLITE to a crsqlite library.",
+      { cause },
+    );
+  }
+}
+
+/**
+ * A folder for one build, on the same file system as its result. Only called under the lock, so any
+ * other such folder was left by a process that was killed.
+ * @param {string} folder
+ */
+function makeWorkFolder(folder) {
+  for (const name of readdirSync(folder)) {
+    if (name.startsWith(WORK)) rmSync(join(folder, name), { recursive: true, force: true });
+  }
+  return mkdtempSync(join(folder, WORK));
+}
+
+const PROOF = "crsqlite-proof.js";
+const WORK = "build-";
+
+/** Far more than the second it takes; a library that hangs must not hang the set-up. */
+const PROOF_MS_MAX = 30_000;

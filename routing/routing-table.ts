@@ -263,7 +263,7 @@ export class RoutingTable {
         port: address.port,
         nodeId: machine.nodeId,
         region: machine.region,
-        softLimit: service.softLimit > 0 ? service.softLimit : DEFAULT_SOFT_LIMIT,
+        softLimit: service.softLimit > 0 ? service.softLimit : Infinity,
         hardLimit: service.hardLimit,
         rttMs: distance.rttMs,
         isMeasured: distance.isMeasured,
@@ -344,8 +344,6 @@ function normaliseHost(host: string): string {
 }
 
 const NO_CANDIDATES: readonly Candidate[] = [];
-/** Fly.io's documented default. */
-const DEFAULT_SOFT_LIMIT = 20;
 const AVOID_MIN_MS = 1_000;
 const AVOID_MAX_MS = 30_000;
 /** A multiple of every number of equals up to 10, so that turns come out even. */

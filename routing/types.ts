@@ -32,7 +32,7 @@ export interface Candidate {
   readonly port: number;
   readonly nodeId: string;
   readonly region: string;
-  /** Requests in flight up to which the candidate is preferred; >= 1. */
+  /** Requests in flight up to which the candidate is preferred; >= 1, `Infinity` = no soft limit. */
   readonly softLimit: number;
   /** Requests in flight at which nothing more is sent; 0 = no hard limit. */
   readonly hardLimit: number;

@@ -1,0 +1,197 @@
+/**
+ * Reads `patina.toml`, lays environment variables and flags over it, and validates the whole at
+ * once: every error in one go, each with file, key, what was found and what is allowed.
+ *
+ * Precedence: flag, environment (`PATINA__GOSSIP__ADDR`, as Corrosion's `__`), file, default.
+ * Relative paths count from the config file's folder.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { parse, TomlError } from "smol-toml";
+import type { z } from "zod";
+import { errorText, PatinaError } from "#base/errors.ts";
+import { configFile, type PatinaConfig } from "../proxy/config.ts";
+
+/** A validated config with what identifies it. */
+export interface LoadedConfig {
+  readonly config: PatinaConfig;
+  /** The file it came from, absolute. */
+  readonly file: string;
+  /** SHA-256 of the effective config, hex. */
+  readonly hash: string;
+}
+
+/** One thing to lay over the file: a dotted key and its value. */
+export interface Override {
+  readonly key: string;
+  readonly value: unknown;
+  /** Where it comes from, for messages: `--api-addr`, `PATINA__API__ADDR`. */
+  readonly source: string;
+}
+
+/**
+ * Loads and validates. Throws `CONFIG_INVALID` with one line per error, or `CONFIG_UNREADABLE`;
+ * nothing has been started or written then.
+ */
+export function loadConfig(options: {
+  readonly file: string;
+  readonly overrides?: readonly Override[];
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}): LoadedConfig {
+  const file = resolve(options.file);
+  const overrides = [
+    ...environmentOverrides(options.environment ?? {}),
+    ...(options.overrides ?? []),
+  ];
+  const raw = readToml(file);
+  const sourceByKey = new Map<string, string>();
+  for (const override of overrides) {
+    setKey(raw, override.key.split("."), override.value);
+    sourceByKey.set(override.key, override.source);
+  }
+  const parsed = configFile.safeParse(raw, { reportInput: true });
+  if (!parsed.success) {
+    throw new PatinaError(
+      "CONFIG_INVALID",
+      describeIssues(parsed.error.issues, { file, raw, sourceByKey }).join("\n"),
+    );
+  }
+  const config = withAbsolutePaths(parsed.data, dirname(file));
+  const hash = createHash("sha256").update(JSON.stringify(config)).digest("hex");
+  return { config, file, hash };
+}
+
+/** Where evidence and run-time files go: as configured, else `state` beside the database. */
+export function stateFolderOf(config: PatinaConfig): string {
+  return config.watchdog.state_folder ?? resolve(dirname(config.db.path), "state");
+}
+
+function readToml(file: string): Record<string, unknown> {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw new PatinaError(
+      "CONFIG_UNREADABLE",
+      `${file}: cannot be read: ${errorText(error)}; name another with --config`,
+      { cause: error },
+    );
+  }
+  try {
+    return parse(text) as Record<string, unknown>;
+  } catch (error) {
+    const place = error instanceof TomlError ? `:${error.line}:${error.column}` : "";
+    const reason = errorText(error).split("\n")[0] ?? "";
+    throw new PatinaError("CONFIG_INVALID", `${file}${place}: not valid TOML: ${reason}`, {
+      cause: error,
+    });
+  }
+}
+
+/** `PATINA__GOSSIP__ADDR=x` sets `gossip.addr`; a value that is JSON is taken as such. */
+function environmentOverrides(
+  environment: Readonly<Record<string, string | undefined>>,
+): Override[] {
+  return Object.entries(environment).flatMap(([name, text]) => {
+    if (!name.startsWith("PATINA__") || text === undefined) return [];
+    const key = name.slice("PATINA__".length).toLowerCase().replaceAll("__", ".");
+    return [{ key, value: jsonOrText(text), source: name }];
+  });
+}
+
+function jsonOrText(text: string): unknown {
+  if (!/^(?:true|false|-?\d+(?:\.\d+)?|\[.*\]|\{.*\}|".*")$/s.test(text)) return text;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    // Something like `[::]:8787`: starts as a list would, and is a text.
+    if (error instanceof SyntaxError) return text;
+    throw error;
+  }
+}
+
+function setKey(target: Record<string, unknown>, keys: readonly string[], value: unknown): void {
+  const [first, ...rest] = keys;
+  if (first === undefined) return;
+  if (rest.length === 0) {
+    target[first] = value;
+    return;
+  }
+  const inner = target[first];
+  const next = isTable(inner) ? inner : {};
+  target[first] = next;
+  setKey(next, rest, value);
+}
+
+function isTable(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function describeIssues(
+  issues: readonly z.core.$ZodIssue[],
+  at: { file: string; raw: unknown; sourceByKey: ReadonlyMap<string, string> },
+): string[] {
+  return issues.flatMap((issue) => {
+    const key = issue.path.join(".");
+    const place = at.sourceByKey.get(key) ?? at.file;
+    if (issue.code === "unrecognized_keys") {
+      const inside = key === "" ? "" : `${key}.`;
+      return issue.keys.map(
+        (one) => `${at.file}: ${inside}${one}: unknown key; remove it or mend its name`,
+      );
+    }
+    const found = valueAt(at.raw, issue.path);
+    const what = found === undefined ? "nothing" : JSON.stringify(found);
+    return [`${place}: ${key}: found ${what}; allowed: ${allowed(issue)}`];
+  });
+}
+
+function allowed(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return `a value of type ${issue.expected}`;
+    case "invalid_value":
+      return issue.values.map((value) => JSON.stringify(value)).join(", ");
+    default:
+      return issue.message;
+  }
+}
+
+function valueAt(raw: unknown, path: readonly PropertyKey[]): unknown {
+  let value = raw;
+  for (const key of path) {
+    if (typeof value !== "object" || value === null) return undefined;
+    value = (value as Record<PropertyKey, unknown>)[key];
+  }
+  return value;
+}
+
+function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
+  const absolute = (path: string): string => resolve(folder, path);
+  const { db, gossip, proxy, watchdog } = config;
+  const tls = gossip.tls && {
+    cert_file: absolute(gossip.tls.cert_file),
+    key_file: absolute(gossip.tls.key_file),
+    ca_file: absolute(gossip.tls.ca_file),
+    client: {
+      cert_file: absolute(gossip.tls.client.cert_file),
+      key_file: absolute(gossip.tls.client.key_file),
+    },
+  };
+  return {
+    ...config,
+    db: { path: absolute(db.path), schema_paths: db.schema_paths.map(absolute) },
+    gossip: { ...gossip, ...(tls ? { tls } : {}) },
+    proxy: {
+      ...proxy,
+      ...(proxy.access_log === undefined ? {} : { access_log: absolute(proxy.access_log) }),
+    },
+    watchdog: {
+      ...watchdog,
+      ...(watchdog.state_folder === undefined
+        ? {}
+        : { state_folder: absolute(watchdog.state_folder) }),
+    },
+  };
+}

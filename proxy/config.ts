@@ -1,0 +1,129 @@
+/**
+ * The config file as a whole: every section with its defaults, and what an edge needs beyond a
+ * replica: `[proxy]`, `[telemetry]`, `[log]`, and `[fault]` for emulated distances.
+ */
+import { z } from "zod";
+import { LEVELS } from "#base/logger.ts";
+import {
+  apiSection,
+  dbSection,
+  gossipSection,
+  perfSection,
+  replicaSection,
+} from "../replica/config.ts";
+import { hostPort, milliseconds, path, wholeNumber } from "../replica/config-fields.ts";
+
+/** `[proxy]`: the HTTP data plane. */
+export const proxySection = z.strictObject({
+  /** Address of the HTTP listener. Default `0.0.0.0:8080`. */
+  http: hostPort.default("0.0.0.0:8080"),
+  /** Data-plane threads, the main thread included; each has its own table and socket. */
+  threads: z.int().min(1, "at least 1").max(64, "at most 64").default(1),
+  /** Name in Via headers, by which loops are seen. Default `patina-` and the node's id. */
+  via: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]+$/, "letters, digits, dots, dashes")
+    .optional(),
+  /** One TCP connect to a machine. Default 1,000. */
+  connect_timeout_ms: milliseconds.default(1_000),
+  /** Request sent whole to response head. Default 60,000. */
+  response_timeout_ms: milliseconds.default(60_000),
+  /** Idle client connection. Default 75,000. */
+  idle_timeout_ms: milliseconds.default(75_000),
+  /** Head of a request, first byte to last. Default 10,000. */
+  head_timeout_ms: milliseconds.default(10_000),
+  /** Longest drain at a stop. Default 30,000. */
+  drain_timeout_ms: milliseconds.default(30_000),
+  /** Upstream attempts of one request. Default 4. */
+  attempts_max: z.int().min(1, "at least 1").max(20, "at most 20").default(4),
+  /** File for the access log, one JSON line per request; absent = none. */
+  access_log: z.string().min(1, "a path").optional(),
+});
+
+/** `[watchdog]`: milliseconds a loop may be silent, by phase; then the process is bounced. */
+export const watchdogSection = z.strictObject({
+  /** Serving. Default 1,000. */
+  steady_ms: milliseconds.default(1_000),
+  /** Applying changes to the routing table. Default 2,000. */
+  apply_ms: milliseconds.default(2_000),
+  /** Starting. Default 15,000. */
+  boot_ms: milliseconds.default(15_000),
+  /** Upper end of the random delay before an accusation. Default 200. */
+  jitter_ms: wholeNumber.default(200),
+  /** Silence of the whole process after which the supervisor kills it. Default 10,000. */
+  silence_ms: milliseconds.default(10_000),
+  /** URL that alerts are posted to as JSON. */
+  webhook: z.url({ protocol: /^https?$/, error: "an http or https URL" }).optional(),
+  /** Folder for evidence and run-time files. Default: beside the database. */
+  state_folder: path.optional(),
+});
+
+/** `[fault]`: injected faults, refused unless `enabled = true`. For demos and tests. */
+export const faultSection = z.strictObject({
+  enabled: z.boolean().default(false),
+  /** Emulated round trip in ms to the hosts at these gossip addresses. */
+  udp_rtt_ms: z.record(hostPort, wholeNumber).default({}),
+  /** Emulated round trip in ms to machines at these `host:port` addresses. */
+  tcp_rtt_ms: z.record(hostPort, wholeNumber).default({}),
+  /** Path of a request that blocks the data plane's loop for ever. */
+  stall_path: z.string().startsWith("/", "a path from /").optional(),
+});
+
+/** Everything a config file may hold. */
+export const configFile = z
+  .strictObject({
+    db: prefaulted(dbSection),
+    gossip: prefaulted(gossipSection),
+    api: prefaulted(apiSection),
+    perf: prefaulted(perfSection),
+    replica: replicaSection,
+    proxy: prefaulted(proxySection),
+    watchdog: prefaulted(watchdogSection),
+    telemetry: prefaulted(
+      z.strictObject({
+        prometheus: prefaulted(
+          z.strictObject({
+            /** Metrics, /healthz and /readyz. A non-loopback address is the operator's choice. */
+            addr: hostPort.default("127.0.0.1:9090"),
+          }),
+        ),
+      }),
+    ),
+    log: prefaulted(
+      z.strictObject({ level: z.enum(LEVELS as [string, ...string[]]).default("info") }),
+    ),
+    fault: prefaulted(faultSection),
+  })
+  .superRefine((config, context) => {
+    const wildcard = /^(0\.0\.0\.0|\[::\]):/.test(config.gossip.addr);
+    if (wildcard && config.gossip.external_addr === undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["gossip", "external_addr"],
+        input: undefined,
+        message: "the address that others dial, because gossip.addr is a wildcard",
+      });
+    }
+    const { enabled: _enabled, ...faults } = config.fault;
+    const asked = faults.stall_path !== undefined || hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
+    if (asked && !config.fault.enabled) {
+      context.addIssue({
+        code: "custom",
+        path: ["fault", "enabled"],
+        input: false,
+        message: "true, because faults are injected below",
+      });
+    }
+  });
+
+/** A config file with all defaults filled in. */
+export type PatinaConfig = z.infer<typeof configFile>;
+
+/** A section that may be left out: then its own defaults count, and its own rules are checked. */
+function prefaulted<Schema extends z.ZodType>(schema: Schema): z.ZodPrefault<Schema> {
+  return schema.prefault({} as z.input<Schema>);
+}
+
+function hasKeys(...records: readonly object[]): boolean {
+  return records.some((record) => Object.keys(record).length > 0);
+}

@@ -1,0 +1,84 @@
+/**
+ * The replica's sections of the config file, named as Corrosion names them where they mean the
+ * same: `[db]`, `[gossip]`, `[api]`, `[perf]`, and Patina's own `[replica]`.
+ */
+import { z } from "zod";
+import { isLoopbackHost, splitHostPort } from "#base/host-port.ts";
+import { hostPort, name, path, wholeNumber } from "./config-fields.ts";
+
+/** `[db]`: where state lives. */
+export const dbSection = z.strictObject({
+  /** The SQLite file. Default `./patina.db`. */
+  path: path.default("./patina.db"),
+  /** Folders or files of further schema; Patina's own tables are always there. */
+  schema_paths: z.array(path).default([]),
+});
+
+/** `[gossip]`: how replicas reach each other. */
+export const gossipSection = z.strictObject({
+  /** UDP address to bind; port 0 = any. */
+  addr: hostPort.default("[::]:8787"),
+  /** Address under which others dial us; needed when `addr` is a wildcard. */
+  external_addr: hostPort.optional(),
+  /** Addresses of replicas to join through; the own one is skipped. */
+  bootstrap: z.array(hostPort).default([]),
+  /** Separates clusters on one network; 0 to 65535. */
+  cluster_id: wholeNumber.max(65_535, "at most 65535").default(0),
+  /** Timing of membership: `wan` as Corrosion's, `lan` for one site or one machine. */
+  preset: z.enum(["wan", "lan"]).default("wan"),
+  /** Largest UDP payload sent; 1200 fits every path, loopback takes more. */
+  max_mtu: z.int().min(1200, "1200 or more").max(16_000, "at most 16000").default(1350),
+  /** A silent connection is closed after this many seconds. */
+  idle_timeout_secs: z.int().min(1, "at least 1").max(600, "at most 600").default(30),
+  tls: z
+    .strictObject({
+      /** Certificate chain and key that this replica shows when it is dialled. */
+      cert_file: path,
+      key_file: path,
+      /** Authority that both sides' certificates must come from. */
+      ca_file: path,
+      /** Certificate and key that this replica shows when it dials; mTLS. */
+      client: z.strictObject({ cert_file: path, key_file: path }),
+    })
+    .optional(),
+});
+
+/** `[api]`: the HTTP API of the replica. */
+export const apiSection = z
+  .strictObject({
+    /** TCP address. A non-loopback one needs a bearer token. */
+    addr: hostPort.default("127.0.0.1:8081"),
+    authz: z.strictObject({ "bearer-token": z.string().min(1, "a token") }).optional(),
+  })
+  .refine((api) => isLoopbackHost(splitHostPort(api.addr).host) || api.authz !== undefined, {
+    path: ["addr"],
+    message: "a loopback address, or any address together with [api.authz] bearer-token",
+  });
+
+/** `[perf]`: pace of repair, in seconds as Corrosion has it. */
+export const perfSection = z.strictObject({
+  min_sync_backoff: z.number().positive("more than 0").default(1),
+  max_sync_backoff: z.number().positive("more than 0").default(15),
+});
+
+/** `[replica]`: who this replica is. */
+export const replicaSection = z.strictObject({
+  /** Id of this host's row in `nodes`: owner of the rows written here. */
+  node: name,
+  /** Region code of this host. */
+  region: name,
+  /** Where it stands, in degrees; only used until distances are measured. */
+  latitude: z.number().min(-90).max(90).optional(),
+  longitude: z.number().min(-180).max(180).optional(),
+  /** Columns whose updates overtake everything queued, by table. */
+  urgent: z
+    .record(z.string(), z.array(z.string()))
+    .default({ machines: ["state"], checks: ["status"] }),
+});
+
+/** Parsed sections. */
+export type DbConfig = z.infer<typeof dbSection>;
+export type GossipConfig = z.infer<typeof gossipSection>;
+export type ApiConfig = z.infer<typeof apiSection>;
+export type PerfConfig = z.infer<typeof perfSection>;
+export type ReplicaIdentityConfig = z.infer<typeof replicaSection>;

@@ -224,7 +224,7 @@ function readValue(reader: ByteReader): SqlValue {
     case 1:
       return reader.i64le();
     case 2:
-      return reader.f64le();
+      return readFloat(reader);
     case 3:
       return reader.text(reader.u32le());
     case 4:
@@ -233,6 +233,12 @@ function readValue(reader: ByteReader): SqlValue {
       reader.fail("unknown-tag");
       return null;
   }
+}
+
+/** SQLite would store a NaN as NULL, which is another value than the sender's. */
+function readFloat(reader: ByteReader): number {
+  const value = reader.f64le();
+  return Number.isNaN(value) ? reader.fail("value-not-a-number") : value;
 }
 
 // ---------------------------------------------------------------- writing

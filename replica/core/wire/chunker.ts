@@ -1,8 +1,9 @@
 /**
  * Cuts a version into changesets of bounded size (protocol reference, 3.5), by Corrosion's estimate:
  * per change the column name, a tag, the value and 24 bytes of numbers; a table name and a key only
- * when first seen in the chunk. The seqs of the chunks tile the asked range without a hole, also
- * where rows have been overwritten since.
+ * when first seen in the chunk. A chunk ends with the change that reaches the limit, which is how
+ * captured chunks of Corrosion end (they exceed it by that change). The seqs of the chunks tile the
+ * asked range without a hole, also where rows have been overwritten since.
  */
 import type {
   ActorId,
@@ -23,7 +24,7 @@ export interface ChunkRequest {
   readonly seqs?: SeqRange;
   readonly lastSeq: number;
   readonly ts: bigint;
-  /** Estimated bytes of a chunk; default 8 KiB. A single larger change is a chunk of its own. */
+  /** Estimated bytes at which a chunk ends; default 8 KiB. */
   readonly chunkBytesMax?: number;
 }
 
@@ -41,23 +42,16 @@ export function chunkVersion(request: ChunkRequest): FullChangeset[] {
   let chunkBytes = 0;
   let previous: ColumnChange | null = null;
   for (const [index, change] of changes.entries()) {
-    const bytes = estimateChangeBytes(change, previous);
-    const isSameSeq = previous?.seq === change.seq;
-    if (previous !== null && !isSameSeq && chunkBytes + bytes > chunkBytesMax) {
-      const end = previous.seq;
-      chunks.push({
-        ...base,
-        changes: changes.slice(first, index),
-        seqs: { start: chunkStart, end },
-        lastSeq,
-        ts: request.ts,
-      });
-      chunkStart = end + 1;
+    if (previous !== null && chunkBytes >= chunkBytesMax && change.seq > previous.seq) {
+      const chunkSeqs = { start: chunkStart, end: previous.seq };
+      const chunkChanges = changes.slice(first, index);
+      chunks.push({ ...base, changes: chunkChanges, seqs: chunkSeqs, lastSeq, ts: request.ts });
+      chunkStart = previous.seq + 1;
       first = index;
-      chunkBytes = estimateChangeBytes(change, null);
-    } else {
-      chunkBytes += bytes;
+      chunkBytes = 0;
+      previous = null;
     }
+    chunkBytes += estimateChangeBytes(change, previous);
     previous = change;
   }
   chunks.push({

@@ -78,7 +78,7 @@ function unpackValue(reader: ByteReader): SqlValue {
       return BigInt.asIntN(64, unpackUnsigned(reader, byteCount));
     case TYPE_FLOAT:
       if (byteCount !== 0) return refuse(reader, "key-not-canonical");
-      return reader.f64be();
+      return unpackFloat(reader);
     case TYPE_TEXT:
       return reader.text(unpackLength(reader, byteCount));
     case TYPE_BLOB:
@@ -98,6 +98,12 @@ function unpackUnsigned(reader: ByteReader, byteCount: number): bigint {
     value = (value << 8n) | BigInt(byte);
   }
   return value;
+}
+
+/** A float that SQLite can hold: it turns NaN into NULL, which no key is. */
+function unpackFloat(reader: ByteReader): number {
+  const value = reader.f64be();
+  return Number.isNaN(value) ? reader.fail("key-null") : value;
 }
 
 /** A length in at most 4 bytes: no key is longer than a frame. */

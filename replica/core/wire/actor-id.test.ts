@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ByteReader } from "#base/byte-reader.ts";
 import { NIL_ACTOR_ID, actorIdFromBytes, actorIdToBytes, readActorId } from "./actor-id.ts";
-import { ACTOR_A, hexToBytes } from "./wire-fixtures.ts";
+import { ACTOR_A, hexToBytes } from "../../../tests/wire-fixtures.ts";
 
 test("an actor id is its 16 bytes in order", () => {
   const bytes = hexToBytes("00112233445566778899aabbccddeeff");

@@ -10,7 +10,7 @@ import type { ActorId } from "../../types.ts";
 export function actorIdFromBytes(bytes: Uint8Array, offset = 0): ActorId {
   let text = "";
   for (let index = 0; index < ACTOR_ID_BYTES; index += 1) {
-    text += HEX_BY_BYTE[bytes[offset + index]!]!;
+    text += HEX_BY_BYTE[bytes[offset + index] ?? 0] ?? "";
     if (HYPHEN_AFTER.has(index)) text += "-";
   }
   return text;

@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { ColumnChange } from "../../types.ts";
 import { chunkVersion, estimateChangeBytes } from "./chunker.ts";
-import { ACTOR_A, TS, changesetFromCapture, readVectors } from "./wire-fixtures.ts";
-import type { CapturedChangeset } from "./wire-fixtures.ts";
+import { ACTOR_A, TS, changesetFromCapture, readVectors } from "../../../tests/wire-fixtures.ts";
+import type { CapturedChangeset } from "../../../tests/wire-fixtures.ts";
 
 test("chunks tile the seqs, keep every change in order and end as soon as the limit is reached", () => {
   fc.assert(

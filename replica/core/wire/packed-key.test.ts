@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { SqlValue } from "../../types.ts";
 import { packKey, unpackKey } from "./packed-key.ts";
-import { bytesToHex, hexToBytes, hostileBytes, sqlValues } from "./wire-fixtures.ts";
+import { bytesToHex, hexToBytes, hostileBytes, sqlValues } from "../../../tests/wire-fixtures.ts";
 
 test.each<[SqlValue[], string]>([
   [[1n], "010901"],

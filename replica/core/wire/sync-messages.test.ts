@@ -21,8 +21,8 @@ import {
   hostileBytes,
   ranges,
   readVectors,
-} from "./wire-fixtures.ts";
-import type { CapturedChangeset } from "./wire-fixtures.ts";
+} from "../../../tests/wire-fixtures.ts";
+import type { CapturedChangeset } from "../../../tests/wire-fixtures.ts";
 
 test("every captured session decodes to what it says and encodes to the same bytes", () => {
   const sessions = readVectors<readonly Session[]>("sync.json");

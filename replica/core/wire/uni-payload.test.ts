@@ -14,8 +14,8 @@ import {
   hostileBytes,
   ranges,
   readVectors,
-} from "./wire-fixtures.ts";
-import type { CapturedChangeset } from "./wire-fixtures.ts";
+} from "../../../tests/wire-fixtures.ts";
+import type { CapturedChangeset } from "../../../tests/wire-fixtures.ts";
 
 test("every captured gossip frame decodes to what it says and encodes to the same bytes", () => {
   const vectors = readVectors<readonly GossipVector[]>("broadcast-gossip.json");

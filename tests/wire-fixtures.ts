@@ -1,7 +1,7 @@
-/** Shared by the tests of this folder: captured frames, arbitrary changesets, hexadecimal. */
+/** For tests of what travels between replicas: captured frames, arbitrary changesets, hexadecimal. */
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
-import type { Changeset, ColumnChange, SqlValue } from "../../types.ts";
+import type { Changeset, ColumnChange, SqlValue } from "../replica/types.ts";
 
 /** Actors A and B of the protocol reference's worked examples. */
 export const ACTOR_A = "00112233-4455-6677-8899-aabbccddeeff";
@@ -9,9 +9,10 @@ export const ACTOR_B = "ffeeddcc-bbaa-9988-7766-554433221100";
 /** The stamp of the worked examples: 1,750,000,000 s. */
 export const TS = 0x684ee180_00000000n;
 
-/** Reads a file of `tests/vectors`. */
+/** Reads a file of `tests/vectors`; the caller knows its shape. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters
 export function readVectors<Shape>(name: string): Shape {
-  const url = new URL(`../../../tests/vectors/${name}`, import.meta.url);
+  const url = new URL(`vectors/${name}`, import.meta.url);
   return JSON.parse(readFileSync(url, "utf8")) as Shape;
 }
 

@@ -12,6 +12,7 @@ import { parse, TomlError } from "smol-toml";
 import type { z } from "zod";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { configFile, type PatinaConfig } from "../proxy/config.ts";
+import { jsonOrText, type Override } from "./overrides.ts";
 
 /** A validated config with what identifies it. */
 export interface LoadedConfig {
@@ -20,14 +21,6 @@ export interface LoadedConfig {
   readonly file: string;
   /** SHA-256 of the effective config, hex. */
   readonly hash: string;
-}
-
-/** One thing to lay over the file: a dotted key and its value. */
-export interface Override {
-  readonly key: string;
-  readonly value: unknown;
-  /** Where it comes from, for messages: `--api-addr`, `PATINA__API__ADDR`. */
-  readonly source: string;
 }
 
 /**
@@ -98,17 +91,6 @@ function environmentOverrides(
     const key = name.slice("PATINA__".length).toLowerCase().replaceAll("__", ".");
     return [{ key, value: jsonOrText(text), source: name }];
   });
-}
-
-function jsonOrText(text: string): unknown {
-  if (!/^(?:true|false|-?\d+(?:\.\d+)?|\[.*\]|\{.*\}|".*")$/s.test(text)) return text;
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    // Something like `[::]:8787`: starts as a list would, and is a text.
-    if (error instanceof SyntaxError) return text;
-    throw error;
-  }
 }
 
 function setKey(target: Record<string, unknown>, keys: readonly string[], value: unknown): void {

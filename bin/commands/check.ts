@@ -1,0 +1,14 @@
+/** `patina check`: validates a config file as `run` would and prints what it comes to. */
+import { loadConfig } from "../config-file.ts";
+import { overridesFromFlags } from "../overrides.ts";
+
+/** Prints the effective config as JSON; throws `CONFIG_INVALID` with every error. */
+export function check(options: { config: string; set?: string[] }): void {
+  const { config, hash } = loadConfig({
+    file: options.config,
+    overrides: overridesFromFlags(options.set ?? []),
+    environment: process.env,
+  });
+  process.stdout.write(`${JSON.stringify(config, null, 2)}\n`);
+  process.stderr.write(`${options.config} is valid (sha256 ${hash.slice(0, 12)})\n`);
+}

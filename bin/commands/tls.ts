@@ -1,0 +1,59 @@
+/** `patina tls ...`: the certificates of a cluster, as files with safe permissions. */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { errorText, PatinaError } from "#base/errors.ts";
+import {
+  createCertificateAuthority,
+  issueClientCertificate,
+  issueServerCertificate,
+  type CertificatePems,
+} from "../../replica/driver/certificates/certificates.ts";
+
+/** Writes `ca.pem` and `ca.key`; refuses to overwrite an authority. */
+export async function generateAuthority(options: { out: string }): Promise<void> {
+  save(options.out, "ca", await createCertificateAuthority({ nowMs: Date.now() }));
+}
+
+/** Writes `server.pem` and `server.key` for the addresses given. */
+export async function generateServer(
+  addresses: string[],
+  options: { ca: string; out: string },
+): Promise<void> {
+  const authority = readAuthority(options.ca);
+  const leaf = await issueServerCertificate(authority, { nowMs: Date.now(), addresses });
+  save(options.out, "server", leaf);
+}
+
+/** Writes `client.pem` and `client.key`. */
+export async function generateClient(options: { ca: string; out: string }): Promise<void> {
+  const authority = readAuthority(options.ca);
+  save(options.out, "client", await issueClientCertificate(authority, { nowMs: Date.now() }));
+}
+
+function readAuthority(folder: string): CertificatePems {
+  try {
+    return {
+      certificatePem: readFileSync(join(folder, "ca.pem"), "utf8"),
+      keyPem: readFileSync(join(folder, "ca.key"), "utf8"),
+    };
+  } catch (error) {
+    throw new PatinaError(
+      "CERTIFICATE_UNREADABLE",
+      `${errorText(error)}; make an authority with patina tls ca generate, or name its folder with --ca`,
+      { cause: error },
+    );
+  }
+}
+
+function save(folder: string, stem: string, pems: CertificatePems): void {
+  const [certificate, key] = [join(folder, `${stem}.pem`), join(folder, `${stem}.key`)];
+  for (const file of [certificate, key]) {
+    if (existsSync(file)) {
+      throw new PatinaError("USAGE", `${file} exists; remove it first, or choose another --out`);
+    }
+  }
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(key, pems.keyPem, { mode: 0o600 });
+  writeFileSync(certificate, pems.certificatePem);
+  process.stdout.write(`${certificate}\n${key}\n`);
+}

@@ -1,0 +1,65 @@
+/**
+ * JSON without loss: integers of 64 bits both ways, and REAL told from INTEGER.
+ *
+ * `JSON.parse` turns 9007199254740993 into another number; a SQLite INTEGER must come through whole.
+ * So integers are read from their source text as `bigint`, and `bigint` is written as digits; a REAL
+ * that happens to be whole is written with `.0`, as serde does.
+ */
+import { failure, success, type Result } from "#base/machine.ts";
+import type { SqlValue } from "../../types.ts";
+
+declare global {
+  interface JSON {
+    /** A value that `stringify` prints as the text given (ECMAScript 2026; V8 has it). */
+    rawJSON(text: string): object;
+  }
+}
+
+/** Parses a body. Integers are `bigint`, other numbers `number`. The error says where. */
+export function parseJson(text: string): Result<unknown, string> {
+  try {
+    return success(JSON.parse(text, reviveInteger));
+  } catch (error) {
+    if (error instanceof SyntaxError) return failure(error.message);
+    throw error;
+  }
+}
+
+/** Writes one SQLite value as Corrosion does: blobs as arrays of byte numbers. */
+export function printSqlValue(value: SqlValue): unknown {
+  if (typeof value === "bigint") return JSON.rawJSON(value.toString());
+  if (typeof value === "number") return printReal(value);
+  if (value instanceof Uint8Array) return [...value];
+  return value;
+}
+
+/** A value as SQL parameters know it; `undefined` when it is none (an object, a mixed array). */
+export function readSqlValue(value: unknown): SqlValue | undefined {
+  if (value === null || typeof value === "string" || typeof value === "number") return value;
+  if (typeof value === "bigint") return isInt64(value) ? value : Number(value);
+  if (typeof value === "boolean") return value ? 1n : 0n;
+  if (Array.isArray(value) && value.every(isByte)) {
+    return Uint8Array.from(value, (byte) => Number(byte));
+  }
+  return undefined;
+}
+
+function reviveInteger(_key: string, value: unknown, context?: { source?: string }): unknown {
+  const source = context?.source;
+  return typeof value === "number" && source !== undefined && /^-?\d+$/.test(source)
+    ? BigInt(source)
+    : value;
+}
+
+function printReal(value: number): unknown {
+  if (!Number.isFinite(value)) return null;
+  return Number.isInteger(value) && Math.abs(value) < 1e15 ? JSON.rawJSON(`${value}.0`) : value;
+}
+
+function isByte(value: unknown): boolean {
+  return typeof value === "bigint" && value >= 0n && value <= 255n;
+}
+
+function isInt64(value: bigint): boolean {
+  return value === BigInt.asIntN(64, value);
+}

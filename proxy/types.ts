@@ -189,7 +189,12 @@ export interface TimeLimits {
   readonly upstreamIdleMs: number;
   /** Tunnel without a byte in either direction. Default 600,000. */
   readonly tunnelIdleMs: number;
-  /** Half-closed client that still sends what nobody reads. Default 2,000. */
+  /**
+   * A client that closed its sending side after its request is given this long for the response to
+   * start, because one that is gone looks the same. Default 5,000.
+   */
+  readonly halfClosedMs: number;
+  /** Between our last byte and the client's FIN, while what it still sends is discarded. 2,000. */
   readonly lingerMs: number;
 }
 

@@ -1,0 +1,467 @@
+/**
+ * One QUIC connection over the quiche binding: packets in, packets out, and between them datagrams,
+ * unidirectional and bidirectional streams.
+ *
+ * Nothing happens in the receive callback except handing the packet to quiche. All else is done by
+ * `pump`, which the transport calls once per turn of the event loop for each connection that was
+ * touched: read what arrived, write what is queued, send packets. Each step has a budget, so one
+ * connection cannot hold the loop; `pump` then asks for another turn.
+ *
+ *     handshaking ──► open ──► closing (says goodbye, absorbs late packets) ──► closed
+ *
+ * quiche buffers outgoing bytes only up to the congestion window. What waits beyond that is ours to
+ * order: urgent streams first, then the others in turn.
+ */
+import { X509Certificate } from "node:crypto";
+import { quiche, type Connection } from "@matrixai/quic/native/index.js";
+import type { PatinaError } from "#base/errors.ts";
+import type { Address } from "../../types.ts";
+import { formatAddress, parseAddress, type HostPort } from "./address.ts";
+import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
+import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
+import type { TransportSettings } from "./options.ts";
+import { OutboundStream } from "./outbound-stream.ts";
+import type { TransportStats } from "./stats.ts";
+import type { UdpSocket } from "./udp-socket.ts";
+import { UniInbox } from "./uni-inbox.ts";
+import { WriteQueue } from "./write-queue.ts";
+
+/** What a connection tells the transport; only ever from within `pump`, except `wake` and `defer`. */
+export interface ConnectionOwner {
+  wake(connection: QuicConnection): void;
+  defer(task: () => void): void;
+  established(connection: QuicConnection): void;
+  /** Told once, when no stream or datagram can be sent any more. */
+  ended(connection: QuicConnection, error: PatinaError): void;
+  datagram(bytes: Uint8Array, connection: QuicConnection): void;
+  uniFrames(frames: readonly Uint8Array[], connection: QuicConnection): void;
+  biStream(stream: QuicBiStream): void;
+}
+
+/** What a connection is made of. */
+export interface ConnectionParts {
+  readonly native: Connection;
+  readonly socket: UdpSocket;
+  /** In the socket's own spelling. */
+  readonly peer: HostPort;
+  readonly isOutgoing: boolean;
+  readonly settings: TransportSettings;
+  readonly stats: TransportStats;
+  readonly owner: ConnectionOwner;
+  readonly nowMs: number;
+}
+
+/** One unidirectional send. `settle` is called exactly once. */
+export interface UniSend {
+  readonly frames: readonly Uint8Array[];
+  readonly bytes: number;
+  readonly isUrgent: boolean;
+  /** Set while the send is on a stream. */
+  abort: (() => void) | null;
+  /** `null` once settled. */
+  settle: ((handedOver: boolean) => void) | null;
+}
+
+/** A connection in either direction. */
+export class QuicConnection implements StreamHost {
+  readonly remote: Address;
+  readonly isOutgoing: boolean;
+  readonly peer: HostPort;
+  /** Our connection ids under which the transport finds this connection. */
+  readonly idKeys: string[] = [];
+  /** When `onTimer` is next due, in monotonic milliseconds. */
+  deadlineMs = Number.POSITIVE_INFINITY;
+  /** When the handshake completed; `null` before. */
+  openedMs: number | null = null;
+  readonly startedMs: number;
+  readonly #native: Connection;
+  readonly #parts: ConnectionParts;
+  readonly #writes: WriteQueue;
+  readonly #inbox: UniInbox;
+  readonly #biStreams = new Map<number, QuicBiStream>();
+  readonly #abandoned = new Set<number>();
+  /** Unidirectional sends for which the peer grants no stream yet. */
+  readonly #urgentUnis: UniSend[] = [];
+  readonly #bulkUnis: UniSend[] = [];
+  #waitingUniBytes = 0;
+  readonly #recvInfo: { from: HostPort; to: HostPort };
+  #nextBiId = 0;
+  #nextUniId = CLIENT_UNI;
+  #state: "handshaking" | "open" | "closing" | "closed" = "handshaking";
+  /** Smallest round-trip time seen, whole milliseconds as the binding gives them. */
+  #rttMs = Number.POSITIVE_INFINITY;
+  #lastSendMs: number;
+
+  constructor(parts: ConnectionParts) {
+    this.#native = parts.native;
+    this.#parts = parts;
+    this.peer = parts.peer;
+    this.remote = formatAddress(parts.peer.host, parts.peer.port);
+    this.isOutgoing = parts.isOutgoing;
+    this.startedMs = parts.nowMs;
+    this.#lastSendMs = parts.nowMs;
+    this.#recvInfo = { from: parts.peer, to: parts.socket.bound };
+    this.#writes = new WriteQueue(parts.native);
+    this.#inbox = new UniInbox(parts.settings.limits, parts.stats);
+  }
+
+  get isOpen(): boolean {
+    return this.#state === "open";
+  }
+
+  get isHandshaking(): boolean {
+    return this.#state === "handshaking";
+  }
+
+  /** Nothing is left to absorb: the transport may forget this connection. */
+  get isClosed(): boolean {
+    return this.#state === "closed";
+  }
+
+  get streamQueueBytes(): number {
+    return this.#parts.settings.limits.streamQueueBytes;
+  }
+
+  get frameLimits(): { frameBytesMax: number; streamBytesMax: number } {
+    const { frameBytesMax } = this.#parts.settings.limits;
+    return { frameBytesMax, streamBytesMax: Number.POSITIVE_INFINITY };
+  }
+
+  /** Hands one received packet to quiche (which decrypts in place). Never throws. */
+  receive(packet: Buffer, host: string, port: number): void {
+    const isKnown = host === this.peer.host && port === this.peer.port;
+    const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
+    try {
+      this.#native.recv(packet, info);
+    } catch (thrown) {
+      if (!(thrown instanceof Error)) throw thrown;
+      // quiche has set the connection's error where the packet was authentic; `pump` looks at that.
+      this.#parts.stats.packetsRefused += 1;
+    }
+    this.wake();
+  }
+
+  /** Packets that quiche has accepted as ours. 0 = nothing authentic has arrived yet. */
+  get packetsAccepted(): number {
+    return this.#native.stats().recv;
+  }
+
+  /** Reads, writes and sends. Returns whether budget ran out before the work did. */
+  pump(nowMs: number): boolean {
+    if (this.#state === "closed") return false;
+    if (this.#state === "handshaking" && this.#native.isEstablished()) this.#open(nowMs);
+    let hasMore = false;
+    if (this.#state === "open") {
+      hasMore = this.#read();
+      this.#startUnis();
+      hasMore = this.#writes.run() || hasMore;
+    }
+    hasMore = this.#flush(nowMs) || hasMore;
+    this.#checkEnd();
+    const timeoutMs = this.#native.timeout();
+    // The binding rounds down; a timer that fires early would only find nothing to do.
+    this.deadlineMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
+    if (this.#state === "handshaking") {
+      const { connectTimeoutMs } = this.#parts.settings;
+      this.deadlineMs = Math.min(this.deadlineMs, this.startedMs + connectTimeoutMs);
+    }
+    return hasMore;
+  }
+
+  /** Lets quiche act on what is overdue. */
+  onTimer(nowMs: number): void {
+    const { connectTimeoutMs } = this.#parts.settings;
+    if (this.#state === "handshaking" && nowMs >= this.startedMs + connectTimeoutMs) {
+      this.discard(noAnswerError(connectTimeoutMs));
+      return;
+    }
+    this.#native.onTimeout();
+    this.wake();
+  }
+
+  /** Queues one datagram. */
+  sendDatagram(bytes: Uint8Array): void {
+    const { stats } = this.#parts;
+    const bytesMax = this.#native.dgramMaxWritableLen();
+    if (bytesMax !== null && bytes.length > bytesMax) {
+      stats.datagramsTooLarge += 1;
+    } else if (this.#native.isDgramSendQueueFull()) {
+      stats.datagramsDropped += 1;
+    } else {
+      this.#native.dgramSend(bytes);
+      stats.datagramsSent += 1;
+      this.wake();
+    }
+  }
+
+  /** Queues a unidirectional send; settles it with `false` when over a limit. */
+  sendUni(send: UniSend): void {
+    const { limits } = this.#parts.settings;
+    const waiting = this.#urgentUnis.length + this.#bulkUnis.length;
+    if (waiting >= limits.waitingMax || this.admit(send.bytes) !== null) {
+      send.settle?.(false);
+      return;
+    }
+    this.#waitingUniBytes += send.bytes;
+    (send.isUrgent ? this.#urgentUnis : this.#bulkUnis).push(send);
+    this.wake();
+  }
+
+  /** Opens a bidirectional stream. Throws `TRANSPORT_LIMIT` when the peer grants no more. */
+  openBi(): QuicBiStream {
+    if (this.#native.peerStreamsLeftBidi() === 0) throw limitError("peer's bidirectional streams");
+    const stream = new QuicBiStream(this.#nextBiId, this);
+    this.#nextBiId += STREAM_ID_STEP;
+    // Tells quiche of the stream, so that its count of open ones is right; sends nothing.
+    this.#native.streamSend(stream.id, EMPTY, false);
+    this.#biStreams.set(stream.id, stream);
+    this.#parts.stats.biStreamsOpened += 1;
+    return stream;
+  }
+
+  /** The new minimum round-trip time in ms if it fell since the last call, else `null`. */
+  sampleRtt(): number | null {
+    if (this.#state !== "open") return null;
+    const rttMs = this.#native.pathStats()[0]?.rtt;
+    if (rttMs === undefined || rttMs >= this.#rttMs) return null;
+    this.#rttMs = rttMs;
+    return rttMs;
+  }
+
+  /** Sends a PING if nothing was sent for `quietMs`. */
+  keepAlive(nowMs: number, quietMs: number): void {
+    if (this.#state !== "open" || nowMs - this.#lastSendMs < quietMs) return;
+    this.#native.sendAckEliciting();
+    this.wake();
+  }
+
+  /** Closes with application code 0. Streams break at once; the goodbye leaves with the next pump. */
+  close(reason: string): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    this.#native.close(true, 0, Buffer.from(reason));
+    this.#end("closing", closedError(reason));
+    this.wake();
+  }
+
+  /** Forgets the connection without a word to the peer. */
+  discard(error: PatinaError): void {
+    this.#end("closed", error);
+    this.wake();
+  }
+
+  // ------------------------------------------------------------------ StreamHost
+
+  admit(bytes: number): PatinaError | null {
+    const queued = this.#writes.queuedBytes() + this.#waitingUniBytes;
+    return queued + bytes > this.#parts.settings.limits.queuedBytesMax
+      ? limitError("queuedBytesMax")
+      : null;
+  }
+
+  schedule(stream: OutboundStream): void {
+    this.#writes.add(stream);
+    this.wake();
+  }
+
+  wake(): void {
+    this.#parts.owner.wake(this);
+  }
+
+  abandon(stream: QuicBiStream): void {
+    this.#biStreams.delete(stream.id);
+    this.#abandoned.add(stream.id);
+    if (this.#abandoned.size > ABANDONED_MAX) {
+      for (const oldest of this.#abandoned) {
+        this.#abandoned.delete(oldest);
+        break;
+      }
+    }
+    this.#writes.remove(stream.outbound);
+    this.#parts.stats.streamsBroken += 1;
+    this.#shutdown(stream.id, quiche.Shutdown.Read);
+    this.#shutdown(stream.id, quiche.Shutdown.Write);
+    this.wake();
+  }
+
+  release(stream: QuicBiStream): void {
+    this.#biStreams.delete(stream.id);
+  }
+
+  defer(task: () => void): void {
+    this.#parts.owner.defer(task);
+  }
+
+  // ------------------------------------------------------------------ steps of pump
+
+  #open(nowMs: number): void {
+    if (this.isOutgoing && !this.#certificateNamesPeer()) {
+      const reason = `certificate does not name ${parseAddress(this.remote)?.host ?? this.remote}`;
+      this.#native.close(false, BAD_CERTIFICATE, Buffer.from(reason));
+      this.#end("closing", explainClose(this.#native, false));
+      return;
+    }
+    this.#state = "open";
+    this.openedMs = nowMs;
+    this.#parts.owner.established(this);
+  }
+
+  #certificateNamesPeer(): boolean {
+    const host = parseAddress(this.remote)?.host;
+    const leaf = this.#native.peerCertChain()?.[0];
+    if (host === undefined || leaf === undefined) return false;
+    return new X509Certificate(leaf).checkIP(host) !== undefined;
+  }
+
+  #read(): boolean {
+    const { owner, stats } = this.#parts;
+    let datagrams = this.#native.dgramRecvQueueLen();
+    for (; datagrams > 0 && this.#state === "open"; datagrams -= 1) {
+      const bytes = this.#native.dgramRecvVec();
+      if (bytes === null) break;
+      // A dialler reads only its own streams' answers (protocol reference, section 1.4).
+      if (this.isOutgoing) continue;
+      stats.datagramsReceived += 1;
+      owner.datagram(bytes, this);
+    }
+    let budgetBytes = READ_BUDGET_BYTES;
+    if (!this.#native.isReadable()) return false;
+    for (const id of this.#native.readable()) {
+      if (this.#state !== "open") return false;
+      if (budgetBytes <= 0) return true;
+      budgetBytes -= this.#readStream(id, budgetBytes);
+    }
+    return budgetBytes <= 0;
+  }
+
+  #readStream(id: number, budgetBytes: number): number {
+    if ((id & UNI_BIT) !== 0) {
+      return this.#inbox.read(this.#native, id, {
+        scratch: SCRATCH,
+        budgetBytes,
+        deliver: (frames) => this.#parts.owner.uniFrames(frames, this),
+      });
+    }
+    const stream = this.#biStreams.get(id) ?? this.#acceptBi(id);
+    return stream?.read(this.#native, SCRATCH, budgetBytes) ?? 0;
+  }
+
+  #acceptBi(id: number): QuicBiStream | null {
+    // Streams given up are only read to the end by quiche itself.
+    if (this.isOutgoing || this.#abandoned.has(id)) return null;
+    const stream = new QuicBiStream(id, this);
+    this.#biStreams.set(id, stream);
+    this.#parts.stats.biStreamsAccepted += 1;
+    this.#parts.owner.biStream(stream);
+    return stream;
+  }
+
+  #startUnis(): void {
+    const waiting = this.#urgentUnis.length + this.#bulkUnis.length;
+    if (waiting === 0) return;
+    let left = this.#native.peerStreamsLeftUni();
+    for (const queue of [this.#urgentUnis, this.#bulkUnis]) {
+      let taken = 0;
+      for (; taken < queue.length && left > 0; taken += 1) {
+        const send = queue[taken];
+        if (send === undefined) break;
+        this.#waitingUniBytes -= send.bytes;
+        if (send.settle === null) continue;
+        this.#startUni(send);
+        left -= 1;
+      }
+      queue.splice(0, taken);
+    }
+  }
+
+  #startUni(send: UniSend): void {
+    const stream = new OutboundStream(this.#nextUniId, send.isUrgent);
+    this.#nextUniId += STREAM_ID_STEP;
+    // Also tells quiche of the stream, so that its count of open ones is right before any write.
+    const urgency = send.isUrgent ? URGENCY_URGENT : URGENCY_BULK;
+    this.#native.streamPriority(stream.id, urgency, !send.isUrgent);
+    for (const frame of send.frames) stream.pushFrame(frame);
+    stream.pushEnd();
+    stream.onProgress = (outcome) => {
+      if (outcome === "broken") send.settle?.(false);
+      else if (stream.isFinished) send.settle?.(true);
+    };
+    send.abort = () => {
+      this.#writes.remove(stream);
+      this.#shutdown(stream.id, quiche.Shutdown.Write);
+      this.wake();
+    };
+    this.#writes.add(stream);
+  }
+
+  #flush(nowMs: number): boolean {
+    const { socket, settings } = this.#parts;
+    const { host, port } = this.peer;
+    for (let packets = 0; packets < FLUSH_PACKETS_MAX; packets += 1) {
+      if (slab.length - slabOffset < settings.maxUdpPayload) renewSlab(settings.maxUdpPayload);
+      const space = slab.subarray(slabOffset, slabOffset + settings.maxUdpPayload);
+      const sent = this.#native.send(space);
+      if (sent === null) return false;
+      slabOffset += sent[0];
+      this.#lastSendMs = nowMs;
+      socket.send(space.subarray(0, sent[0]), host, port);
+    }
+    return true;
+  }
+
+  #checkEnd(): void {
+    if (this.#state === "open" || this.#state === "handshaking") {
+      const hasError = this.#native.isDraining() || this.#native.isClosed();
+      if (!hasError && this.#native.localError() === null) return;
+      this.#end("closing", explainClose(this.#native, this.#state === "open"));
+    }
+    if (this.#native.isClosed()) this.#state = "closed";
+  }
+
+  #end(state: "closing" | "closed", error: PatinaError): void {
+    const isFirst = this.#state === "handshaking" || this.#state === "open";
+    this.#state = state;
+    if (!isFirst) return;
+    for (const stream of [...this.#biStreams.values()]) stream.breakWith(error);
+    this.#writes.breakAll();
+    for (const queue of [this.#urgentUnis, this.#bulkUnis]) {
+      for (const send of queue.splice(0)) send.settle?.(false);
+    }
+    this.#waitingUniBytes = 0;
+    this.#parts.owner.ended(this, error);
+  }
+
+  #shutdown(id: number, direction: (typeof quiche.Shutdown)[keyof typeof quiche.Shutdown]): void {
+    try {
+      this.#native.streamShutdown(id, direction, 0);
+    } catch (thrown) {
+      // The stream is over already, or the connection: what was wanted is the case.
+      if (!(thrown instanceof Error)) throw thrown;
+    }
+  }
+}
+
+/** Packets are written one behind the other into a slab; the garbage collector frees whole slabs. */
+let slab = Buffer.alloc(0);
+let slabOffset = 0;
+
+function renewSlab(packetBytesMax: number): void {
+  slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, packetBytesMax));
+  slabOffset = 0;
+}
+
+const SLAB_BYTES = 256 * 1024;
+/** Reads land here and are copied out; shared, because reads never overlap. */
+const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
+const EMPTY = Buffer.alloc(0);
+/** Stream ids: bit 0 = opened by the server, bit 1 = unidirectional (RFC 9000, section 2.1). */
+const UNI_BIT = 2;
+const CLIENT_UNI = 2;
+const STREAM_ID_STEP = 4;
+/** quiche sends lower numbers first; 127 is its default. */
+const URGENCY_URGENT = 0;
+const URGENCY_BULK = 127;
+/** Given-up streams of which late bytes may still be reported; more than can be open at once. */
+const ABANDONED_MAX = 1_024;
+/** Work of one turn: about 10 ms of reading and 1 ms of sending on the reference machine. */
+const READ_BUDGET_BYTES = 1024 * 1024;
+const FLUSH_PACKETS_MAX = 64;

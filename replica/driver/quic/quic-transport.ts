@@ -1,0 +1,429 @@
+/**
+ * The `Transport` port on QUIC: quiche's native binding behind UDP sockets, with mutual TLS.
+ *
+ * Packets are handed to quiche as they arrive; everything else happens once per turn of the event
+ * loop, in `#turn`: each connection that was touched reads, writes and sends. One timer serves all
+ * connections. Everything sent goes over connections that we dialled; connections dialled by peers
+ * are only read, and answered inside their bidirectional streams (protocol reference, section 1.4).
+ *
+ * A restarted process answers packets of its predecessor's connections with a stateless reset, so
+ * that peers learn of the restart in one round trip.
+ *
+ * Not here: path MTU discovery, 0-RTT, Retry, migration. quiche limits what is sent to an address
+ * that has not proved itself (RFC 9000, section 8.1).
+ */
+import { randomBytes } from "node:crypto";
+import { quiche } from "@matrixai/quic/native/index.js";
+import type { PatinaError } from "#base/errors.ts";
+import type { Address, BiStream, Transport, TransportEvents } from "../../types.ts";
+import { hostForSocket, type HostPort } from "./address.ts";
+import { closedError } from "./bi-stream.ts";
+import { QuicConnection, type ConnectionOwner, type UniSend } from "./connection.ts";
+import {
+  resolveSettings,
+  type QuicTransportOptions,
+  type TransportSettings,
+} from "./options.ts";
+import { OutgoingConnections } from "./outgoing-connections.ts";
+import {
+  CONNECTION_ID_BYTES,
+  connectionIdKey,
+  QUIC_VERSION,
+  readPacketHeader,
+  type PacketHeader,
+} from "./packet-header.ts";
+import {
+  createStatelessReset,
+  createVersionNegotiation,
+  ReplyBudget,
+  resetToken,
+  tokenNumber,
+} from "./stateless.ts";
+import { createStats, type TransportStats } from "./stats.ts";
+import {
+  createHandshakeConfig,
+  type HandshakeConfig,
+  type TransportCertificates,
+} from "./tls-config.ts";
+import { UdpSocket } from "./udp-socket.ts";
+
+/** QUIC between replicas. Created by `open`; ends with `close`. */
+export class QuicTransport implements Transport {
+  /** Counters since the start; read them at any time. */
+  readonly stats: TransportStats;
+  readonly #settings: TransportSettings;
+  readonly #events: TransportEvents;
+  readonly #outgoing: OutgoingConnections;
+  readonly #owner: ConnectionOwner;
+  readonly #connections = new Set<QuicConnection>();
+  readonly #byId = new Map<string, QuicConnection>();
+  readonly #replies: ReplyBudget;
+  #config: HandshakeConfig;
+  #serverSocket: UdpSocket | null = null;
+  #clientSocket: UdpSocket | null = null;
+  #inbound = 0;
+  #inboundHandshakes = 0;
+  /** Connections to pump in the next turn, and notifications to give in it. */
+  #dirty = new Set<QuicConnection>();
+  #deferred: (() => void)[] = [];
+  #isTurnDue = false;
+  #timer: NodeJS.Timeout | null = null;
+  #timerMs = Number.POSITIVE_INFINITY;
+  #tickMs: number;
+  /** Unidirectional sends in order of their deadline. */
+  readonly #expiries: { send: UniSend; deadlineMs: number }[] = [];
+  #closing: Promise<void> | null = null;
+
+  private constructor(options: QuicTransportOptions, events: TransportEvents, stats: TransportStats) {
+    this.stats = stats;
+    this.#events = events;
+    this.#settings = resolveSettings(options);
+    this.#config = createHandshakeConfig(options.certificates, this.#settings);
+    this.#replies = new ReplyBudget(this.#settings.limits.statelessRepliesPerSecond);
+    this.#tickMs = performance.now() + this.#tickPeriodMs;
+    this.#owner = this.#createOwner();
+    this.#outgoing = new OutgoingConnections({
+      settings: this.#settings,
+      stats,
+      dial: (peer) => this.#dial(peer),
+      nowMs: () => performance.now(),
+      report: (target, state, reason) => {
+        if (state === "down") this.stats.connectionsLost += 1;
+        this.#defer(() => this.#events.connection(target, state, reason));
+      },
+    });
+  }
+
+  /**
+   * Binds and starts. Rejects with `TRANSPORT_BIND` or `TRANSPORT_TLS`; then nothing is left open.
+   */
+  static async open(options: QuicTransportOptions, events: TransportEvents): Promise<QuicTransport> {
+    const stats = createStats();
+    const transport = new QuicTransport(options, events, stats);
+    const bind = (local: Address): Promise<UdpSocket> =>
+      UdpSocket.bind(
+        {
+          local,
+          stats,
+          faults: options.faults ?? null,
+          random: transport.#settings.random,
+        },
+        (packet, host, port) => transport.#onPacket(packet, host, port),
+      );
+    const server = await bind(options.local);
+    transport.#serverSocket = server;
+    try {
+      const { clientLocal } = options;
+      transport.#clientSocket = clientLocal === undefined ? server : await bind(clientLocal);
+    } catch (thrown) {
+      await server.close();
+      throw thrown;
+    }
+    transport.#arm(transport.#tickMs);
+    return transport;
+  }
+
+  get local(): Address {
+    return this.#server.local;
+  }
+
+  /** Connections of both directions, those that are going away included. */
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  sendDatagram(target: Address, bytes: Uint8Array): void {
+    if (this.#closing !== null) this.stats.datagramsDropped += 1;
+    else this.#outgoing.sendDatagram(target, bytes);
+  }
+
+  sendUni(
+    target: Address,
+    frames: readonly Uint8Array[],
+    options: { readonly urgent?: boolean } = {},
+  ): Promise<boolean> {
+    if (this.#closing !== null) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const send: UniSend = {
+        frames,
+        bytes: frames.reduce((bytes, frame) => bytes + frame.length + 4, 0),
+        isUrgent: options.urgent === true,
+        abort: null,
+        settle: (isHandedOver) => {
+          send.settle = null;
+          send.abort = null;
+          this.stats[isHandedOver ? "uniStreamsSent" : "uniStreamsFailed"] += 1;
+          resolve(isHandedOver);
+        },
+      };
+      this.#outgoing.sendUni(target, send);
+      if (send.settle === null) return;
+      const deadlineMs = performance.now() + this.#settings.uniTimeoutMs;
+      this.#expiries.push({ send, deadlineMs });
+      this.#arm(deadlineMs);
+    });
+  }
+
+  openBi(target: Address): Promise<BiStream> {
+    if (this.#closing !== null) return Promise.reject(closedError("shutting down"));
+    return new Promise((resolve, reject) => {
+      this.#outgoing.openBi(target, { resolve, reject });
+    });
+  }
+
+  forget(target: Address, reason: string): void {
+    this.#outgoing.forget(target, reason);
+  }
+
+  /**
+   * Uses other certificates for handshakes from here on; existing connections go on with theirs.
+   * Throws `TRANSPORT_TLS`, and then keeps the old ones.
+   */
+  reloadCertificates(certificates: TransportCertificates): void {
+    this.#config = createHandshakeConfig(certificates, this.#settings);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  get #server(): UdpSocket {
+    if (this.#serverSocket === null) throw new Error("the transport is not bound");
+    return this.#serverSocket;
+  }
+
+  /** Short idle timeouts need a finer tick for their keep-alive. */
+  get #tickPeriodMs(): number {
+    return Math.min(1_000, this.#settings.idleTimeoutMs / 8);
+  }
+
+  async #close(): Promise<void> {
+    this.#outgoing.close(closedError(SHUTTING_DOWN));
+    for (const connection of this.#connections) connection.close(SHUTTING_DOWN);
+    this.#expiries.length = 0;
+    // Two turns: the goodbyes leave, and what they set off is told.
+    for (let turns = 0; turns < 2; turns += 1) {
+      await new Promise((resolve) => setImmediate(resolve));
+      this.#turn();
+    }
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#connections.clear();
+    this.#byId.clear();
+    await this.#server.close();
+    if (this.#clientSocket !== this.#serverSocket) await this.#clientSocket?.close();
+  }
+
+  #createOwner(): ConnectionOwner {
+    return {
+      wake: (connection) => {
+        this.#dirty.add(connection);
+        this.#requestTurn();
+      },
+      defer: (task) => this.#defer(task),
+      established: (connection) => {
+        if (connection.isOutgoing) return this.#outgoing.established(connection);
+        this.#inboundHandshakes -= 1;
+        this.stats.handshakesAccepted += 1;
+        this.#outgoing.signOfLife(connection.remote);
+      },
+      ended: (connection, error) => this.#onEnded(connection, error),
+      datagram: (bytes, connection) => this.#events.datagram(bytes, connection.remote),
+      uniFrames: (frames, connection) => this.#events.uniFrames(frames, connection.remote),
+      biStream: (stream) => this.#events.biStream(stream),
+    };
+  }
+
+  #onEnded(connection: QuicConnection, error: PatinaError): void {
+    if (connection.isOutgoing) return this.#outgoing.ended(connection, error);
+    if (connection.openedMs !== null) return;
+    this.#inboundHandshakes -= 1;
+    this.stats.handshakesFailed += 1;
+  }
+
+  #dial(peer: HostPort): QuicConnection {
+    const socket = this.#clientSocket ?? this.#server;
+    const isIpv6 = peer.host.includes(":");
+    if (isIpv6 && !socket.isDualStack) throw new Error("our socket is IPv4 only");
+    const id = randomBytes(CONNECTION_ID_BYTES);
+    const remote = { host: hostForSocket(peer.host, socket.isDualStack), port: peer.port };
+    // No server name: it would be sent as SNI, which addresses are not.
+    const native = quiche.Connection.connect(null, id, socket.bound, remote, this.#config.client);
+    const connection = new QuicConnection({
+      native,
+      socket,
+      peer: remote,
+      isOutgoing: true,
+      settings: this.#settings,
+      stats: this.stats,
+      owner: this.#owner,
+      nowMs: performance.now(),
+    });
+    this.#adopt(connection, [id]);
+    connection.wake();
+    return connection;
+  }
+
+  // ------------------------------------------------------------------ packets
+
+  /** Takes any bytes from anybody; never throws. */
+  #onPacket(packet: Buffer, host: string, port: number): void {
+    if (this.#serverSocket === null) return;
+    this.stats.packetsReceived += 1;
+    this.stats.bytesReceived += packet.length;
+    const header = readPacketHeader(packet);
+    if (header === null || port === 0 || host.includes("%")) {
+      this.stats.packetsMalformed += 1;
+      return;
+    }
+    const connection = this.#byId.get(connectionIdKey(header.dcid));
+    if (connection !== undefined) connection.receive(packet, host, port);
+    else if (header.kind === "initial") this.#accept(packet, header, { host, port });
+    else this.#replyToStranger(packet, header, { host, port });
+  }
+
+  #accept(packet: Buffer, header: PacketHeader, peer: HostPort): void {
+    const { limits } = this.#settings;
+    // RFC 9000, sections 7.2 and 14.1: anything shorter is no first packet of a client.
+    const isFirst = packet.length >= quiche.MIN_CLIENT_INITIAL_LEN && header.dcid.length >= 8;
+    if (!isFirst || this.#closing !== null) {
+      this.stats.packetsUnknown += 1;
+      return;
+    }
+    const isFull = this.#inbound >= limits.inboundConnectionsMax;
+    if (isFull || this.#inboundHandshakes >= limits.inboundHandshakesMax) {
+      this.stats.connectionsRefused += 1;
+      return;
+    }
+    const id = randomBytes(CONNECTION_ID_BYTES);
+    const { server, resetSecret } = this.#config;
+    server.setStatelessResetToken(tokenNumber(resetToken(resetSecret, id)));
+    const socket = this.#server;
+    const connection = new QuicConnection({
+      native: quiche.Connection.accept(id, null, socket.bound, peer, server),
+      socket,
+      peer,
+      isOutgoing: false,
+      settings: this.#settings,
+      stats: this.stats,
+      owner: this.#owner,
+      nowMs: performance.now(),
+    });
+    // Until it has our id, the client keeps sending to the one it made up.
+    this.#adopt(connection, [id, header.dcid]);
+    this.#inbound += 1;
+    this.#inboundHandshakes += 1;
+    connection.receive(packet, peer.host, peer.port);
+    // Garbage that looks like a first packet must not occupy a handshake for seconds.
+    if (connection.packetsAccepted === 0) connection.discard(closedError("not a handshake"));
+  }
+
+  #replyToStranger(packet: Buffer, header: PacketHeader, peer: HostPort): void {
+    this.stats.packetsUnknown += 1;
+    let reply: Buffer | null = null;
+    if (header.kind === "short") {
+      reply = createStatelessReset(this.#config.resetSecret, packet);
+    } else if (header.version !== QUIC_VERSION && header.version !== 0) {
+      // RFC 9000, section 6.1: only an answer to something that could start a connection.
+      const isLarge = packet.length >= quiche.MIN_CLIENT_INITIAL_LEN;
+      reply = isLarge ? createVersionNegotiation(header) : null;
+    }
+    if (reply === null) return;
+    if (!this.#replies.take(performance.now())) {
+      this.stats.statelessRepliesHeldBack += 1;
+      return;
+    }
+    const isReset = header.kind === "short";
+    this.stats[isReset ? "statelessResetsSent" : "versionNegotiationsSent"] += 1;
+    this.#server.send(reply, peer.host, peer.port);
+  }
+
+  #adopt(connection: QuicConnection, ids: readonly Buffer[]): void {
+    this.#connections.add(connection);
+    for (const id of ids) {
+      const key = connectionIdKey(id);
+      connection.idKeys.push(key);
+      this.#byId.set(key, connection);
+    }
+  }
+
+  #drop(connection: QuicConnection): void {
+    if (!this.#connections.delete(connection)) return;
+    for (const key of connection.idKeys) this.#byId.delete(key);
+    if (!connection.isOutgoing) this.#inbound -= 1;
+  }
+
+  // ------------------------------------------------------------------ turns and time
+
+  #defer(task: () => void): void {
+    this.#deferred.push(task);
+    this.#requestTurn();
+  }
+
+  #requestTurn(): void {
+    if (this.#isTurnDue) return;
+    this.#isTurnDue = true;
+    // The check phase follows the poll phase: all packets of one poll share one turn.
+    setImmediate(() => {
+      if (this.#isTurnDue) this.#turn();
+    });
+  }
+
+  #turn(): void {
+    this.#isTurnDue = false;
+    const dirty = this.#dirty;
+    const deferred = this.#deferred;
+    this.#dirty = new Set();
+    this.#deferred = [];
+    for (const task of deferred) task();
+    const nowMs = performance.now();
+    for (const connection of dirty) {
+      const hasMore = connection.pump(nowMs);
+      if (connection.isClosed) this.#drop(connection);
+      else if (hasMore) this.#owner.wake(connection);
+      else this.#arm(connection.deadlineMs);
+    }
+  }
+
+  #arm(deadlineMs: number): void {
+    if (deadlineMs >= this.#timerMs) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timerMs = deadlineMs;
+    const waitMs = Math.max(1, Math.ceil(deadlineMs - performance.now()));
+    this.#timer = setTimeout(() => this.#onTimer(), waitMs);
+  }
+
+  #onTimer(): void {
+    this.#timer = null;
+    this.#timerMs = Number.POSITIVE_INFINITY;
+    if (this.#closing !== null) return;
+    const nowMs = performance.now();
+    this.#expireUnis(nowMs);
+    if (nowMs >= this.#tickMs) {
+      this.#tickMs = nowMs + this.#tickPeriodMs;
+      this.#outgoing.tick(nowMs, (target, rttMs) => this.#events.rtt(target, rttMs));
+    }
+    let nextMs = Math.min(this.#tickMs, this.#expiries[0]?.deadlineMs ?? this.#tickMs);
+    for (const connection of this.#connections) {
+      // A connection that acts is pumped next and arms the timer for itself then.
+      if (connection.deadlineMs <= nowMs) connection.onTimer(nowMs);
+      else nextMs = Math.min(nextMs, connection.deadlineMs);
+    }
+    this.#arm(nextMs);
+  }
+
+  #expireUnis(nowMs: number): void {
+    let done = 0;
+    for (const { send, deadlineMs } of this.#expiries) {
+      if (deadlineMs > nowMs && send.settle !== null) break;
+      done += 1;
+      send.abort?.();
+      send.settle?.(false);
+    }
+    this.#expiries.splice(0, done);
+  }
+}
+
+/** The reason Corrosion gives when it stops (protocol reference, section 1.4). */
+const SHUTTING_DOWN = "shutting down";

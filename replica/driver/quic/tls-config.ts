@@ -1,0 +1,148 @@
+/**
+ * TLS and transport parameters of both sides, as `Config` objects of the quiche binding.
+ *
+ * Both sides show a certificate and both demand one that chains to the cluster's authority; chain,
+ * validity period and key usage are checked by BoringSSL during the handshake. The server's address
+ * is checked by us afterwards: quiche can only compare DNS names, and a server name given to it would
+ * be sent as SNI, which an IP address must not be (protocol reference, section 1.2).
+ */
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { quiche, type Config } from "@matrixai/quic/native/index.js";
+import { errorText, PatinaError } from "#base/errors.ts";
+import { TRANSPORT_TLS } from "./errors.ts";
+import type { TransportSettings } from "./options.ts";
+import { createResetSecret } from "./stateless.ts";
+
+/** PEM texts of one replica. A certificate may be followed by its intermediates. */
+export interface TransportCertificates {
+  /** One or more authorities; nothing else is trusted. */
+  readonly authoritiesPem: string;
+  readonly serverCertificatePem: string;
+  readonly serverKeyPem: string;
+  readonly clientCertificatePem: string;
+  readonly clientKeyPem: string;
+}
+
+/** What new handshakes are made with. */
+export interface HandshakeConfig {
+  readonly server: Config;
+  readonly client: Config;
+  /** Behind the stateless reset tokens of connections accepted with `server`. */
+  readonly resetSecret: Buffer;
+}
+
+/** Builds the configs. Throws `TRANSPORT_TLS` saying which PEM cannot be used. */
+export function createHandshakeConfig(
+  certificates: TransportCertificates,
+  settings: TransportSettings,
+): HandshakeConfig {
+  const { serverCertificatePem, serverKeyPem, clientCertificatePem, clientKeyPem } = certificates;
+  checkPair("server", serverCertificatePem, serverKeyPem);
+  checkPair("client", clientCertificatePem, clientKeyPem);
+  checkAuthorities(certificates.authoritiesPem);
+  const authorities = Buffer.from(certificates.authoritiesPem);
+  const create = (certificate: string, key: string): Config =>
+    quiche.Config.withBoringSslCtx(
+      true,
+      false,
+      authorities,
+      [Buffer.from(key)],
+      [Buffer.from(certificate)],
+      SIGNATURE_ALGORITHMS,
+    );
+  try {
+    const server = create(serverCertificatePem, serverKeyPem);
+    const client = create(clientCertificatePem, clientKeyPem);
+    for (const config of [server, client]) setTransportParameters(config, settings);
+    server.setInitialMaxStreamsBidi(STREAMS_BIDI);
+    server.setInitialMaxStreamsUni(STREAMS_UNI);
+    // A dialler accepts no streams (protocol reference, section 1.4), so it grants none.
+    client.setInitialMaxStreamsBidi(0);
+    client.setInitialMaxStreamsUni(0);
+    return { server, client, resetSecret: createResetSecret(serverKeyPem) };
+  } catch (thrown) {
+    throw pemError("certificates refused by the TLS library", thrown);
+  }
+}
+
+function setTransportParameters(config: Config, settings: TransportSettings): void {
+  config.setApplicationProtos([APPLICATION_PROTOCOL]);
+  config.setMaxIdleTimeout(settings.idleTimeoutMs);
+  config.setMaxSendUdpPayloadSize(settings.maxUdpPayload);
+  config.setMaxRecvUdpPayloadSize(UDP_PAYLOAD_MAX);
+  config.setInitialMaxData(CONNECTION_WINDOW);
+  config.setMaxConnectionWindow(CONNECTION_WINDOW);
+  config.setInitialMaxStreamDataBidiLocal(STREAM_WINDOW);
+  config.setInitialMaxStreamDataBidiRemote(STREAM_WINDOW);
+  config.setInitialMaxStreamDataUni(STREAM_WINDOW);
+  config.setMaxStreamWindow(STREAM_WINDOW_MAX);
+  config.setDisableActiveMigration(true);
+  // Pacing would need the send times, which the binding hands out only as opaque objects.
+  config.enablePacing(false);
+  config.enableDgram(true, DATAGRAM_QUEUE, DATAGRAM_QUEUE);
+  config.grease(false);
+}
+
+function checkPair(side: "server" | "client", certificatePem: string, keyPem: string): void {
+  let fits: boolean;
+  try {
+    fits = new X509Certificate(certificatePem).checkPrivateKey(createPrivateKey(keyPem));
+  } catch (thrown) {
+    throw pemError(`cannot read the ${side} certificate or its key`, thrown);
+  }
+  if (!fits) throw pemError(`the ${side} key does not fit the ${side} certificate`, null);
+}
+
+function checkAuthorities(pem: string): void {
+  try {
+    new X509Certificate(pem);
+  } catch (thrown) {
+    throw pemError("cannot read the certificate authorities", thrown);
+  }
+}
+
+function pemError(message: string, thrown: unknown): PatinaError {
+  const reason = thrown === null ? message : errorText(thrown);
+  return new PatinaError(TRANSPORT_TLS, message, {
+    ...(thrown === null ? {} : { cause: thrown }),
+    details: { reason },
+  });
+}
+
+/**
+ * quiche requires both sides to agree on an application protocol. Corrosion sets none, which is why
+ * its nodes cannot shake hands with this transport; the formats above QUIC are the same. The number
+ * changes with what travels on streams and datagrams.
+ * 1: Corrosion's FullV2 formats.
+ */
+const APPLICATION_PROTOCOL = "patina/1";
+
+/** The signatures of protocol reference, section 1.2. */
+const SIGNATURE_ALGORITHMS = [
+  "ecdsa_secp256r1_sha256",
+  "ecdsa_secp384r1_sha384",
+  "ed25519",
+  "rsa_pss_rsae_sha256",
+  "rsa_pss_rsae_sha384",
+  "rsa_pss_rsae_sha512",
+  "rsa_pkcs1_sha256",
+  "rsa_pkcs1_sha384",
+  "rsa_pkcs1_sha512",
+].join(":");
+
+/** Concurrent streams a peer may open to us (protocol reference, section 1.3). */
+const STREAMS_BIDI = 32;
+const STREAMS_UNI = 256;
+/** Initial credit of one stream (protocol reference, section 1.3). */
+const STREAM_WINDOW = 1_250_000;
+/** What a stream's credit may grow to while it is read; at 250 ms that allows 16 MB/s. */
+const STREAM_WINDOW_MAX = 4 * 1024 * 1024;
+/**
+ * Credit of a connection. Corrosion gives unlimited; here it bounds what a peer can park with us, and
+ * is above 32 unread bidirectional streams at their initial credit, so these never block the rest.
+ */
+const CONNECTION_WINDOW = 64 * 1024 * 1024;
+/** Largest UDP payload there is (65535 less the headers). */
+const UDP_PAYLOAD_MAX = 65_527;
+/** Datagrams quiche queues in each direction; a burst of SWIM and no more. */
+const DATAGRAM_QUEUE = 1_024;

@@ -108,6 +108,16 @@ export class Bookkeeping {
     return this.#books.get(actorId)?.head ?? 0;
   }
 
+  /** Versions at or below the head that are missing whole, ascending. A live view. */
+  gaps(actorId: ActorId): readonly VersionRange[] {
+    return this.#books.get(actorId)?.gaps.ranges ?? [];
+  }
+
+  /** Versions of which only some seqs are buffered, in the order learnt. */
+  partialVersions(actorId: ActorId): Iterable<number> {
+    return this.#books.get(actorId)?.partials.keys() ?? [];
+  }
+
   /** Number of versions at or below the head that are missing whole. O(gaps). */
   missingVersions(actorId: ActorId): number {
     return this.#books.get(actorId)?.gaps.total ?? 0;

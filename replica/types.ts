@@ -126,8 +126,11 @@ export interface BiStream {
   finish(): void;
   /** Gives up both directions (RESET_STREAM and STOP_SENDING with code 0). Idempotent. */
   abort(): void;
-  /** Called for each whole frame in order; `null` = FIN of the peer's direction. Set exactly once. */
-  onFrame(listener: (frame: Uint8Array | null) => void): void;
+  /**
+   * Called for each whole frame in order; `null` = FIN of the peer's direction. Set exactly once.
+   * Back-pressure: while a returned promise is pending, no frame follows and the peer is made to wait.
+   */
+  onFrame(listener: (frame: Uint8Array | null) => void | Promise<void>): void;
   /** Called once when the stream or its connection breaks before both FINs. */
   onBroken(listener: (error: PatinaError) => void): void;
 }
@@ -157,9 +160,14 @@ export interface Transport {
   sendDatagram(target: Address, bytes: Uint8Array): void;
   /**
    * Sends frames on one unidirectional stream ending with FIN. Resolves to whether everything was
-   * handed to the connection within the timeout (5 s); never rejects.
+   * handed to the connection within the timeout (5 s); never rejects. Urgent sends overtake others
+   * that are queued for the same target.
    */
-  sendUni(target: Address, frames: readonly Uint8Array[]): Promise<boolean>;
+  sendUni(
+    target: Address,
+    frames: readonly Uint8Array[],
+    options?: { readonly urgent?: boolean },
+  ): Promise<boolean>;
   /** Opens a bidirectional stream. Rejects with `TRANSPORT_CONNECT` when the peer cannot be dialled. */
   openBi(target: Address): Promise<BiStream>;
   /** Closes the cached outgoing connection to `target`, so that the next send dials anew. */

@@ -36,7 +36,9 @@ async function check() {
     if (signal !== null) return 1;
     if (code !== 0) failed.push(name);
   }
-  process.stdout.write(failed.length === 0 ? "\nall checks passed\n" : `\nfailed: ${failed.join(", ")}\n`);
+  process.stdout.write(
+    failed.length === 0 ? "\nall checks passed\n" : `\nfailed: ${failed.join(", ")}\n`,
+  );
   return failed.length === 0 ? 0 : 1;
 }
 

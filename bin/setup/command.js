@@ -42,7 +42,9 @@ export function runCommand(file, args, options = {}) {
     });
     child.stderr.setEncoding("utf8").on("data", (text) => (output += text));
     const timer =
-      options.timeoutMs === undefined ? null : setTimeout(() => killGroup(child.pid), options.timeoutMs);
+      options.timeoutMs === undefined
+        ? null
+        : setTimeout(() => killGroup(child.pid), options.timeoutMs);
     const finish = (/** @type {boolean} */ isOk) => {
       if (timer !== null) clearTimeout(timer);
       if (child.pid !== undefined) running.delete(child.pid);

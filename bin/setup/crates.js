@@ -23,7 +23,11 @@ export async function provideCrates({ folder, cargo }) {
   // Before 1.68 cargo clones the registry's whole index, which takes longer than everything else.
   if (aptGet === null || isVersionAtLeast(version, "1.68.0")) {
     const env = { ...process.env, CARGO_NET_RETRY: "1", CARGO_HTTP_TIMEOUT: "10" };
-    const fetched = await runCommand(cargo, ["fetch"], { cwd: crate, env, timeoutMs: FETCH_MS_MAX });
+    const fetched = await runCommand(cargo, ["fetch"], {
+      cwd: crate,
+      env,
+      timeoutMs: FETCH_MS_MAX,
+    });
     if (fetched.isOk) return;
     if (aptGet === null) {
       throw new SetupError(

@@ -51,7 +51,10 @@ export async function buildExtension({ folder, output, cargo, cc, version }) {
   const env = { ...process.env, CRSQLITE_COMMIT_SHA: `v${version}` };
   for (const name of OVERRIDES) delete env[name];
   const args = ["build", "--release", "--offline", "--features", "loadable_extension"];
-  const built = await runCommand(cargo, [...args, "--target-dir", targetFolder], { cwd: crate, env });
+  const built = await runCommand(cargo, [...args, "--target-dir", targetFolder], {
+    cwd: crate,
+    env,
+  });
   if (!built.isOk) {
     throw new SetupError(
       "building cr-sqlite failed in cargo (output above). A Rust of 1.63 or newer is needed; or set" +
@@ -88,7 +91,12 @@ const CRATES = [
 ];
 
 /** Settings of the user's own Rust work that would move or change what is built here. */
-const OVERRIDES = ["CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
+const OVERRIDES = [
+  "CARGO_BUILD_TARGET",
+  "CARGO_TARGET_DIR",
+  "RUSTFLAGS",
+  "CARGO_ENCODED_RUSTFLAGS",
+];
 
 /**
  * Only the entry point may be seen from outside. Node itself and other native modules carry Rust
@@ -125,11 +133,23 @@ function changeManifest(text) {
 function changeRust(text) {
   return text
     .replace(/^#!\[feature\(.*\)\]\n/gm, "")
-    .replace(/\balloc::\{ffi::CString, string::String\}/g, "{crate::c_types::CString, alloc::string::String}")
-    .replace(/\bcore::\{error::Error, /g, "{std::error::Error, core::")
-    .replace(/\bcore::slice, str::Utf8Error\}/g, "core::slice, core::str::Utf8Error}")
+    .replace(/^use (alloc|core)::\{([^{}\n]*\b(?:ffi|error)::[^{}\n]*)\};$/gm, ungroup)
+    .replace(/\bcore::error::/g, "std::error::")
     .replace(/(?:::)?\b(?:core|alloc)::ffi::/g, "crate::c_types::")
     .replace(/\b(\w+)\.into_raw_parts\(\)/g, "crate::c_types::raw_parts($1)");
+}
+
+/**
+ * Spells a grouped import as one import per name, so that the names can be changed one by one.
+ * @param {string} _
+ * @param {string} crate
+ * @param {string} names
+ */
+function ungroup(_, crate, names) {
+  return names
+    .split(", ")
+    .map((name) => `use ${crate}::${name};`)
+    .join("\n");
 }
 
 /**
@@ -143,7 +163,10 @@ function changeRoot(text, crate) {
       .replace(/^use core::panic::PanicInfo;\n/m, "")
       .replace(/#\[panic_handler\]\nfn panic[\s\S]*?\n\}\n/, "")
       .replace(/#\[cfg\(not\(target_family = "wasm"\)\)\]\n#\[lang[^\n]*\n[^\n]*\{\}\n/, "")
-      .replace(/#\[cfg\(target_family = "wasm"\)\]\n#\[no_mangle\]\npub fn __rust_alloc[\s\S]*?\n\}\n/, "");
+      .replace(
+        /#\[cfg\(target_family = "wasm"\)\]\n#\[no_mangle\]\npub fn __rust_alloc[\s\S]*?\n\}\n/,
+        "",
+      );
   }
   if (crate === "sqlite3_capi") {
     changed = changed.replace(/include!\(.*\);/, 'include!("bindings.rs");');
@@ -181,6 +204,7 @@ function rustFiles(folder) {
 function findBindings(rs) {
   const build = join(rs, "bundle_static", "target", "release", "build");
   const folder = readdirSync(build).find((name) => name.startsWith("sqlite3_capi-"));
-  if (folder === undefined) throw new SetupError(`the cr-sqlite sources in ${rs} lack bindings.rs.`);
+  if (folder === undefined)
+    throw new SetupError(`the cr-sqlite sources in ${rs} lack bindings.rs.`);
   return join(build, folder, "out", "bindings.rs");
 }

@@ -9,7 +9,14 @@
  */
 import { createHash } from "node:crypto";
 import {
-  existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -68,7 +75,9 @@ export async function ensureBuilt(library, build) {
 export async function proveCrsqlite(nodePath, library) {
   const proof = join(import.meta.dirname ?? dirname(new URL(import.meta.url).pathname), PROOF);
   const tried = await runCommand(nodePath, [proof, library], { timeoutMs: PROOF_MS_MAX });
-  return tried.isOk && tried.stdout === "merged\n" ? null : tried.output || "it ended without a word";
+  return tried.isOk && tried.stdout === "merged\n"
+    ? null
+    : tried.output || "it ended without a word";
 }
 
 /**
@@ -81,7 +90,10 @@ async function checkGiven(given, nodePath) {
   if (library === undefined) {
     throw new SetupError(`PATINA_CRSQLITE names ${given}, which does not exist.`);
   }
-  const stamp = join(cacheFolder(), `given-${createHash("sha256").update(library).digest("hex").slice(0, 12)}.stamp`);
+  const stamp = join(
+    cacheFolder(),
+    `given-${createHash("sha256").update(library).digest("hex").slice(0, 12)}.stamp`,
+  );
   if (readText(stamp) === stampOf(library)) return library;
   await runStep(`trying ${library}`, async () => {
     const fault = await proveCrsqlite(nodePath, library);
@@ -128,7 +140,10 @@ async function buildHere({ root, nodePath, output }) {
 
 /** Finds cargo and a C compiler; on Debian as root, installs what is missing. */
 async function findCompilers() {
-  const find = () => ({ cargo: findOnPath("cargo"), cc: findOnPath("cc") ?? findOnPath("gcc") ?? findOnPath("clang") });
+  const find = () => ({
+    cargo: findOnPath("cargo"),
+    cc: findOnPath("cc") ?? findOnPath("gcc") ?? findOnPath("clang"),
+  });
   let { cargo, cc } = find();
   const wanted = [...(cargo ? [] : ["cargo", "rustc"]), ...(cc ? [] : ["gcc", "libc6-dev"])];
   const aptGet = findOnPath("apt-get");
@@ -136,8 +151,10 @@ async function findCompilers() {
     await runStep(`installing ${wanted.join(", ")} with apt-get`, () => aptInstall(aptGet, wanted));
     ({ cargo, cc } = find());
   }
-  if (cargo === null) throw missingTool("cargo", "Rust (1.63 or newer)", "cargo rustc", "brew install rust");
-  if (cc === null) throw missingTool("cc", "a C compiler", "gcc libc6-dev", "xcode-select --install");
+  if (cargo === null)
+    throw missingTool("cargo", "Rust (1.63 or newer)", "cargo rustc", "brew install rust");
+  if (cc === null)
+    throw missingTool("cc", "a C compiler", "gcc libc6-dev", "xcode-select --install");
   return { cargo, cc };
 }
 
@@ -167,7 +184,8 @@ async function aptInstall(aptGet, packages) {
  * @param {string} mac
  */
 function missingTool(tool, what, debian, mac) {
-  const hint = process.platform === "darwin" ? mac : `on Debian or Ubuntu: apt-get install ${debian}`;
+  const hint =
+    process.platform === "darwin" ? mac : `on Debian or Ubuntu: apt-get install ${debian}`;
   return new SetupError(
     `${tool} is missing: building cr-sqlite needs ${what}. Install it (${hint}), or set` +
       " PATINA_CRSQLITE to a crsqlite library built elsewhere.",

@@ -10,7 +10,15 @@
  * up, so it refreshes the file's time while it works, and a lock not refreshed is stale.
  */
 import { execFileSync } from "node:child_process";
-import { linkSync, mkdirSync, readFileSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 
@@ -109,10 +117,14 @@ function isStale(path, owner) {
 
 /** @param {string} path @param {Owner} owner */
 async function removeStale(path, owner) {
-  await withLock(`${path}.removal`, () => {}, async () => {
-    const present = readOwner(path);
-    if (present !== null && JSON.stringify(present) === JSON.stringify(owner)) unlinkSync(path);
-  });
+  await withLock(
+    `${path}.removal`,
+    () => {},
+    async () => {
+      const present = readOwner(path);
+      if (present !== null && JSON.stringify(present) === JSON.stringify(owner)) unlinkSync(path);
+    },
+  );
 }
 
 /** @param {string} path */

@@ -63,7 +63,9 @@ function isInstalledByNpm(root, lockText) {
     const present = record.packages[path];
     if (present === undefined) return wanted.dev === true || wanted.optional === true;
     const manifest = parse(readText(join(root, path, "package.json")) ?? "");
-    return manifest !== null && present.version === wanted.version && manifest.version === wanted.version;
+    return (
+      manifest !== null && present.version === wanted.version && manifest.version === wanted.version
+    );
   });
 }
 

@@ -140,7 +140,7 @@ export class Platform {
   /** Publishes the app and its hostname on one worker, the demo's control plane. */
   async publishApp(workerName: string): Promise<void> {
     await this.#put(workerName, `/v1/apps/${this.#appId}`, { name: "Hello" });
-    await this.#put(workerName, `/v1/hostnames/${this.hostname}`, { app_id: this.#appId });
+    await this.#put(workerName, `/v1/hostnames/${this.hostname}`, { app: this.#appId });
   }
 
   /** Starts a machine's server; does not publish it. */
@@ -165,7 +165,7 @@ export class Platform {
   async publishMachine(id: string, state: "started" | "stopped"): Promise<void> {
     const machine = this.machine(id);
     await this.#put(machine.workerName, `/v1/machines/${id}`, {
-      app_id: this.#appId,
+      app: this.#appId,
       region: machine.place.region,
       state,
       services: [

@@ -30,7 +30,8 @@ export function readStatement(value: unknown): Result<Statement, string> {
 }
 
 function parts(value: unknown): [unknown, unknown] {
-  if (Array.isArray(value)) return value.length === 2 ? [value[0], value[1]] : [undefined, undefined];
+  if (Array.isArray(value))
+    return value.length === 2 ? [value[0], value[1]] : [undefined, undefined];
   if (isTable(value)) return [value["query"], value["params"] ?? value["named_params"]];
   return [undefined, undefined];
 }

@@ -1,0 +1,90 @@
+/** One request of the API in progress, its body, and the shapes of its refusals. */
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import type { ApiBackend } from "./api-types.ts";
+import { parseJson } from "./json.ts";
+
+/** A request with what its handler needs. */
+export interface ApiRequest {
+  readonly message: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly url: URL;
+  readonly backend: ApiBackend;
+}
+
+/** A refusal of the request itself: status, and a text for the body (empty = no body). */
+export class HttpProblem extends Error {
+  override readonly name = "HttpProblem";
+  readonly status: number;
+  readonly headers: OutgoingHttpHeaders;
+
+  constructor(status: number, message: string, headers: OutgoingHttpHeaders = {}) {
+    super(message);
+    this.status = status;
+    this.headers = headers;
+  }
+}
+
+/** Refuses any other method with 405 and `allow`. */
+export function requireMethod(request: ApiRequest, ...allowed: string[]): string {
+  const method = request.message.method ?? "";
+  if (!allowed.includes(method)) throw new HttpProblem(405, "", { allow: allowed.join(",") });
+  return method;
+}
+
+/**
+ * Reads the body as JSON, integers as `bigint`. Refuses a wrong content type with 415, a body over
+ * 100 MiB with 413 and a syntax error with 400, which says where.
+ */
+export async function readJsonBody(request: ApiRequest): Promise<unknown> {
+  const type = request.message.headers["content-type"] ?? "";
+  if (!/^application\/(?:json|[^;]+\+json)\s*(?:;|$)/i.test(type)) {
+    throw new HttpProblem(415, "Expected request with `Content-Type: application/json`");
+  }
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of request.message as AsyncIterable<Buffer>) {
+    length += part.length;
+    if (length > BODY_BYTES_MAX) throw new HttpProblem(413, "the body is over 100 MiB");
+    parts.push(part);
+  }
+  const parsed = parseJson(Buffer.concat(parts).toString("utf8"));
+  if (!parsed.ok) {
+    throw new HttpProblem(400, `Failed to parse the request body as JSON: ${parsed.error}`);
+  }
+  return parsed.value;
+}
+
+/** A query parameter in whole seconds as milliseconds; 400 for anything else. */
+export function secondsParameter(url: URL, name: string): number | undefined {
+  const text = url.searchParams.get(name);
+  if (text === null) return undefined;
+  if (!/^\d{1,9}$/.test(text)) {
+    throw new HttpProblem(
+      400,
+      `Failed to deserialize query string: ${name}: invalid digit found in string`,
+    );
+  }
+  return Number(text) * 1000;
+}
+
+/** Answers with JSON; `bigint` and raw numbers print as digits. */
+export function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  const body = JSON.stringify(value);
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+  });
+  response.end(body);
+}
+
+/** Answers a refusal with its text. */
+export function sendText(response: ServerResponse, problem: HttpProblem): void {
+  response.writeHead(problem.status, {
+    "content-type": "text/plain; charset=utf-8",
+    "content-length": Buffer.byteLength(problem.message),
+    ...problem.headers,
+  });
+  response.end(problem.message);
+}
+
+const BODY_BYTES_MAX = 100 * 1024 * 1024;

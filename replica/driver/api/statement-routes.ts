@@ -1,0 +1,101 @@
+/**
+ * `POST /v1/transactions` and `POST /v1/queries`, answered byte for byte as Corrosion answers
+ * (protocol reference, section 6.2), but for its quirks that hide mistakes: DDL and PRAGMA are
+ * refused instead of being carried out without a version.
+ */
+import { PatinaError } from "#base/errors.ts";
+import { printSqlValue } from "./json.ts";
+import {
+  HttpProblem,
+  readJsonBody,
+  requireMethod,
+  secondsParameter,
+  sendJson,
+  type ApiRequest,
+} from "./api-request.ts";
+import { readStatement, readStatements } from "./statements.ts";
+
+/** Runs a transaction: all or nothing. */
+export async function handleTransaction(request: ApiRequest): Promise<void> {
+  requireMethod(request, "POST");
+  secondsParameter(request.url, "timeout");
+  const statements = readStatements(await readJsonBody(request));
+  if (!statements.ok) throw new HttpProblem(422, `${BAD_SHAPE}${statements.error}`);
+  const actor_id = request.backend.actorId.replaceAll("-", "");
+  const refuse = (status: number, error: string): void =>
+    sendJson(request.response, status, {
+      results: [{ error }],
+      time: JSON.rawJSON("0.0"),
+      version: null,
+      actor_id,
+    });
+  if (statements.value.length === 0) return refuse(400, "at least 1 statement is required");
+  try {
+    const answer = await request.backend.transact(statements.value);
+    sendJson(request.response, 200, {
+      results: answer.results.map((result) => ({
+        rows_affected: result.rowsAffected,
+        time: result.timeMs / 1000,
+      })),
+      time: answer.timeMs / 1000,
+      version: answer.commit?.version ?? null,
+      actor_id,
+    });
+  } catch (error) {
+    if (!(error instanceof PatinaError)) throw error;
+    refuse(error.code === "STORE_BUSY" ? 503 : 500, error.message);
+  }
+}
+
+/** Runs a read-only query and streams its rows as NDJSON. */
+export async function handleQuery(request: ApiRequest): Promise<void> {
+  requireMethod(request, "POST");
+  const timeoutMs = secondsParameter(request.url, "timeout") ?? QUERY_TIMEOUT_MS;
+  const statement = readStatement(await readJsonBody(request));
+  if (!statement.ok) throw new HttpProblem(422, `${BAD_SHAPE}${statement.error}`);
+  const { response } = request;
+  const startedMs = performance.now();
+  let answer;
+  try {
+    answer = await request.backend.query(statement.value, timeoutMs);
+  } catch (error) {
+    if (!(error instanceof PatinaError)) throw error;
+    return sendJson(response, error.code === "STORE_SQL" ? 400 : 500, { error: error.message });
+  }
+  response.writeHead(200, { "content-type": "application/json" });
+  await writeLines(request, `${JSON.stringify({ columns: answer.columns })}\n`);
+  let rowId = 0;
+  try {
+    for await (const page of answer.pages) {
+      let lines = "";
+      for (const row of page) {
+        lines += `${JSON.stringify({ row: [++rowId, row.map(printSqlValue)] })}\n`;
+      }
+      await writeLines(request, lines);
+      if (response.destroyed) return;
+    }
+    const time = (performance.now() - startedMs) / 1000;
+    response.end(`${JSON.stringify({ eoq: { time } })}\n`);
+  } catch (error) {
+    if (!(error instanceof PatinaError)) throw error;
+    response.end(`${JSON.stringify({ error: error.message })}\n`);
+  }
+}
+
+/** Writes and waits while the client is slower than the query. */
+async function writeLines({ response }: ApiRequest, lines: string): Promise<void> {
+  if (response.destroyed || response.write(lines)) return;
+  await new Promise<void>((resolve) => {
+    const go = (): void => {
+      response.off("drain", go);
+      response.off("close", go);
+      resolve();
+    };
+    response.on("drain", go);
+    response.on("close", go);
+  });
+}
+
+const BAD_SHAPE = "Failed to deserialize the JSON body into the target type: ";
+/** Corrosion's default. */
+const QUERY_TIMEOUT_MS = 60_000;

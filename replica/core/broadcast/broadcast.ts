@@ -262,6 +262,8 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
   #createEntry(changeset: FullChangeset, payload: Uint8Array, traits: EntryTraits): BroadcastEntry {
     const isSmall = this.#members.length <= this.#config.smallClusterMembers;
     const isSideRoad = isSmall && !traits.isLocal && !traits.isUrgent;
+    const rounds = maxTransmissions(this.#members.length);
+    const roundsEager = isSmall ? Math.max(SMALL_CLUSTER_ROUNDS, rounds) : rounds;
     return {
       payload,
       origin: changeset.actorId,
@@ -270,7 +272,7 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
       isUrgent: traits.isUrgent,
       bornMs: traits.nowMs,
       rounds: 0,
-      roundsMax: isSideRoad ? 1 : maxTransmissions(this.#members.length),
+      roundsMax: isSideRoad ? 1 : roundsEager,
       dueMs: Number.POSITIVE_INFINITY,
       lanes: new Set(),
       inFlight: 0,
@@ -482,6 +484,8 @@ interface Transmission {
 const FAN_OUT_MIN = 3;
 /** Members to which a received changeset is passed on in a small cluster. */
 const SMALL_CLUSTER_RELAYS = 1;
+/** In a small cluster the first round reaches all, so further ones only repeat failed streams. */
+const SMALL_CLUSTER_ROUNDS = 3;
 /** Wait between rounds, times the rounds sent (Corrosion's). */
 const ROUND_STEP_MS = 100;
 /** The same while the byte budget is used up (Corrosion's). */

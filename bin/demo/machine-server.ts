@@ -14,7 +14,7 @@ const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) =>
     "content-length": Buffer.byteLength(body),
     "x-machine": machineId,
   });
-  response.end(`${body}`);
+  response.end(body);
 });
 server.listen(Number(port), "127.0.0.1", () => process.stdout.write("ready\n"));
 process.on("SIGTERM", () => {

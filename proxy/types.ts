@@ -133,7 +133,7 @@ export interface TurnBytes {
   readonly bytes: Uint8Array;
   /** First byte of the request line. */
   readonly start: number;
-  /** One after the last byte of the head. */
+  /** One after the last byte at hand: the head, and maybe body bytes that came with it. */
   readonly end: number;
 }
 

@@ -189,9 +189,9 @@ export function writeResponseHead(out: HeadWriter, head: ResponseHead, parts: Re
   out.all(LINE_END);
 }
 
-/** Whether a Via line names us: the request has been here before. */
-export function hasVia(source: { bytes: Uint8Array; base: number }, lines: HeaderLines, name: string): boolean {
-  const { bytes, base } = source;
+/** Whether a Via line of the source names us: the request has been here before. */
+export function hasVia(out: HeadWriter, lines: HeaderLines, name: string): boolean {
+  const { source: bytes, base } = out;
   const lowerName = name.toLowerCase();
   let found = false;
   for (let index = 0; index < lines.count; index += 1) {
@@ -334,7 +334,11 @@ function eachLine(lines: HeaderLines, name: number, visit: (index: number) => vo
   }
 }
 
-function valueRange(base: number, lines: HeaderLines, index: number): { start: number; end: number } {
+function valueRange(
+  base: number,
+  lines: HeaderLines,
+  index: number,
+): { start: number; end: number } {
   const line = index * STRIDE;
   return {
     start: base + (lines.entries[line + VALUE_START] as number),

@@ -68,9 +68,7 @@ export class HeaderLines {
 
   /** Where line `index` ends, its CRLF included. */
   lineEnd(index: number): number {
-    return index + 1 < this.count
-      ? (this.entries[(index + 1) * STRIDE] as number)
-      : this.end;
+    return index + 1 < this.count ? (this.entries[(index + 1) * STRIDE] as number) : this.end;
   }
 
   /** Goes on with `bytes[base + offset .. end)`; `base` is where the head starts in `bytes`. */

@@ -65,6 +65,8 @@ export class RequestHead {
   minor = 1;
   /** Whether `Expect: 100-continue` is asked for (never in HTTP/1.0). */
   expectsContinue = false;
+  /** A Via line is there: look whether it names us. */
+  hasViaLine = false;
   /** Bytes of the head, final CRLF included. Valid when done. */
   length = 0;
   /** Why it was refused. */
@@ -77,6 +79,12 @@ export class RequestHead {
   constructor(limits: HeadLimits) {
     this.#limits = limits;
     this.lines = new HeaderLines(limits.headerLinesMax);
+  }
+
+  /** Whether the client means to keep its connection after this request. */
+  get isPersistent(): boolean {
+    if (this.connection.hasClose) return false;
+    return this.minor === 1 || this.connection.hasKeepAlive;
   }
 
   reset(): void {
@@ -201,6 +209,7 @@ export class RequestHead {
     const { lines, framing, connection } = this;
     this.method = methodOf(bytes, base + this.lineStart, base + this.methodEnd);
     this.expectsContinue = false;
+    this.hasViaLine = false;
     framing.reset();
     connection.reset();
     let hostLine = -1;
@@ -215,6 +224,7 @@ export class RequestHead {
         if (refusal !== null) return this.#refuse(refusal);
       } else if (name === NAME.connection) connection.take(bytes, base, { lines, index });
       else if (name === NAME.upgrade) connection.takeUpgrade(bytes, base, { lines, index });
+      else if (name === NAME.via) this.hasViaLine = true;
       else if (name === NAME.expect && !this.#takeExpect(bytes, base, index)) return REFUSED;
     }
     if (framing.isChunked && this.minor === 0) return this.#refuse("FRAMING_CODING");

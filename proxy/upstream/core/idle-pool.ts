@@ -69,7 +69,13 @@ export class IdlePool<Connection extends Poolable> {
 
   /** Takes out what has been idle too long; the caller closes it. */
   expire(nowMs: number): Connection[] {
-    return this.#takeWhere((connection) => nowMs - connection.idleSinceMs >= this.#idleMs);
+    const isOld = (connection: Connection): boolean =>
+      nowMs - connection.idleSinceMs >= this.#idleMs;
+    // The bottom of a stack is its oldest: nearly always one look per upstream.
+    for (const stack of this.#stackByKey.values()) {
+      if (stack[0] !== undefined && isOld(stack[0])) return this.#takeWhere(isOld);
+    }
+    return [];
   }
 
   /** Takes out everything. */

@@ -1,0 +1,283 @@
+/**
+ * One client connection: finds request heads in what arrives, runs one exchange at a time, and holds
+ * what comes too early (pipelined requests, bodies before there is an upstream) up to a limit.
+ *
+ *   head ─► busy ─► head ─► ... ─► lingering ─► closed
+ */
+import type { Socket } from "node:net";
+
+import type { ProxyErrorCode } from "../errors.ts";
+import type { DeadlineEntry } from "./core/deadlines.ts";
+import { createPeerBlock, type PeerBlock } from "./core/head-writer.ts";
+import { DONE, MORE } from "./core/header-lines.ts";
+import type { RequestHead } from "./core/request-head.ts";
+import type { EngineParts } from "./engine-parts.ts";
+import { Exchange, type ExchangeClient, type Window } from "./exchange.ts";
+
+/** What is known of a connection when it is accepted. */
+export interface ClientConnectionOptions {
+  readonly socket: Socket;
+  /** `http` or `https`, as it is told to upstreams. */
+  readonly proto: "http" | "https";
+  /** Port of the listener, as it is told to upstreams. */
+  readonly port: number;
+  /** The connection is closed; called once. */
+  readonly onClosed: () => void;
+}
+
+/** A client's connection; it lives until its socket closes. */
+export class ClientConnection implements ExchangeClient, DeadlineEntry {
+  readonly address: string;
+  readonly peer: PeerBlock;
+  deadlineMs: number;
+  slot = -1;
+
+  readonly #parts: EngineParts;
+  readonly #socket: Socket;
+  readonly #exchange: Exchange;
+  readonly #window: Window = { bytes: NO_BYTES, start: 0, end: 0 };
+  #state: "head" | "busy" | "lingering" = "head";
+  /** Bytes that wait: the start of a head, a body before its upstream, pipelined requests. */
+  #held: Buffer | null = null;
+  /** Parser of a head that has not come whole. */
+  #head: RequestHead | null = null;
+  #headStartedAtMs = 0;
+  #isParsing = false;
+  #hasEnded = false;
+  /** The exchange wants no more of the body for the moment. */
+  #isHeldBack = false;
+  #isPaused = false;
+
+  constructor(parts: EngineParts, options: ClientConnectionOptions) {
+    const { socket } = options;
+    const { forwarding, times } = parts.settings;
+    this.#parts = parts;
+    this.#socket = socket;
+    this.address = plainAddress(socket.remoteAddress ?? "");
+    this.peer = createPeerBlock({
+      isTrusted: forwarding.isTrusted(this.address),
+      keepsRequestId: forwarding.keepRequestId,
+      address: this.address === "" ? "unknown" : this.address,
+      proto: options.proto,
+      port: options.port,
+    });
+    this.deadlineMs = parts.deadlines.nowMs + times.requestHeadMs;
+    this.#exchange = new Exchange(parts, this);
+    socket.on("data", (bytes: Buffer) => this.#onBytes(bytes));
+    socket.on("end", () => this.#onEnd());
+    socket.on("drain", () => this.#exchange.clientDrained());
+    // The code does not matter: `close` follows, and a client may vanish as it likes.
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      parts.deadlines.remove(this);
+      this.#giveHead();
+      this.#exchange.clientClosed();
+      options.onClosed();
+    });
+  }
+
+  /** Nothing is going on: may be closed without loss. */
+  get isIdle(): boolean {
+    return this.#state === "head" && this.#held === null;
+  }
+
+  // ------------------------------------------------------------ for the exchange
+
+  get isCongested(): boolean {
+    return this.#socket.writableLength > 0;
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.#socket.write(bytes) || this.#socket.writableLength === 0;
+  }
+
+  flushHeld(): void {
+    const held = this.#held;
+    if (held === null) return;
+    this.#held = null;
+    const at = this.#exchange.requestBytes(held, 0, held.length);
+    if (at < held.length) this.#hold(held, at, held.length);
+    this.#updateReading();
+  }
+
+  setReading(isReading: boolean): void {
+    this.#isHeldBack = !isReading;
+    if (isReading) this.flushHeld();
+    this.#updateReading();
+  }
+
+  setDeadline(ms: number): void {
+    this.deadlineMs = this.#parts.deadlines.nowMs + ms;
+  }
+
+  exchangeDone(isPersistent: boolean): void {
+    this.#isHeldBack = false;
+    if (!isPersistent) return this.#linger();
+    this.#state = "head";
+    this.setDeadline(this.#parts.settings.times.clientIdleMs);
+    if (this.#isParsing) return;
+    const held = this.#held;
+    if (held !== null) {
+      this.#held = null;
+      this.#parse(held, 0);
+    } else if (this.#hasEnded) this.#linger();
+    this.#updateReading();
+  }
+
+  /** A reset rather than an end: a body that ends with the connection must not look whole. */
+  cut(): void {
+    if (this.#socket.destroyed) return;
+    this.#socket.resetAndDestroy();
+  }
+
+  end(): void {
+    this.#linger();
+  }
+
+  // ------------------------------------------------------------ for the engine
+
+  /** Closes when idle; a request in flight is answered with `Connection: close`. */
+  drain(): void {
+    if (this.isIdle) this.#linger();
+  }
+
+  /** Closes at once. */
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  onDeadline(): void {
+    this.deadlineMs = Infinity;
+    if (this.#state === "busy") this.#exchange.onDeadline();
+    else if (this.#state === "lingering") this.#socket.destroy();
+    else if (this.#head !== null) this.#refuse("CLIENT_HEAD_TIMEOUT");
+    else this.#linger();
+  }
+
+  // ------------------------------------------------------------ socket
+
+  #onBytes(bytes: Buffer): void {
+    this.#parts.settings.observer.progressed(bytes.length);
+    if (this.#state === "lingering") return;
+    if (this.#state === "busy") {
+      const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes);
+      if (at < bytes.length) this.#hold(bytes, at, bytes.length);
+      this.#updateReading();
+    } else if (this.#held === null) this.#parse(bytes, 0);
+    else {
+      const joined = Buffer.concat([this.#held, bytes]);
+      this.#held = null;
+      this.#parse(joined, 0);
+    }
+  }
+
+  #passBody(bytes: Buffer): number {
+    return this.#exchange.requestBytes(bytes, 0, bytes.length);
+  }
+
+  /** Heads and what follows them, until an exchange has to wait for something. */
+  #parse(bytes: Buffer, start: number): void {
+    let at = start;
+    this.#isParsing = true;
+    while (this.#state === "head" && at < bytes.length) {
+      const isNew = this.#head === null;
+      const head = (this.#head ??= this.#parts.requestHeads.take());
+      const verdict = head.parse(bytes, at, bytes.length);
+      if (verdict === MORE) {
+        if (isNew) this.#startHead();
+        break;
+      }
+      if (verdict !== DONE) {
+        this.#parts.settings.observer.parseRefused("client", head.refusal);
+        this.#refuse(head.refusal);
+        at = bytes.length;
+        break;
+      }
+      at = this.#startExchange(head, bytes, at);
+    }
+    this.#isParsing = false;
+    if (this.#state === "lingering") return;
+    if (at < bytes.length) this.#hold(bytes, at, bytes.length);
+    else if (this.#state === "head" && this.#hasEnded) this.#linger();
+    this.#updateReading();
+  }
+
+  #startHead(): void {
+    this.#headStartedAtMs = performance.now();
+    this.setDeadline(this.#parts.settings.times.requestHeadMs);
+  }
+
+  #startExchange(head: RequestHead, bytes: Buffer, start: number): number {
+    const window = this.#window;
+    window.bytes = bytes;
+    window.start = start;
+    window.end = bytes.length;
+    this.#state = "busy";
+    this.#head = null;
+    const at = this.#exchange.start(head, window);
+    this.#parts.requestHeads.give(head);
+    window.bytes = NO_BYTES;
+    if (at < bytes.length && !this.#isHeldBack) {
+      return this.#exchange.requestBytes(bytes, at, bytes.length);
+    }
+    return at;
+  }
+
+  #refuse(code: ProxyErrorCode): void {
+    const startedAtMs = this.#headStartedAtMs || performance.now();
+    this.#giveHead();
+    this.#state = "busy";
+    this.#exchange.refuse(code, startedAtMs);
+  }
+
+  #onEnd(): void {
+    this.#hasEnded = true;
+    if (this.#state === "busy") this.#exchange.clientEnded();
+    else if (this.#state === "head") this.#linger();
+    else this.#socket.end();
+  }
+
+  /** Keeps bytes for later. The chunk is ours alone, so a view of it will do. */
+  #hold(bytes: Buffer, start: number, end: number): void {
+    const rest = bytes.subarray(start, end);
+    this.#held = this.#held === null ? rest : Buffer.concat([this.#held, rest]);
+  }
+
+  /** Reads on unless somebody is behind; the socket is touched only when that changes. */
+  #updateReading(): void {
+    const heldBytes = this.#state === "busy" && this.#held !== null ? this.#held.length : 0;
+    const isFull = heldBytes >= this.#parts.settings.sizes.pipelinedBytesMax;
+    const shouldPause = this.#state === "busy" && (this.#isHeldBack || isFull);
+    if (shouldPause === this.#isPaused) return;
+    this.#isPaused = shouldPause;
+    if (shouldPause) this.#socket.pause();
+    else this.#socket.resume();
+  }
+
+  /**
+   * Ends our side and discards what still comes for a while: closing with unread bytes would reset
+   * the connection and could take the response with it.
+   */
+  #linger(): void {
+    if (this.#state === "lingering") return;
+    this.#state = "lingering";
+    this.#held = null;
+    this.#giveHead();
+    this.setDeadline(this.#parts.settings.times.lingerMs);
+    this.#updateReading();
+    this.#socket.end();
+  }
+
+  #giveHead(): void {
+    if (this.#head === null) return;
+    this.#parts.requestHeads.give(this.#head);
+    this.#head = null;
+  }
+}
+
+/** IPv4 addresses as such, also where the socket is an IPv6 one. */
+function plainAddress(address: string): string {
+  return address.startsWith("::ffff:") ? address.slice(7) : address;
+}
+
+const NO_BYTES = Buffer.alloc(0);

@@ -1,0 +1,124 @@
+/**
+ * What all connections of one engine share: ports, limits, and things that are reused because making
+ * them per request would cost more than the request.
+ */
+import { randomBytes } from "node:crypto";
+
+import type { UpstreamPool } from "../upstream/upstream-pool.ts";
+import type {
+  EngineObserver,
+  ForwardingOptions,
+  Router,
+  SizeLimits,
+  TimeLimits,
+} from "../types.ts";
+import { Deadlines } from "./core/deadlines.ts";
+import { HeadWriter } from "./core/head-writer.ts";
+import { RequestHead } from "./core/request-head.ts";
+import { ResponseHead } from "./core/response-head.ts";
+
+/** Ports and limits, as `createEngine` got them. */
+export interface EngineSettings {
+  readonly router: Router;
+  readonly observer: EngineObserver;
+  readonly pool: UpstreamPool;
+  readonly forwarding: ForwardingOptions;
+  readonly times: TimeLimits;
+  readonly sizes: SizeLimits;
+}
+
+/** The shared things. Used by one thread only. */
+export class EngineParts {
+  readonly settings: EngineSettings;
+  readonly deadlines = new Deadlines();
+  readonly requestHeads: Spares<RequestHead>;
+  readonly responseHeads: Spares<ResponseHead>;
+  readonly writer: HeadWriter;
+  readonly ids = new RequestIds();
+  /** Request heads on their way: kept until the upstream answers. */
+  readonly requestSlab = new Slab();
+  /** Response heads and copied bodies: free again as soon as the socket took them. */
+  readonly responseSlab = new Slab();
+  /** No connection is kept after its current request. */
+  isDraining = false;
+
+  constructor(settings: EngineSettings) {
+    this.settings = settings;
+    this.requestHeads = new Spares(() => new RequestHead(settings.sizes));
+    this.responseHeads = new Spares(() => new ResponseHead(settings.sizes));
+    this.writer = new HeadWriter(settings.forwarding.viaName);
+  }
+}
+
+/** Objects that are lent out and come back. */
+export class Spares<Item extends { reset(): void }> {
+  readonly #create: () => Item;
+  readonly #items: Item[] = [];
+
+  constructor(create: () => Item) {
+    this.#create = create;
+  }
+
+  take(): Item {
+    const item = this.#items.pop() ?? this.#create();
+    item.reset();
+    return item;
+  }
+
+  give(item: Item): void {
+    if (this.#items.length < SPARES_MAX) this.#items.push(item);
+  }
+}
+
+/** Memory for outgoing bytes, handed out front to back. */
+export class Slab {
+  bytes: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  at = 0;
+
+  /** Makes sure that `length` bytes can be written at `at`. */
+  reserve(length: number): void {
+    if (this.bytes.length - this.at >= length) return;
+    this.bytes = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, length));
+    this.at = 0;
+  }
+
+  /** Takes what was written up to `end`. */
+  commit(end: number): Buffer {
+    const taken = this.bytes.subarray(this.at, end);
+    this.at = end;
+    return taken;
+  }
+
+  /** Gives back the last commit: nobody reads it any more. */
+  rewind(taken: Buffer): void {
+    if (taken.buffer === this.bytes.buffer && taken.byteOffset + taken.length === this.at) {
+      this.at = taken.byteOffset;
+    }
+  }
+}
+
+/**
+ * Request ids: 12 random digits of this engine's start, then a count of 12, all hexadecimal. Unique
+ * without a random number per request, and sortable within one engine.
+ */
+export class RequestIds {
+  readonly #digits: Buffer = Buffer.from(`${randomBytes(6).toString("hex")}000000000000`, "latin1");
+
+  /** The next id: bytes that change with the next call. */
+  next(): Uint8Array {
+    const digits = this.#digits;
+    let at = digits.length - 1;
+    while (at >= RANDOM_DIGITS && digits[at] === 0x66) {
+      digits[at] = 0x30;
+      at -= 1;
+    }
+    const digit = digits[at] as number;
+    digits[at] = digit === 0x39 ? 0x61 : digit + 1;
+    return digits;
+  }
+}
+
+const RANDOM_DIGITS = 12;
+const SLAB_BYTES = 65_536;
+/** Parsers kept; beyond that they were for a burst of clients that send heads in pieces. */
+const SPARES_MAX = 64;

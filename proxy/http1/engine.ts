@@ -1,0 +1,162 @@
+/**
+ * The HTTP/1.1 engine of one data-plane thread: takes client sockets, answers requests.
+ *
+ * It works on bytes of `node:net` sockets: one pass over each head, header blocks forwarded as
+ * ranges with edits, bodies as they came. One coarse timer serves all deadlines. It binds nothing:
+ * `listeners/http-listener.ts` gives it sockets.
+ */
+import type { Socket } from "node:net";
+
+import type {
+  DelayEmulation,
+  EngineObserver,
+  ForwardingOptions,
+  Router,
+  SizeLimits,
+  TimeLimits,
+} from "../types.ts";
+import { UpstreamPool } from "../upstream/upstream-pool.ts";
+import { ClientConnection } from "./client-connection.ts";
+import { EngineParts } from "./engine-parts.ts";
+
+/** What an engine is made of. */
+export interface EngineOptions {
+  readonly router: Router;
+  readonly observer: EngineObserver;
+  /** `viaName` has no default: it must differ between edges. */
+  readonly forwarding: Pick<ForwardingOptions, "viaName"> & Partial<ForwardingOptions>;
+  readonly times?: Partial<TimeLimits>;
+  readonly sizes?: Partial<SizeLimits>;
+  /** Fault injection for the demo; leave out in production. */
+  readonly delay?: DelayEmulation;
+}
+
+/** What a connection's listener is, as upstreams are told. */
+export interface ListenerFacts {
+  readonly proto: "http" | "https";
+  readonly port: number;
+}
+
+/** Creates an engine; its timer does not keep the process alive. */
+export function createEngine(options: EngineOptions): Engine {
+  return new Engine(options);
+}
+
+/** An engine. Close it when done. */
+export class Engine {
+  readonly pool: UpstreamPool;
+  readonly #parts: EngineParts;
+  readonly #connections = new Set<ClientConnection>();
+  readonly #timer: NodeJS.Timeout;
+  #whenEmpty: (() => void) | null = null;
+
+  constructor(options: EngineOptions) {
+    const times = { ...DEFAULT_TIMES, ...options.times };
+    const sizes = { ...DEFAULT_SIZES, ...options.sizes };
+    this.pool = new UpstreamPool({
+      idleMs: times.upstreamIdleMs,
+      perUpstreamMax: sizes.idlePerUpstreamMax,
+      delay: options.delay ?? null,
+    });
+    this.#parts = new EngineParts({
+      router: options.router,
+      observer: options.observer,
+      pool: this.pool,
+      forwarding: { ...DEFAULT_FORWARDING, ...options.forwarding },
+      times,
+      sizes,
+    });
+    this.#parts.deadlines.nowMs = performance.now();
+    this.#timer = setInterval(() => this.tick(performance.now()), TICK_MS);
+    this.#timer.unref();
+  }
+
+  /** Open client connections. */
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  /** Takes an accepted socket (`allowHalfOpen`, `noDelay`) of a listener on `port`. */
+  accept(socket: Socket, listener: ListenerFacts): void {
+    const { observer } = this.#parts.settings;
+    observer.connectionOpened();
+    const connection = new ClientConnection(this.#parts, {
+      socket,
+      ...listener,
+      onClosed: () => {
+        this.#connections.delete(connection);
+        observer.connectionClosed();
+        if (this.#connections.size === 0) this.#whenEmpty?.();
+      },
+    });
+    this.#parts.deadlines.add(connection);
+    this.#connections.add(connection);
+    if (this.#parts.isDraining) connection.drain();
+  }
+
+  /** Judges deadlines at monotonic `nowMs`. Called by the engine's own timer; tests may call it. */
+  tick(nowMs: number): void {
+    this.#parts.deadlines.sweep(nowMs);
+    this.pool.expire(nowMs);
+  }
+
+  /**
+   * Stops keeping connections: idle ones are closed, requests in flight are answered with
+   * `Connection: close`. Resolves when the last connection is closed, or after `deadlineMs` when
+   * what is left has been cut off; the answer is how many were cut.
+   */
+  async drain(deadlineMs: number): Promise<number> {
+    this.#parts.isDraining = true;
+    for (const connection of this.#connections) connection.drain();
+    if (this.#connections.size > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, deadlineMs);
+        this.#whenEmpty = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    const cutCount = this.#connections.size;
+    this.close();
+    return cutCount;
+  }
+
+  /** Closes everything at once. */
+  close(): void {
+    clearInterval(this.#timer);
+    this.#whenEmpty = null;
+    for (const connection of this.#connections) connection.destroy();
+    this.pool.close();
+  }
+}
+
+/** Coarse enough to cost nothing, fine enough for a connect limit of a second. */
+const TICK_MS = 100;
+
+/** Defaults; reasons in `TimeLimits`. */
+export const DEFAULT_TIMES: TimeLimits = {
+  requestHeadMs: 10_000,
+  clientIdleMs: 75_000,
+  stalledBodyMs: 60_000,
+  connectMs: 1_000,
+  connectTotalMs: 5_000,
+  responseHeadMs: 60_000,
+  upstreamIdleMs: 50_000,
+  tunnelIdleMs: 600_000,
+  halfClosedMs: 5_000,
+  lingerMs: 2_000,
+};
+
+/** Defaults; reasons in `SizeLimits`. */
+export const DEFAULT_SIZES: SizeLimits = {
+  headBytesMax: 32_768,
+  targetBytesMax: 8_192,
+  headerLinesMax: 100,
+  pipelinedBytesMax: 65_536,
+  chunkOverheadBytesMax: 16_384,
+  attemptsMax: 4,
+  idlePerUpstreamMax: 128,
+};
+
+const DEFAULT_FORWARDING = { isTrusted: () => false, keepRequestId: true } as const;

@@ -1,0 +1,568 @@
+/**
+ * One request and its response: picks an upstream, sends the head, passes bodies both ways, answers
+ * errors. A client connection has one exchange and uses it again for each request.
+ *
+ *   idle ─► connecting ─► sent ─► answering ─► idle
+ *             │  ▲          │         │
+ *             └──┘ next     └► again  └► tunnel (after 101)
+ *
+ * It decides with the cores (`core/retry.ts`, `core/body.ts`, the parsers) and acts through two
+ * narrow interfaces: `ExchangeClient` towards the client, `UpstreamConnection` towards the machine.
+ */
+import { errorResponse, statusOf } from "../error-response.ts";
+import type { ProxyErrorCode } from "../errors.ts";
+import type {
+  AttemptOutcome,
+  AttemptResult,
+  PickRequest,
+  RequestSummary,
+  Upstream,
+} from "../types.ts";
+import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
+import { Body } from "./core/body.ts";
+import { bytesOf } from "./core/bytes.ts";
+import {
+  hasVia,
+  REQUEST_ADDED_BYTES_MAX,
+  writeRequestHead,
+  type PeerBlock,
+} from "./core/head-writer.ts";
+import { isIdempotent, METHOD } from "./core/methods.ts";
+import type { RequestHead } from "./core/request-head.ts";
+import { decideRetry } from "./core/retry.ts";
+import type { EngineParts } from "./engine-parts.ts";
+import { HostText } from "./host-text.ts";
+import { ResponseRelay } from "./response-relay.ts";
+
+/** What an exchange asks of its client's connection. */
+export interface ExchangeClient {
+  readonly address: string;
+  readonly peer: PeerBlock;
+  /** Writes; true = the client keeps up. After false wait for `clientDrained`. */
+  write(bytes: Uint8Array): boolean;
+  /** Whether bytes written before still wait for the network. */
+  readonly isCongested: boolean;
+  /** Feeds body bytes that arrived early to `requestBytes`. */
+  flushHeld(): void;
+  /** Stops and resumes reading, for back-pressure. */
+  setReading(isReading: boolean): void;
+  /** The deadline of the current step. */
+  setDeadline(ms: number): void;
+  /** The response is out; false = close after it. */
+  exchangeDone(isPersistent: boolean): void;
+  /** Closes at once, so that nobody takes what was sent for whole. */
+  cut(): void;
+  /** Ends our sending side after what was written. */
+  end(): void;
+}
+
+/** Bytes at hand: a head at `start`, and what follows it up to `end`. */
+export interface Window {
+  bytes: Buffer;
+  start: number;
+  end: number;
+}
+
+type Phase = "idle" | "connecting" | "sent" | "answering" | "tunnel";
+
+/** Request state; also the view that routers and observers see. */
+export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
+  // What observers see; meanings in `RequestSummary`.
+  httpMinor = 1;
+  status = 0;
+  errorCode: ProxyErrorCode | "" = "";
+  upstream: Upstream | null = null;
+  pickReason = "";
+  attempts = 0;
+  retrySkipped = "";
+  wasReused = false;
+  bytesIn = 0;
+  bytesOut = 0;
+  durationMs = 0;
+  connectMs = -1;
+  firstByteMs = -1;
+  excluded: readonly string[] = NOTHING;
+
+  readonly parts: EngineParts;
+  readonly client: ExchangeClient;
+  phase: Phase = "idle";
+  connection: UpstreamConnection | null = null;
+  readonly requestBody: Body;
+  /** Number of the method. */
+  methodId: number = METHOD.other;
+  /** The client wants to keep its connection. */
+  isClientPersistent = false;
+  wantsUpgrade = false;
+  startedAtMs = 0;
+  /** The request head as sent, and after it what else the first write took with it. */
+  head: Buffer = NO_BYTES;
+  /** Where the request id stands in `head`. */
+  idStart = 0;
+  idEnd = 0;
+
+  readonly #relay: ResponseRelay;
+  readonly #host = new HostText();
+  #headLength = 0;
+  #methodLength = 0;
+  #targetLength = 0;
+  #hasBody = false;
+  #bodySent: "none" | "kept" | "gone" = "none";
+  #wasRepeated = false;
+  /** An upload waits for the upstream to take more. */
+  #isUploadPaused = false;
+  #connectUntilMs = 0;
+  /** What the last failed attempt would be answered with. */
+  #lastCode: ProxyErrorCode | null = null;
+
+  constructor(parts: EngineParts, client: ExchangeClient) {
+    this.parts = parts;
+    this.client = client;
+    this.requestBody = new Body(parts.settings.sizes.chunkOverheadBytesMax);
+    this.#relay = new ResponseRelay(this);
+  }
+
+  get host(): string {
+    return this.#host.text;
+  }
+
+  get method(): string {
+    return this.head.toString("latin1", 0, this.#methodLength);
+  }
+
+  get target(): string {
+    const start = this.#methodLength + 1;
+    return this.head.toString("latin1", start, start + this.#targetLength);
+  }
+
+  get requestId(): string {
+    return this.head.toString("latin1", this.idStart, this.idEnd);
+  }
+
+  get clientAddress(): string {
+    return this.client.address;
+  }
+
+  get attempt(): number {
+    return this.attempts;
+  }
+
+  /**
+   * Starts with a parsed head at `window.start`. Answers how far the window was used up: what
+   * follows is body that has to wait, or the next request.
+   */
+  start(head: RequestHead, window: Window): number {
+    const { settings } = this.parts;
+    this.#reset(head);
+    const { target } = head;
+    this.#host.take(window.bytes, window.start + target.hostStart, window.start + target.nameEnd);
+    const bodyAt = window.start + head.length;
+    settings.observer.turnStarted(window);
+    this.#writeHead(head, window, bodyAt);
+    let at = bodyAt;
+    if (head.hasViaLine && hasVia(this.parts.writer, head.lines, settings.forwarding.viaName)) {
+      this.fail("PROXY_LOOP");
+    } else {
+      this.#connectUntilMs = this.parts.deadlines.nowMs + settings.times.connectTotalMs;
+      if (this.#attempt()) {
+        at = this.#sendFirst(window.bytes, bodyAt, window.end);
+      }
+    }
+    settings.observer.turnEnded();
+    return at;
+  }
+
+  /** A head that was refused, or did not come in time: answered and counted like a request. */
+  refuse(code: ProxyErrorCode, startedAtMs: number): void {
+    this.#clear(startedAtMs);
+    this.fail(code);
+  }
+
+  /** Body bytes from the client; answers how far they were used up. */
+  requestBytes(bytes: Buffer, start: number, end: number): number {
+    if (this.phase === "tunnel") {
+      this.bytesIn += end - start;
+      this.#pass(bytes.subarray(start, end));
+      this.client.setDeadline(this.parts.settings.times.tunnelIdleMs);
+      return end;
+    }
+    const { requestBody } = this;
+    if ((this.phase !== "sent" && this.phase !== "answering") || requestBody.isComplete) {
+      return start;
+    }
+    const stop = requestBody.advance(bytes, start, end);
+    if (stop < 0) {
+      this.parts.settings.observer.parseRefused("client", requestBody.refusal);
+      this.abandon("aborted", "aborted");
+      this.fail(requestBody.refusal);
+      return end;
+    }
+    this.bytesIn += stop - start;
+    this.#bodySent = "gone";
+    this.#pass(bytes.subarray(start, stop));
+    this.#setSentDeadline();
+    return stop;
+  }
+
+  /** The client closed its sending side. */
+  clientEnded(): void {
+    if (this.phase === "tunnel") this.connection?.end();
+    else if (!this.requestBody.isComplete) this.client.cut();
+    else if (this.phase !== "answering") {
+      this.client.setDeadline(this.parts.settings.times.halfClosedMs);
+    }
+  }
+
+  /** The client's connection is gone. */
+  clientClosed(): void {
+    if (this.phase === "idle") return;
+    const wasTunnel = this.phase === "tunnel";
+    if (wasTunnel) this.abandon("answered", "answered");
+    else this.abandon("aborted", "aborted");
+    if (!wasTunnel && this.errorCode === "") this.errorCode = "CLIENT_GONE";
+    this.#report();
+  }
+
+  /** The client took everything that was held back. */
+  clientDrained(): void {
+    this.#relay.clientDrained();
+  }
+
+  /** The deadline of the current step has passed. */
+  onDeadline(): void {
+    switch (this.phase) {
+      case "connecting":
+        this.#connectFailed("ETIMEDOUT");
+        break;
+      case "sent":
+        this.abandon("failed", "timeout");
+        this.fail(
+          this.requestBody.isComplete || this.#isUploadPaused
+            ? "UPSTREAM_RESPONSE_TIMEOUT"
+            : "CLIENT_BODY_TIMEOUT",
+        );
+        break;
+      case "answering": {
+        const isClients = this.#relay.isPaused;
+        this.abandon(isClients ? "aborted" : "failed", isClients ? "aborted" : "timeout");
+        this.fail(isClients ? "CLIENT_BODY_STALLED" : "UPSTREAM_STALLED");
+        break;
+      }
+      default:
+        this.client.cut();
+    }
+  }
+
+  // ------------------------------------------------------------ upstream's side
+
+  upstreamConnected(connectMs: number): void {
+    const { router } = this.parts.settings;
+    router.connectRtt(this.upstream as Upstream, connectMs);
+    this.connectMs = performance.now() - this.startedAtMs;
+    this.phase = "sent";
+    const first = this.#bodySent === "kept" ? this.head : this.head.subarray(0, this.#headLength);
+    this.#pass(first);
+    this.#setSentDeadline();
+    if (!this.requestBody.isComplete) this.client.flushHeld();
+  }
+
+  upstreamBytes(bytes: Buffer, start: number, end: number): void {
+    this.parts.settings.observer.progressed(end - start);
+    this.#relay.bytes(bytes, start, end);
+  }
+
+  upstreamEnded(): void {
+    if (this.phase === "answering") this.#relay.ended();
+    else if (this.phase === "tunnel") this.client.end();
+    else if (this.phase === "sent") this.#lost();
+  }
+
+  upstreamClosed(code: string): void {
+    if (this.phase === "connecting") this.#connectFailed(code);
+    else if (this.phase === "sent") this.#lost();
+    else if (this.phase === "answering") {
+      if (code === "") this.#relay.ended();
+      else this.#relay.broken();
+    } else if (this.phase === "tunnel") this.client.end();
+  }
+
+  upstreamDrained(): void {
+    if (!this.#isUploadPaused) return;
+    this.#isUploadPaused = false;
+    this.client.setReading(true);
+  }
+
+  // ------------------------------------------------------------ endings
+
+  /** Lets go of the upstream connection of a failed or abandoned attempt. Idempotent. */
+  abandon(outcome: AttemptOutcome, result: AttemptResult): void {
+    const connection = this.connection;
+    if (connection === null) return;
+    this.connection = null;
+    connection.destroy();
+    this.#countAttempt(outcome, result);
+  }
+
+  /** The response is whole: keeps the upstream connection if it can serve another request. */
+  complete(isUpstreamReusable: boolean, isPersistent: boolean): void {
+    const connection = this.connection;
+    this.connection = null;
+    if (connection !== null) {
+      if (isUpstreamReusable && this.requestBody.isComplete && !connection.isCongested) {
+        this.parts.settings.pool.put(connection, this.parts.deadlines.nowMs);
+      } else connection.destroy();
+      this.#countAttempt("answered", "answered");
+    }
+    this.#finish(isPersistent);
+  }
+
+  /** Ends the request with an error: answered if no response head went out, cut off otherwise. */
+  fail(code: ProxyErrorCode): void {
+    this.errorCode = code;
+    const status = statusOf(code);
+    if (this.status !== 0 || status === 0) {
+      this.#report();
+      this.client.cut();
+      return;
+    }
+    this.status = status;
+    const isPersistent =
+      this.isClientPersistent && this.requestBody.isComplete && !this.parts.isDraining;
+    const response = errorResponse({
+      code,
+      requestId: this.requestId,
+      viaName: this.parts.settings.forwarding.viaName,
+      isPersistent,
+      httpMinor: this.httpMinor,
+      isHead: this.methodId === METHOD.head,
+    });
+    this.bytesOut += response.length;
+    this.client.write(response);
+    this.#finish(isPersistent);
+  }
+
+  // ------------------------------------------------------------ steps
+
+  #reset(head: RequestHead): void {
+    this.#clear(performance.now());
+    this.httpMinor = head.minor;
+    this.methodId = head.method;
+    this.isClientPersistent = head.isPersistent;
+    this.wantsUpgrade = head.connection.isUpgrade && head.minor === 1;
+    this.bytesIn = head.length;
+    this.#methodLength = head.methodEnd - head.lineStart;
+    this.#targetLength = Math.max(1, head.target.pathEnd - head.target.pathStart);
+    const { isChunked, contentLength } = head.framing;
+    this.#hasBody = isChunked || contentLength > 0;
+    if (isChunked) this.requestBody.startChunked();
+    else if (contentLength > 0) this.requestBody.startLength(contentLength);
+    else this.requestBody.startNone();
+  }
+
+  #clear(startedAtMs: number): void {
+    this.startedAtMs = startedAtMs;
+    this.httpMinor = 1;
+    this.status = 0;
+    this.errorCode = "";
+    this.upstream = null;
+    this.pickReason = "";
+    this.attempts = 0;
+    this.retrySkipped = "";
+    this.wasReused = false;
+    this.bytesIn = 0;
+    this.bytesOut = 0;
+    this.connectMs = -1;
+    this.firstByteMs = -1;
+    this.excluded = NOTHING;
+    this.methodId = METHOD.other;
+    this.isClientPersistent = false;
+    this.wantsUpgrade = false;
+    this.head = NO_BYTES;
+    this.idStart = this.idEnd = 0;
+    this.#methodLength = this.#targetLength = 0;
+    this.requestBody.startNone();
+    this.#bodySent = "none";
+    this.#wasRepeated = false;
+    this.#isUploadPaused = false;
+    this.#lastCode = null;
+    this.#relay.reset();
+  }
+
+  /** Composes the head, with room behind it for a short body in the same write. */
+  #writeHead(head: RequestHead, window: Window, bodyAt: number): void {
+    const { writer, requestSlab, ids } = this.parts;
+    const bodyRoom = Math.min(window.end - bodyAt, FIRST_BODY_BYTES_MAX);
+    requestSlab.reserve(head.length * 2 + REQUEST_ADDED_BYTES_MAX + bodyRoom);
+    writer.source = window.bytes;
+    writer.base = window.start;
+    writer.target = requestSlab.bytes;
+    writer.at = requestSlab.at;
+    writeRequestHead(writer, head, {
+      peer: this.client.peer,
+      freshId: ids.next(),
+      defaultHost: DEFAULT_HOST,
+    });
+    this.idStart = writer.idStart - requestSlab.at;
+    this.idEnd = writer.idEnd - requestSlab.at;
+    this.#headLength = writer.at - requestSlab.at;
+    this.head = requestSlab.bytes.subarray(requestSlab.at, writer.at);
+  }
+
+  /** Picks and takes or dials a connection; true = it is there and nothing was sent on it yet. */
+  #attempt(): boolean {
+    const { router, pool, times } = this.parts.settings;
+    const pick = router.pick(this);
+    if (pick.kind === "none") {
+      this.#commitHead();
+      this.fail(this.#lastCode ?? pick.code);
+      return false;
+    }
+    const { upstream } = pick;
+    this.upstream = upstream;
+    this.pickReason = pick.reason;
+    this.attempts += 1;
+    router.started(upstream);
+    const pooled = this.#wasRepeated ? null : pool.take(upstream);
+    this.wasReused = pooled !== null;
+    if (pooled !== null) {
+      pooled.owner = this;
+      this.connection = pooled;
+      this.phase = "sent";
+      if (this.connectMs < 0) this.connectMs = 0;
+      return true;
+    }
+    this.#commitHead();
+    this.phase = "connecting";
+    const leftMs = this.#connectUntilMs - this.parts.deadlines.nowMs;
+    this.client.setDeadline(Math.min(times.connectMs, leftMs));
+    this.connection = pool.dial(upstream);
+    this.connection.owner = this;
+    return false;
+  }
+
+  /** The head is used later: nobody else may write there. */
+  #commitHead(): void {
+    const { requestSlab } = this.parts;
+    const end = this.head.byteOffset + this.head.length;
+    if (this.head.buffer === requestSlab.bytes.buffer && end > requestSlab.at) {
+      requestSlab.at = end;
+    }
+  }
+
+  /** First write on a pooled connection: head and, when it is short, the body at hand. */
+  #sendFirst(bytes: Buffer, bodyAt: number, end: number): number {
+    const { requestSlab, writer } = this.parts;
+    let at = bodyAt;
+    if (!this.requestBody.isComplete && end > bodyAt && end - bodyAt <= FIRST_BODY_BYTES_MAX) {
+      const stop = this.requestBody.advance(bytes, bodyAt, end);
+      if (stop < 0) {
+        this.#commitHead();
+        this.parts.settings.observer.parseRefused("client", this.requestBody.refusal);
+        this.abandon("aborted", "aborted");
+        this.fail(this.requestBody.refusal);
+        return end;
+      }
+      writer.put(bytes, bodyAt, stop);
+      this.bytesIn += stop - bodyAt;
+      this.#bodySent = "kept";
+      at = stop;
+    }
+    this.head = requestSlab.commit(writer.at);
+    this.#pass(this.head);
+    this.#setSentDeadline();
+    return at;
+  }
+
+  #pass(bytes: Uint8Array): void {
+    const connection = this.connection;
+    if (connection === null || connection.write(bytes) || this.#isUploadPaused) return;
+    this.#isUploadPaused = true;
+    this.client.setReading(false);
+  }
+
+  #setSentDeadline(): void {
+    const { times } = this.parts.settings;
+    const isWaiting = this.phase === "sent" && this.requestBody.isComplete;
+    this.client.setDeadline(isWaiting ? times.responseHeadMs : times.stalledBodyMs);
+  }
+
+  #connectFailed(code: string): void {
+    const upstream = this.upstream as Upstream;
+    const isTimeout = code === "ETIMEDOUT";
+    const connection = this.connection;
+    this.connection = null;
+    connection?.destroy();
+    this.parts.settings.router.connectFailed(upstream, code === "" ? "ECONNRESET" : code);
+    this.#countAttempt("failed", isTimeout ? "connect-timeout" : "connect-failed");
+    this.#lastCode = isTimeout ? "UPSTREAM_CONNECT_TIMEOUT" : "UPSTREAM_CONNECT";
+    this.#retry("connect");
+  }
+
+  /** The upstream closed before it answered. */
+  #lost(): void {
+    const stage = this.#relay.hasPartialHead ? "answering" : "sent";
+    this.#lastCode = "UPSTREAM_RESET";
+    const connection = this.connection;
+    this.connection = null;
+    connection?.destroy();
+    this.#retry(stage);
+  }
+
+  #retry(stage: "connect" | "sent" | "answering"): void {
+    const decision = decideRetry({
+      stage,
+      wasReused: this.wasReused,
+      isIdempotent: isIdempotent(this.methodId),
+      hasBody: this.#hasBody,
+      bodySent: this.#bodySent,
+      attempts: this.attempts,
+      attemptsMax: this.parts.settings.sizes.attemptsMax,
+      wasRepeated: this.#wasRepeated,
+      isOutOfTime: this.parts.deadlines.nowMs >= this.#connectUntilMs,
+    });
+    if (stage !== "connect") {
+      const isAgain = decision.kind === "again";
+      this.#countAttempt(isAgain ? "retried" : "failed", "reset-before-response");
+    }
+    if (decision.kind === "skip") {
+      this.retrySkipped = decision.reason;
+      this.fail(this.#lastCode ?? "UPSTREAM_RESET");
+      return;
+    }
+    if (decision.kind === "again") this.#wasRepeated = true;
+    else this.excluded = [...this.excluded, (this.upstream as Upstream).key];
+    if (this.#isUploadPaused) this.upstreamDrained();
+    if (this.#attempt()) this.upstreamReady();
+  }
+
+  /** A pooled connection was taken for a second attempt. */
+  upstreamReady(): void {
+    this.#pass(this.#bodySent === "kept" ? this.head : this.head.subarray(0, this.#headLength));
+    this.#setSentDeadline();
+    if (!this.requestBody.isComplete) this.client.flushHeld();
+  }
+
+  #countAttempt(outcome: AttemptOutcome, result: AttemptResult): void {
+    const upstream = this.upstream as Upstream;
+    this.parts.settings.router.finished(upstream, outcome);
+    this.parts.settings.observer.upstreamAttempt(upstream, result);
+  }
+
+  #finish(isPersistent: boolean): void {
+    this.#report();
+    this.client.exchangeDone(isPersistent);
+  }
+
+  #report(): void {
+    this.phase = "idle";
+    this.durationMs = performance.now() - this.startedAtMs;
+    this.parts.settings.observer.requestFinished(this);
+    this.#relay.reset();
+  }
+}
+
+/** Bodies up to this size at hand with the head are copied behind it: one write instead of two. */
+const FIRST_BODY_BYTES_MAX = 16_384;
+const NOTHING: readonly string[] = [];
+const NO_BYTES = Buffer.alloc(0);
+/** RFC 9112 section 3.2: an HTTP/1.1 request has a Host, if only an unhelpful one. */
+const DEFAULT_HOST = bytesOf("unknown");

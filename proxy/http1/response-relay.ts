@@ -1,0 +1,292 @@
+/**
+ * The response on its way from an upstream to the client: head judged and edited, body passed on as
+ * it comes, with back-pressure.
+ *
+ * What arrives together leaves together: a head and the body bytes behind it are one write. Longer
+ * bodies are read into a buffer of their own and written from there without a copy.
+ */
+import { Body, BODY } from "./core/body.ts";
+import {
+  CONNECTION_CLOSE,
+  CONNECTION_KEEP_ALIVE,
+  CONNECTION_NONE,
+  CONNECTION_UPGRADE,
+  RESPONSE_ADDED_BYTES_MAX,
+  writeResponseHead,
+} from "./core/head-writer.ts";
+import { DONE, MORE } from "./core/header-lines.ts";
+import { METHOD } from "./core/methods.ts";
+import type { RefusalCode } from "./core/refusal.ts";
+import type { ResponseHead } from "./core/response-head.ts";
+import type { Exchange, Window } from "./exchange.ts";
+
+/** The response side of one exchange; reused with it. */
+export class ResponseRelay {
+  /** The upstream is not read because the client is behind. */
+  isPaused = false;
+
+  readonly #exchange: Exchange;
+  readonly #body: Body;
+  #head: ResponseHead | null = null;
+  /** A head that has not come whole. */
+  #partial: Buffer | null = null;
+  #isUpstreamPersistent = false;
+  #isPersistent = false;
+  /** The client knows no chunks: data ranges of the bytes at hand go here. */
+  #ranges: number[] | null = null;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+    this.#body = new Body(exchange.parts.settings.sizes.chunkOverheadBytesMax);
+  }
+
+  get hasPartialHead(): boolean {
+    return this.#partial !== null;
+  }
+
+  reset(): void {
+    this.isPaused = false;
+    this.#partial = null;
+    this.#ranges = null;
+    this.#giveHead();
+  }
+
+  /** Bytes from the upstream, valid during the call. */
+  bytes(bytes: Buffer, start: number, end: number): void {
+    const { phase } = this.#exchange;
+    if (phase === "answering") this.#passBody(bytes, start, end);
+    else if (phase === "sent") this.#takeHeads({ bytes, start, end });
+    else if (phase === "tunnel") this.#passTunnel(bytes, start, end);
+  }
+
+  /** The upstream's stream has ended. */
+  ended(): void {
+    if (this.#body.endOfStream()) this.#complete(false);
+    else this.broken();
+  }
+
+  /** The upstream is gone in the middle of the response. */
+  broken(): void {
+    this.#exchange.abandon("failed", "reset-mid-response");
+    this.#exchange.fail("UPSTREAM_RESET");
+  }
+
+  /** The client has taken what was held back. */
+  clientDrained(): void {
+    if (!this.isPaused) return;
+    this.isPaused = false;
+    this.#setBodyDeadline();
+    this.#exchange.connection?.resume();
+  }
+
+  /** Interim responses, then the final head. */
+  #takeHeads(window: Window): void {
+    if (this.#partial !== null) {
+      const arrived = window.bytes.subarray(window.start, window.end);
+      window.bytes = Buffer.concat([this.#partial, arrived]);
+      window.start = 0;
+      window.end = window.bytes.length;
+      this.#partial = null;
+    }
+    const exchange = this.#exchange;
+    while (exchange.phase === "sent") {
+      this.#head ??= exchange.parts.responseHeads.take();
+      const head = this.#head;
+      const verdict = head.parse(window.bytes, window.start, window.end);
+      if (verdict === MORE) {
+        if (window.end > window.start) {
+          this.#partial = Buffer.from(window.bytes.subarray(window.start, window.end));
+        }
+        return;
+      }
+      if (verdict !== DONE) return this.#refuse(head.refusal);
+      if (head.status >= 200) return this.#answer(head, window);
+      if (head.status === 101) return this.#switch(head, window);
+      this.#passInterim(head, window);
+    }
+  }
+
+  #passInterim(head: ResponseHead, window: Window): void {
+    const exchange = this.#exchange;
+    // RFC 9110 section 15.2: never to an HTTP/1.0 client.
+    if (exchange.httpMinor === 1) this.#writeHead(head, window, CONNECTION_NONE);
+    window.start += head.length;
+    head.reset();
+  }
+
+  #answer(head: ResponseHead, window: Window): void {
+    const exchange = this.#exchange;
+    const { parts } = exchange;
+    const bodyAt = window.start + head.length;
+    this.#startBody(head);
+    const stop = this.#body.advance(window.bytes, bodyAt, window.end);
+    if (stop < 0) return this.#refuse(this.#body.refusal);
+    exchange.firstByteMs = performance.now() - exchange.startedAtMs;
+    exchange.status = head.status;
+    this.#isUpstreamPersistent = head.isPersistent && stop === window.end;
+    this.#isPersistent =
+      exchange.isClientPersistent &&
+      exchange.requestBody.isComplete &&
+      !parts.isDraining &&
+      this.#body.kind !== BODY.untilClose &&
+      this.#ranges === null;
+    exchange.phase = "answering";
+    window.end = stop;
+    this.#writeHead(head, window, this.#connectionValue());
+    this.#giveHead();
+    if (exchange.phase !== "answering") return;
+    if (this.#body.isComplete) return this.#complete(true);
+    const { connection } = exchange;
+    if (connection !== null) {
+      connection.isStreaming =
+        this.#body.kind !== BODY.length || this.#body.left > COPIED_BODY_BYTES_MAX;
+    }
+    this.#setBodyDeadline();
+  }
+
+  /** How the end of the body is found (RFC 9112 section 6.3). */
+  #startBody(head: ResponseHead): void {
+    const { framing } = head;
+    if (this.#exchange.methodId === METHOD.head || head.isBodiless) this.#body.startNone();
+    else if (framing.isChunked) {
+      if (this.#exchange.httpMinor === 1) this.#body.startChunked();
+      else {
+        const ranges: number[] = [];
+        this.#ranges = ranges;
+        this.#body.startChunked((start, end) => ranges.push(start, end));
+      }
+    } else if (framing.contentLength >= 0) this.#body.startLength(framing.contentLength);
+    else this.#body.startUntilClose();
+  }
+
+  #connectionValue(): Uint8Array {
+    if (!this.#isPersistent) return CONNECTION_CLOSE;
+    return this.#exchange.httpMinor === 0 ? CONNECTION_KEEP_ALIVE : CONNECTION_NONE;
+  }
+
+  /** One write: the edited head and the body bytes of the same window. */
+  #writeHead(head: ResponseHead, window: Window, connection: Uint8Array): void {
+    const exchange = this.#exchange;
+    const { writer, responseSlab } = exchange.parts;
+    const bodyAt = window.start + head.length;
+    const bodyBytes = head.status < 200 ? 0 : window.end - bodyAt;
+    const idBytes = exchange.idEnd - exchange.idStart;
+    responseSlab.reserve(head.length + RESPONSE_ADDED_BYTES_MAX + idBytes + bodyBytes);
+    writer.source = window.bytes;
+    writer.base = window.start;
+    writer.target = responseSlab.bytes;
+    writer.at = responseSlab.at;
+    writeResponseHead(writer, head, {
+      id: { bytes: exchange.head, start: exchange.idStart, end: exchange.idEnd },
+      connection,
+      dropsChunked: this.#ranges !== null,
+    });
+    if (this.#ranges !== null) this.#putRanges(window.bytes);
+    else if (bodyBytes > 0) writer.put(window.bytes, bodyAt, window.end);
+    this.#send(responseSlab.commit(writer.at));
+  }
+
+  /** Writes bytes of the response slab; they are free again when the network took them. */
+  #send(taken: Buffer): void {
+    const { client, parts } = this.#exchange;
+    this.#exchange.bytesOut += taken.length;
+    if (taken.length === 0) return;
+    const keepsUp = client.write(taken);
+    if (!client.isCongested) parts.responseSlab.rewind(taken);
+    else if (!keepsUp) this.#pause();
+  }
+
+  #passBody(bytes: Buffer, start: number, end: number): void {
+    const exchange = this.#exchange;
+    const { connection, client, parts } = exchange;
+    const stop = this.#body.advance(bytes, start, end);
+    if (stop < 0) {
+      parts.settings.observer.parseRefused("upstream", this.#body.refusal);
+      exchange.abandon("failed", "bad-response");
+      return exchange.fail("UPSTREAM_RESPONSE");
+    }
+    if (stop < end) this.#isUpstreamPersistent = false;
+    if (this.#ranges === null && connection !== null && connection.ownsBytes(bytes)) {
+      exchange.bytesOut += stop - start;
+      const keepsUp = client.write(bytes.subarray(start, stop));
+      if (client.isCongested) connection.releaseBytes();
+      if (!keepsUp) this.#pause();
+    } else {
+      const { writer, responseSlab } = parts;
+      responseSlab.reserve(stop - start);
+      writer.target = responseSlab.bytes;
+      writer.at = responseSlab.at;
+      if (this.#ranges === null) writer.put(bytes, start, stop);
+      else this.#putRanges(bytes);
+      this.#send(responseSlab.commit(writer.at));
+    }
+    if (exchange.phase !== "answering") return;
+    if (this.#body.isComplete) this.#complete(true);
+    else this.#setBodyDeadline();
+  }
+
+  #putRanges(bytes: Buffer): void {
+    const ranges = this.#ranges as number[];
+    for (let index = 0; index < ranges.length; index += 2) {
+      this.#exchange.parts.writer.put(bytes, ranges[index] as number, ranges[index + 1] as number);
+    }
+    ranges.length = 0;
+  }
+
+  /** 101: from here on bytes pass both ways without being looked at. */
+  #switch(head: ResponseHead, window: Window): void {
+    const exchange = this.#exchange;
+    if (!exchange.wantsUpgrade || !exchange.requestBody.isComplete) {
+      return this.#refuse("STATUS_SWITCH");
+    }
+    exchange.status = 101;
+    exchange.phase = "tunnel";
+    exchange.firstByteMs = performance.now() - exchange.startedAtMs;
+    this.#writeHead(head, window, CONNECTION_UPGRADE);
+    const restAt = window.start + head.length;
+    this.#giveHead();
+    if (window.end > restAt) this.#passTunnel(window.bytes, restAt, window.end);
+    exchange.client.setDeadline(exchange.parts.settings.times.tunnelIdleMs);
+    exchange.client.flushHeld();
+  }
+
+  #passTunnel(bytes: Buffer, start: number, end: number): void {
+    const { client, parts } = this.#exchange;
+    this.#exchange.bytesOut += end - start;
+    if (!client.write(Buffer.from(bytes.subarray(start, end)))) this.#pause();
+    client.setDeadline(parts.settings.times.tunnelIdleMs);
+  }
+
+  #pause(): void {
+    if (this.isPaused) return;
+    this.isPaused = true;
+    this.#exchange.connection?.pause();
+  }
+
+  #setBodyDeadline(): void {
+    const { times } = this.#exchange.parts.settings;
+    const isTunnel = this.#exchange.phase === "tunnel";
+    this.#exchange.client.setDeadline(isTunnel ? times.tunnelIdleMs : times.stalledBodyMs);
+  }
+
+  #complete(isStreamOpen: boolean): void {
+    if (this.isPaused) this.#exchange.connection?.resume();
+    this.#exchange.complete(isStreamOpen && this.#isUpstreamPersistent, this.#isPersistent);
+  }
+
+  #refuse(code: RefusalCode): void {
+    this.#exchange.parts.settings.observer.parseRefused("upstream", code);
+    this.#giveHead();
+    this.#exchange.abandon("failed", "bad-response");
+    this.#exchange.fail("UPSTREAM_RESPONSE");
+  }
+
+  #giveHead(): void {
+    if (this.#head === null) return;
+    this.#exchange.parts.responseHeads.give(this.#head);
+    this.#head = null;
+  }
+}
+
+/** A body with no more than this to come is copied; a longer one is worth a buffer of its own. */
+const COPIED_BODY_BYTES_MAX = 16_384;

@@ -1,0 +1,85 @@
+/**
+ * Upstream connections of one data-plane thread: idle ones are used again, others are dialled.
+ *
+ * The policy is `core/idle-pool.ts`; this closes what the policy lets go.
+ */
+import type { DelayEmulation, Upstream } from "../types.ts";
+import { IdlePool } from "./core/idle-pool.ts";
+import { ReadBuffers, UpstreamConnection } from "./upstream-connection.ts";
+
+/** Limits and seams of a pool. */
+export interface UpstreamPoolOptions {
+  readonly idleMs: number;
+  readonly perUpstreamMax: number;
+  /** Fault injection; `null` in production. */
+  readonly delay: DelayEmulation | null;
+}
+
+/** Idle and dialled connections. */
+export class UpstreamPool {
+  readonly #idle: IdlePool<UpstreamConnection>;
+  readonly #buffers = new ReadBuffers();
+  readonly #delay: DelayEmulation | null;
+  /** Connections ever dialled and uses of idle ones: plain counters for metrics and tests. */
+  readonly stats = { dialled: 0, reused: 0, expired: 0, dropped: 0 };
+
+  constructor(options: UpstreamPoolOptions) {
+    this.#delay = options.delay;
+    this.#idle = new IdlePool({ idleMs: options.idleMs, perUpstreamMax: options.perUpstreamMax });
+  }
+
+  /** Idle connections at the moment. */
+  get idleCount(): number {
+    return this.#idle.count;
+  }
+
+  /** An idle connection of this upstream, or `null`: then `dial`. */
+  take(upstream: Upstream): UpstreamConnection | null {
+    const connection = this.#idle.take(upstream.key);
+    if (connection === null) return null;
+    connection.isReused = true;
+    this.stats.reused += 1;
+    return connection;
+  }
+
+  /** Starts a connection; its owner hears how it went. */
+  dial(upstream: Upstream): UpstreamConnection {
+    this.stats.dialled += 1;
+    return new UpstreamConnection({
+      upstream,
+      buffers: this.#buffers,
+      delay: this.#delay,
+      onIdleBroken: this.#forget,
+    });
+  }
+
+  /** Takes back a connection whose request is over and which can serve another. */
+  put(connection: UpstreamConnection, nowMs: number): void {
+    connection.owner = null;
+    connection.isStreaming = false;
+    if (!this.#idle.put(connection, nowMs)) connection.destroy();
+  }
+
+  /** Closes the idle connections of a machine that left the table; those in use finish. */
+  dropMachine(machineId: string): void {
+    const gone = this.#idle.dropMachine(machineId);
+    this.stats.dropped += gone.length;
+    for (const connection of gone) connection.destroy();
+  }
+
+  /** Closes what has been idle too long. */
+  expire(nowMs: number): void {
+    const gone = this.#idle.expire(nowMs);
+    this.stats.expired += gone.length;
+    for (const connection of gone) connection.destroy();
+  }
+
+  /** Closes all idle connections. */
+  close(): void {
+    for (const connection of this.#idle.clear()) connection.destroy();
+  }
+
+  readonly #forget = (connection: UpstreamConnection): void => {
+    this.#idle.remove(connection);
+  };
+}

@@ -1,0 +1,50 @@
+/** Calls of a replica's HTTP API from the command line. */
+import { request } from "undici";
+import { PatinaError } from "#base/errors.ts";
+
+/** Where the API is. */
+export interface ApiOptions {
+  readonly apiAddr: string;
+  readonly token?: string;
+}
+
+/** One request; throws `API_UNREACHABLE` when nobody answers. */
+export async function callApi(
+  options: ApiOptions,
+  call: { method: "GET" | "PUT" | "POST" | "DELETE"; path: string; body?: unknown },
+): Promise<{ status: number; body: AsyncIterable<Buffer>; text: () => Promise<string> }> {
+  const url = `http://${options.apiAddr}${call.path}`;
+  try {
+    const response = await request(url, {
+      method: call.method,
+      headers: {
+        ...(call.body === undefined ? {} : { "content-type": "application/json" }),
+        ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
+      },
+      ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
+    });
+    return {
+      status: response.statusCode,
+      body: response.body,
+      text: () => response.body.text(),
+    };
+  } catch (error) {
+    const code = (error as { code?: string }).code ?? "no answer";
+    throw new PatinaError(
+      "API_UNREACHABLE",
+      `${options.apiAddr}: ${code}; is a replica running there? --api-addr names another`,
+      { cause: error },
+    );
+  }
+}
+
+/** Throws `API_REFUSED` with the answer's text unless the status is a success. */
+export async function requireSuccess(answer: {
+  status: number;
+  text: () => Promise<string>;
+}): Promise<string> {
+  const text = await answer.text();
+  if (answer.status < 300) return text;
+  const hint = answer.status === 401 ? " (the API wants --token)" : "";
+  throw new PatinaError("API_REFUSED", `the API answered ${answer.status}: ${text}${hint}`);
+}

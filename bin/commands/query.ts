@@ -1,0 +1,53 @@
+/** `patina query` and `patina exec`: SQL on a replica through its API. */
+import { PatinaError } from "#base/errors.ts";
+import { callApi, requireSuccess, type ApiOptions } from "../api-client.ts";
+
+/** Prints rows as they come, cells separated by `|`. */
+export async function query(
+  sql: string,
+  options: ApiOptions & { columns?: boolean; param?: string[] },
+): Promise<void> {
+  const body = statement(sql, options.param);
+  const answer = await callApi(options, { method: "POST", path: "/v1/queries", body });
+  if (answer.status >= 300) return void (await requireSuccess(answer));
+  let rest = "";
+  for await (const bytes of answer.body) {
+    const lines = (rest + bytes.toString("utf8")).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) printLine(line, options.columns === true);
+  }
+}
+
+/** Runs one writing statement and prints what it did. */
+export async function exec(sql: string, options: ApiOptions & { param?: string[] }): Promise<void> {
+  const body = [statement(sql, options.param)];
+  const answer = await callApi(options, { method: "POST", path: "/v1/transactions", body });
+  const { results, version } = JSON.parse(await requireSuccess(answer)) as {
+    results: { rows_affected: number }[];
+    version: number | null;
+  };
+  const rows = results[0]?.rows_affected ?? 0;
+  process.stdout.write(
+    `Rows affected: ${rows}${version === null ? "; nothing changed" : `; version ${version}`}\n`,
+  );
+}
+
+function statement(sql: string, params: readonly string[] | undefined): unknown {
+  return params === undefined ? sql : [sql, params];
+}
+
+function printLine(line: string, withColumns: boolean): void {
+  const event = JSON.parse(line) as {
+    columns?: string[];
+    row?: [number, unknown[]];
+    error?: string;
+  };
+  if (event.error !== undefined) throw new PatinaError("API_REFUSED", event.error);
+  if (event.columns && withColumns) process.stdout.write(`${event.columns.join("|")}\n`);
+  if (event.row) process.stdout.write(`${event.row[1].map(cell).join("|")}\n`);
+}
+
+function cell(value: unknown): string {
+  if (value === null) return "";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}

@@ -7,7 +7,7 @@
  * npm itself recorded as complete (the person ran `npm install`) is taken over as it is.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cacheFolder } from "./paths.js";
 import { findOnPath, runCommand } from "./command.js";
@@ -80,13 +80,22 @@ async function install(root, isDev) {
       "npm is missing. Install it (it comes with Node; on Debian: `apt-get install npm`).",
     );
   }
-  const args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-  if (isDev) args.push("--include=dev");
-  const installed = await runCommand(npm, args, { cwd: root });
+  const flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+  if (isDev) flags.push("--include=dev");
+  let installed = await runCommand(npm, ["ci", ...flags], { cwd: root });
+  // A registry that lacks packages for other platforms makes npm write a lock file without them,
+  // which `npm ci` then refuses as incomplete. `npm install` takes it, and every version in it.
+  if (!installed.isOk && installed.output.includes("EUSAGE")) {
+    rmSync(join(root, "node_modules"), { recursive: true, force: true });
+    installed = await runCommand(npm, ["install", "--no-save", ...flags], { cwd: root });
+  }
   if (installed.isOk) return;
-  throw new SetupError("`npm ci` failed (output above). Is the npm registry in reach?", {
-    output: installed.output,
-  });
+  throw new SetupError(
+    "npm could not install the packages (output above). Is its registry in reach?",
+    {
+      output: installed.output,
+    },
+  );
 }
 
 /** @param {string} root */

@@ -16,7 +16,7 @@ export class SetupError extends Error {
   constructor(message, details = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = "SetupError";
-    /** What the failing tool printed; the last lines of it are shown under the message. */
+    /** What the failing tool printed. */
     this.output = details.output ?? "";
   }
 }
@@ -50,14 +50,22 @@ export function say(text) {
   process.stderr.write(`${PREFIX}${text}\n`);
 }
 
-/** Prints a failure: the message, then the last lines of the tool's output. @param {SetupError} error */
+/**
+ * Prints a failure: the message, after the first and the last lines of the tool's output.
+ * @param {SetupError} error
+ */
 export function printFailure(error) {
-  const tail = error.output.trim().split("\n").slice(-OUTPUT_LINES_MAX).filter(Boolean);
-  for (const line of tail) process.stderr.write(`    ${line}\n`);
+  const lines = error.output.split("\n").filter((line) => line.trim() !== "");
+  const cut = lines.length - OUTPUT_LINES_HEAD - OUTPUT_LINES_TAIL;
+  if (cut > 1) lines.splice(OUTPUT_LINES_HEAD, cut, `... ${cut} lines left out ...`);
+  for (const line of lines) process.stderr.write(`    ${line}\n`);
   process.stderr.write(`${PREFIX}${error.message}\n`);
 }
 
 const PREFIX = "patina set-up: ";
 
-/** Enough for a compiler error with its context, few enough that our own message stays in view. */
-const OUTPUT_LINES_MAX = 20;
+/** npm says at the start of its output what is wrong. */
+const OUTPUT_LINES_HEAD = 6;
+
+/** Compilers say it at the end; few enough lines that our own message stays in view. */
+const OUTPUT_LINES_TAIL = 14;

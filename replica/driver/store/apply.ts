@@ -1,0 +1,270 @@
+/**
+ * Merges changesets of other replicas, in slices of bounded time.
+ *
+ * A slice is one IMMEDIATE transaction: rows, the record of versions and the bookkeeping are kept
+ * or lost together. When a statement fails, the slice is undone and its changesets are tried one by
+ * one, so that only the bad one is refused. How a version is merged, and why in this way, is in
+ * docs/decisions/0004-version-map.md.
+ */
+import type Database from "better-sqlite3";
+import { errorText } from "#base/errors.ts";
+import type { ActorId, ApplyOutcome, Changeset, ColumnChange, FullChangeset } from "../../types.ts";
+import type { CrrTables } from "./crr-tables.ts";
+import { SENTINEL, checkChange } from "./crr-tables.ts";
+import { isStorageFailure, toStoreError } from "./errors.ts";
+import type { Ledger } from "./ledger.ts";
+import { actorBytes } from "./ledger.ts";
+import { Merger } from "./merger.ts";
+
+/** What became of a changeset, without the changeset: it does not travel back. */
+export interface OutcomeRecord {
+  readonly kind: ApplyOutcome["kind"];
+  readonly rowsChanged: number;
+  readonly reason: string;
+}
+
+/** Changesets that are being applied; `outcomes` grows slice by slice. */
+export interface ApplyJob {
+  readonly changesets: readonly Changeset[];
+  readonly outcomes: OutcomeRecord[];
+}
+
+/** Counters of the applier since start. */
+export interface ApplyStats {
+  slices: number;
+  /** Slices that took longer than their budget because of one large version. */
+  slicesOverBudget: number;
+  /** Slices undone and tried one by one. */
+  slicesRetried: number;
+  changesetsRefused: number;
+  rowsChanged: number;
+}
+
+/** What an applier works on. */
+export interface ApplierContext {
+  readonly database: Database.Database;
+  readonly tables: CrrTables;
+  readonly ledger: Ledger;
+  /** Monotonic milliseconds. */
+  readonly nowMs: () => number;
+}
+
+/** Applies changesets; made anew after a change of the schema. */
+export class Applier {
+  readonly stats: ApplyStats = {
+    slices: 0,
+    slicesOverBudget: 0,
+    slicesRetried: 0,
+    changesetsRefused: 0,
+    rowsChanged: 0,
+  };
+  readonly #context: ApplierContext;
+  readonly #merger: Merger;
+  readonly #statements: Statements;
+
+  constructor(context: ApplierContext) {
+    this.#context = context;
+    this.#merger = new Merger(context);
+    this.#statements = prepareStatements(context.database);
+  }
+
+  /**
+   * Applies changesets of `job` from where it stands for about `budgetMs`, at least one. Throws
+   * `STORE_FULL`, `STORE_CORRUPT` or `STORE_BUSY` with the slice undone and the job where it was.
+   */
+  applySlice(job: ApplyJob, budgetMs: number): void {
+    const startedMs = this.#context.nowMs();
+    const deadlineMs = startedMs + budgetMs;
+    const first = job.outcomes.length;
+    this.stats.slices += 1;
+    const failed = this.#attempt(job, { end: job.changesets.length, deadlineMs });
+    if (failed !== null) this.#applySingly(job, { first, end: failed.reached, deadlineMs });
+    const tookMs = this.#context.nowMs() - startedMs;
+    if (tookMs > budgetMs * OVERSHOOT) this.stats.slicesOverBudget += 1;
+    for (const outcome of job.outcomes.slice(first)) {
+      this.stats.rowsChanged += outcome.rowsChanged;
+      if (outcome.kind === "refused") this.stats.changesetsRefused += 1;
+    }
+  }
+
+  /** One changeset per transaction, up to the one that failed; that one is refused. */
+  #applySingly(job: ApplyJob, range: { first: number; end: number; deadlineMs: number }): void {
+    this.stats.slicesRetried += 1;
+    while (job.outcomes.length <= range.end) {
+      const end = job.outcomes.length + 1;
+      const failed = this.#attempt(job, { end, deadlineMs: Infinity });
+      if (failed !== null) {
+        job.outcomes.push({ kind: "refused", rowsChanged: 0, reason: errorText(failed.thrown) });
+      }
+      if (this.#context.nowMs() > range.deadlineMs) return;
+    }
+  }
+
+  /** One transaction; null when it was committed, else what was thrown and by which changeset. */
+  #attempt(
+    job: ApplyJob,
+    limit: { end: number; deadlineMs: number },
+  ): { thrown: unknown; reached: number } | null {
+    const { ledger, nowMs } = this.#context;
+    const first = job.outcomes.length;
+    let reached = first;
+    this.#begin();
+    try {
+      for (; reached < limit.end; reached += 1) {
+        const changeset = job.changesets[reached];
+        if (changeset === undefined) break;
+        job.outcomes.push(this.#applyOne(changeset));
+        if (nowMs() >= limit.deadlineMs) break;
+      }
+      this.#merger.finish();
+      ledger.save();
+      this.#statements.commit.run();
+      return null;
+    } catch (thrown) {
+      job.outcomes.length = first;
+      this.#undo();
+      const error = toStoreError(thrown, "STORE_SQL");
+      if (isStorageFailure(error)) throw error;
+      return { thrown, reached: Math.min(reached, job.changesets.length - 1) };
+    }
+  }
+
+  #begin(): void {
+    try {
+      this.#statements.begin.run();
+    } catch (thrown) {
+      throw toStoreError(thrown, "STORE_BUSY");
+    }
+    this.#context.ledger.begin();
+    this.#merger.begin();
+  }
+
+  #undo(): void {
+    const { database, ledger } = this.#context;
+    if (database.inTransaction) this.#statements.rollback.run();
+    // ROLLBACK does not clear it: local writes would go untracked until the next good merge.
+    this.#statements.clearSyncBit.get();
+    ledger.undo();
+  }
+
+  #applyOne(changeset: Changeset): OutcomeRecord {
+    const { ledger } = this.#context;
+    const { books } = ledger;
+    const classification = books.classify(changeset);
+    if (classification === "invalid") return refused("ranges upside down or out of bounds");
+    if (classification === "known") return KNOWN;
+    // Our own history coming back after a loss: continuing it would give numbers out twice.
+    if (changeset.actorId === ledger.actorId) return refused("a version of our own that we do not have");
+    if (changeset.kind === "empty") {
+      books.recordEmpty(changeset.actorId, changeset.versions);
+      return { kind: "applied", rowsChanged: 0, reason: "" };
+    }
+    const reason = this.#contentsReason(changeset);
+    if (reason !== null) return refused(reason);
+    if (classification === "complete") return this.#merge(changeset, changeset.changes);
+    this.#buffer(changeset);
+    if (classification === "completes") return this.#mergeBuffered(changeset);
+    books.recordPartial(changeset);
+    return { kind: "buffered", rowsChanged: 0, reason: "" };
+  }
+
+  #contentsReason(changeset: FullChangeset): string | null {
+    const { seqs } = changeset;
+    for (const change of changeset.changes) {
+      if (change.seq < seqs.start || change.seq > seqs.end) return "a row outside the seqs announced";
+      const checked = checkChange(this.#context.tables, change);
+      if (!checked.ok) return checked.error;
+    }
+    return null;
+  }
+
+  #merge(
+    source: Pick<FullChangeset, "actorId" | "version" | "lastSeq" | "ts">,
+    changes: readonly ColumnChange[],
+  ): OutcomeRecord {
+    const { actorId, version, lastSeq, ts } = source;
+    const rowsChanged = this.#merger.merge({ actorId, version, lastSeq, ts }, changes);
+    this.#context.ledger.books.recordComplete(actorId, { start: version, end: version });
+    return { kind: "applied", rowsChanged, reason: "" };
+  }
+
+  /** Keeps the rows of an incomplete message; the first copy of a row wins. */
+  #buffer(changeset: FullChangeset): void {
+    const actor = actorBytes(changeset.actorId);
+    const version = BigInt(changeset.version);
+    for (const change of changeset.changes) {
+      const { table, pk, cid, val } = change;
+      const numbers = [BigInt(change.colVersion), version, actor, BigInt(change.seq), BigInt(change.cl)];
+      this.#statements.insertBuffered.run(table, pk, cid, val, ...numbers);
+    }
+  }
+
+  #mergeBuffered(changeset: FullChangeset): OutcomeRecord {
+    const { actorId, version } = changeset;
+    const partial = this.#context.ledger.books.partial(actorId, version);
+    const { lastSeq, ts } = partial ?? changeset;
+    const changes = readBuffered(this.#statements.buffered, { actorId, version });
+    return this.#merge({ actorId, version, lastSeq, ts }, changes);
+  }
+}
+
+/** Buffered rows of a partial version, ascending by seq. */
+export function readBuffered(
+  statement: BufferedStatement,
+  source: { readonly actorId: ActorId; readonly version: number },
+): ColumnChange[] {
+  const rows = statement.all(actorBytes(source.actorId), BigInt(source.version));
+  return rows.map((row) => ({
+    table: row.table,
+    pk: new Uint8Array(row.pk),
+    cid: row.cid,
+    val: row.val,
+    colVersion: Number(row.col_version),
+    seq: Number(row.seq),
+    cl: Number(row.cl),
+  }));
+}
+
+/** The statement that `readBuffered` takes. */
+export function prepareBuffered(database: Database.Database): BufferedStatement {
+  return database.prepare<[Uint8Array, bigint], BufferedRow>(
+    'SELECT "table", pk, cid, val, col_version, seq, cl FROM __corro_buffered_changes' +
+      " WHERE site_id = ? AND db_version = ? ORDER BY seq",
+  );
+}
+
+type BufferedStatement = Database.Statement<[Uint8Array, bigint], BufferedRow>;
+
+interface BufferedRow {
+  readonly table: string;
+  readonly pk: Uint8Array;
+  readonly cid: string;
+  readonly val: ColumnChange["val"];
+  readonly col_version: bigint;
+  readonly seq: bigint;
+  readonly cl: bigint;
+}
+
+function refused(reason: string): OutcomeRecord {
+  return { kind: "refused", rowsChanged: 0, reason };
+}
+
+const KNOWN: OutcomeRecord = { kind: "known", rowsChanged: 0, reason: "" };
+/** A slice ends with the changeset that reaches the budget: only well beyond it is an exception. */
+const OVERSHOOT = 1.5;
+
+type Statements = ReturnType<typeof prepareStatements>;
+
+function prepareStatements(database: Database.Database) {
+  return {
+    begin: database.prepare("BEGIN IMMEDIATE"),
+    commit: database.prepare("COMMIT"),
+    rollback: database.prepare("ROLLBACK"),
+    clearSyncBit: database.prepare("SELECT crsql_internal_sync_bit(0)"),
+    buffered: prepareBuffered(database),
+    insertBuffered: database.prepare(
+      'INSERT OR IGNORE INTO __corro_buffered_changes ("table", pk, cid, val, col_version, db_version,' +
+        " site_id, seq, cl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    ),
+  };
+}

@@ -1,0 +1,130 @@
+/**
+ * What the store needs to know of each replicated table: columns, keys, and what a peer may put
+ * into them. Read from the database's catalogue after each change of the schema.
+ */
+import type Database from "better-sqlite3";
+import type { Result } from "#base/machine.ts";
+import { failure, success } from "#base/machine.ts";
+import { unpackKey } from "../../core/wire/packed-key.ts";
+import type { ColumnChange, SqlValue } from "../../types.ts";
+import type { ColumnSpec } from "./schema-files.ts";
+import { readColumns } from "./schema-files.ts";
+import { quoteName } from "./sql-text.ts";
+
+/** One replicated table. */
+export interface CrrTable {
+  readonly name: string;
+  readonly isStrict: boolean;
+  /** Key columns in key order. */
+  readonly keys: readonly ColumnSpec[];
+  /** Columns outside the key, generated ones left out. */
+  readonly values: readonly ColumnSpec[];
+  readonly valueByName: ReadonlyMap<string, ColumnSpec>;
+}
+
+/** The replicated tables by name, in name order. */
+export type CrrTables = ReadonlyMap<string, CrrTable>;
+
+/** Reads the replicated tables from the catalogue. */
+export function readCrrTables(database: Database.Database): CrrTables {
+  const names = database
+    .prepare<[], { name: string; strict: number }>(
+      "SELECT l.name, l.strict FROM pragma_table_list l JOIN sqlite_master c ON c.name = l.name || '__crsql_clock'" +
+        " WHERE l.schema = 'main' ORDER BY l.name",
+    )
+    .safeIntegers(false)
+    .all();
+  const tables = new Map<string, CrrTable>();
+  for (const { name, strict } of names) {
+    const columns = readColumns(database, name);
+    const keys = columns.filter((column) => column.keyPosition > 0);
+    keys.sort((left, right) => left.keyPosition - right.keyPosition);
+    const values = columns.filter((column) => column.keyPosition === 0 && !column.isGenerated);
+    const valueByName = new Map(values.map((column) => [column.name, column]));
+    tables.set(name, { name, isStrict: strict === 1, keys, values, valueByName });
+  }
+  return tables;
+}
+
+/** `a."x", a."y"` for columns. */
+export function columnList(columns: readonly ColumnSpec[], prefix: string): string {
+  return columns.map((column) => `${prefix}.${quoteName(column.name)}`).join(", ");
+}
+
+/** `a."x" = b."x" AND ...` over the key. */
+export function keyJoin(table: CrrTable, left: string, right: string): string {
+  const parts = table.keys.map((key) => {
+    const name = quoteName(key.name);
+    return `${left}.${name} = ${right}.${name}`;
+  });
+  return parts.join(" AND ");
+}
+
+/**
+ * Checks one change from a peer as cr-sqlite would need it: it aborts the process on bad keys, and
+ * leaves half a row behind for an unknown column. Gives the decoded key or the reason.
+ */
+export function checkChange(tables: CrrTables, change: ColumnChange): Result<readonly SqlValue[], string> {
+  const table = tables.get(change.table);
+  if (table === undefined) return failure(`unknown table ${change.table}`);
+  const key = unpackKey(change.pk);
+  if (!key.ok) return failure(`key of ${table.name}: ${key.error}`);
+  if (key.value.length !== table.keys.length) return failure(`key of ${table.name}: wrong number of columns`);
+  for (const [index, column] of table.keys.entries()) {
+    const value = key.value[index] ?? null;
+    if (!keyFits(column, value)) return failure(`key of ${table.name}: wrong type for ${column.name}`);
+  }
+  const reason = numbersReason(change) ?? valueReason(table, change);
+  return reason === null ? success(key.value) : failure(reason);
+}
+
+function numbersReason(change: ColumnChange): string | null {
+  if (change.cl < 1) return "causal length below 1";
+  if (change.colVersion < 0) return "column version below 0";
+  return change.seq < 0 ? "seq below 0" : null;
+}
+
+function valueReason(table: CrrTable, change: ColumnChange): string | null {
+  if (change.cid === SENTINEL) return null;
+  const column = table.valueByName.get(change.cid);
+  if (column === undefined) return `unknown column ${table.name}.${change.cid}`;
+  if (change.cl % 2 === 0) return `column ${table.name}.${change.cid} of a deleted row`;
+  if (change.val === null) {
+    return column.isNotNull ? `NULL for ${table.name}.${column.name}` : null;
+  }
+  if (!table.isStrict) return null;
+  return strictFits(column.type, change.val) ? null : `wrong type for ${table.name}.${column.name}`;
+}
+
+/**
+ * Whether a key value is one that the column would store unchanged. cr-sqlite keeps keys in a
+ * table without affinity, so a value that is converted on its way would be two different keys.
+ */
+function keyFits(column: ColumnSpec, value: SqlValue): boolean {
+  if (value === null) return false;
+  const type = column.type;
+  if (type.includes("INT")) return typeof value === "bigint";
+  if (/CHAR|CLOB|TEXT/.test(type)) return typeof value === "string" || value instanceof Uint8Array;
+  if (type === "" || type.includes("BLOB")) return true;
+  if (/REAL|FLOA|DOUB/.test(type)) return typeof value === "number";
+  return typeof value === "bigint" || typeof value === "number";
+}
+
+function strictFits(type: string, value: SqlValue): boolean {
+  switch (type) {
+    case "INT":
+    case "INTEGER":
+      return typeof value === "bigint";
+    case "REAL":
+      return typeof value === "number" || typeof value === "bigint";
+    case "TEXT":
+      return typeof value === "string";
+    case "BLOB":
+      return value instanceof Uint8Array;
+    default:
+      return true;
+  }
+}
+
+/** Column name of the change that creates or deletes a whole row. */
+export const SENTINEL = "-1";

@@ -1,0 +1,132 @@
+/**
+ * Brings a database to the schema of the files, by difference (protocol reference, section 7).
+ *
+ * Tables are created and made CRRs, columns are added, indexes come and go. Whatever would lose or
+ * re-interpret data is refused: a table that is absent from the files stays, a column that is
+ * absent or different is an error. A column added later emits no changes: old rows show its
+ * default on every replica by themselves.
+ */
+import type Database from "better-sqlite3";
+import type { ColumnSpec, Schema, TableSpec } from "./schema-files.ts";
+import { readColumns, readIndexes, schemaError } from "./schema-files.ts";
+import { quoteName } from "./sql-text.ts";
+
+/** What was changed; all zero when the database was up to date. */
+export interface SchemaChange {
+  readonly tablesCreated: number;
+  readonly columnsAdded: number;
+  readonly indexesChanged: number;
+}
+
+/**
+ * Carries the difference out. The caller has opened a transaction and undoes it when this throws
+ * `STORE_SCHEMA`. Rows that exist in a table adopted as a CRR get clock rows of this replica.
+ */
+export function applySchema(database: Database.Database, schema: Schema): SchemaChange {
+  const violations: string[] = [];
+  let tablesCreated = 0;
+  let columnsAdded = 0;
+  const indexesBefore = readIndexes(database);
+  for (const table of schema.tables) {
+    const present = readColumns(database, table.name);
+    if (present.length === 0) {
+      database.exec(table.sql);
+      makeCrr(database, table.name);
+      tablesCreated += 1;
+      continue;
+    }
+    const found = differences(table, present);
+    violations.push(...found);
+    if (found.length > 0) continue;
+    if (!isCrr(database, table.name)) makeCrr(database, table.name);
+    const missing = table.columns.filter((column) => !present.some((other) => other.name === column.name));
+    if (missing.length > 0) addColumns(database, table.name, missing);
+    columnsAdded += missing.length;
+  }
+  if (violations.length > 0) throw schemaError(violations);
+  return { tablesCreated, columnsAdded, indexesChanged: applyIndexes(database, schema, indexesBefore) };
+}
+
+/** Whether a table is replicated. */
+export function isCrr(database: Database.Database, table: string): boolean {
+  const statement = database.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?");
+  return statement.get(`${table}__crsql_clock`) !== undefined;
+}
+
+function makeCrr(database: Database.Database, table: string): void {
+  // Two arguments: the form with one reads past a string without terminator.
+  database.prepare("SELECT crsql_as_crr('main', ?)").get(table);
+}
+
+function addColumns(database: Database.Database, table: string, columns: readonly ColumnSpec[]): void {
+  database.prepare("SELECT crsql_begin_alter('main', ?)").get(table);
+  for (const column of columns) {
+    database.exec(`ALTER TABLE ${quoteName(table)} ADD COLUMN ${columnSql(column)}`);
+  }
+  database.prepare("SELECT crsql_commit_alter('main', ?)").get(table);
+}
+
+function columnSql(column: ColumnSpec): string {
+  const notNull = column.isNotNull ? " NOT NULL" : "";
+  const byDefault = column.defaultSql === null ? "" : ` DEFAULT (${column.defaultSql})`;
+  return `${quoteName(column.name)} ${column.type}${notNull}${byDefault}`;
+}
+
+/** Why a table that exists cannot be brought to its declaration. */
+function differences(table: TableSpec, present: readonly ColumnSpec[]): string[] {
+  const found: string[] = [];
+  const label = `${table.source}: table ${quoteName(table.name)}`;
+  for (const old of present) {
+    const column = table.columns.find((candidate) => candidate.name === old.name);
+    if (column === undefined) {
+      found.push(`${label}: column ${quoteName(old.name)} exists in the database and cannot be removed`);
+    } else if (!isSameColumn(column, old)) {
+      found.push(`${label}: the definition of column ${quoteName(old.name)} cannot be changed`);
+    }
+  }
+  for (const column of table.columns) {
+    if (present.some((old) => old.name === column.name)) continue;
+    if (column.keyPosition > 0) found.push(`${label}: the primary key cannot be changed`);
+    if (column.isGenerated) {
+      found.push(`${label}: generated column ${quoteName(column.name)} cannot be added to a table that exists`);
+    }
+  }
+  return found;
+}
+
+function isSameColumn(left: ColumnSpec, right: ColumnSpec): boolean {
+  return (
+    left.type === right.type &&
+    left.isNotNull === right.isNotNull &&
+    plainDefault(left) === plainDefault(right) &&
+    left.keyPosition === right.keyPosition &&
+    left.isGenerated === right.isGenerated
+  );
+}
+
+/** A default without the parentheses that adding a column puts around it. */
+function plainDefault(column: ColumnSpec): string | null {
+  return column.defaultSql?.replace(/^\((.*)\)$/s, "$1") ?? null;
+}
+
+function applyIndexes(
+  database: Database.Database,
+  schema: Schema,
+  before: ReturnType<typeof readIndexes>,
+): number {
+  const declared = new Map(schema.indexes.map((index) => [index.name, index]));
+  const managed = new Set(schema.tables.map((table) => table.name));
+  let changed = 0;
+  for (const old of before) {
+    if (!managed.has(old.table) || declared.get(old.name)?.sql === old.sql) continue;
+    database.exec(`DROP INDEX ${quoteName(old.name)}`);
+    changed += 1;
+  }
+  const kept = new Set(readIndexes(database).map((index) => index.name));
+  for (const index of schema.indexes) {
+    if (kept.has(index.name)) continue;
+    database.exec(index.sql);
+    changed += 1;
+  }
+  return changed;
+}

@@ -1,0 +1,226 @@
+/**
+ * Schema files checked against the rules that replicated tables must keep (protocol reference,
+ * section 7), before the database is touched.
+ *
+ * The statements are carried out in a scratch database in memory and its catalogue is looked at, so
+ * SQLite's own parser decides what a statement means. Nothing here knows of the real database.
+ */
+import Database from "better-sqlite3";
+import type { PatinaError } from "#base/errors.ts";
+import { errorText } from "#base/errors.ts";
+import { storeError } from "./errors.ts";
+import type { SqlStatement } from "./sql-text.ts";
+import { firstKeyword, isInternalName, quoteName, splitStatements } from "./sql-text.ts";
+
+/** One schema file. `name` is for messages. */
+export interface SchemaFile {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** A column as the catalogue has it. */
+export interface ColumnSpec {
+  readonly name: string;
+  /** Declared type as written, in upper case. */
+  readonly type: string;
+  readonly isNotNull: boolean;
+  /** Default as an SQL expression; null = none. */
+  readonly defaultSql: string | null;
+  /** Position in the primary key from 1; 0 = not a part of it. */
+  readonly keyPosition: number;
+  readonly isGenerated: boolean;
+}
+
+/** A replicated table. */
+export interface TableSpec {
+  readonly name: string;
+  readonly sql: string;
+  readonly isStrict: boolean;
+  readonly columns: readonly ColumnSpec[];
+  /** Where it was declared, for messages: `machines.sql:3`. */
+  readonly source: string;
+}
+
+/** A (non-unique) index. */
+export interface IndexSpec {
+  readonly name: string;
+  readonly table: string;
+  readonly sql: string;
+}
+
+/** What all schema files say together. */
+export interface Schema {
+  readonly tables: readonly TableSpec[];
+  readonly indexes: readonly IndexSpec[];
+}
+
+/**
+ * Reads files in the order given. Throws `STORE_SCHEMA` with every violation found, each naming
+ * file, line and rule; the details carry them as a list.
+ */
+export function readSchema(files: readonly SchemaFile[]): Schema {
+  const scratch = new Database(":memory:");
+  const violations: string[] = [];
+  const sourceByTable = new Map<string, string>();
+  try {
+    for (const file of files) {
+      for (const statement of splitStatements(file.text)) {
+        const source = `${file.name}:${statement.line}`;
+        const violation = runStatement({ scratch, statement, source, sourceByTable });
+        if (violation !== null) violations.push(`${source}: ${violation}`);
+      }
+    }
+    const tables = readTables(scratch, sourceByTable);
+    for (const table of tables) violations.push(...tableViolations(scratch, table));
+    if (violations.length > 0) throw schemaError(violations);
+    return { tables, indexes: readIndexes(scratch) };
+  } finally {
+    scratch.close();
+  }
+}
+
+/** Columns of a table as the catalogue has them; generated ones included. */
+export function readColumns(database: Database.Database, table: string): ColumnSpec[] {
+  const rows = database
+    .prepare<[string], ColumnRow>(
+      "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?)",
+    )
+    .safeIntegers(false)
+    .all(table);
+  return rows.map((row) => ({
+    name: row.name,
+    type: row.type.toUpperCase(),
+    isNotNull: row.notnull === 1,
+    defaultSql: row.dflt_value,
+    keyPosition: row.pk,
+    isGenerated: row.hidden > 1,
+  }));
+}
+
+/** The error for a list of violations. */
+export function schemaError(violations: readonly string[]): PatinaError {
+  return storeError("STORE_SCHEMA", violations.join("\n"), { details: { violations } });
+}
+
+/** Carries out one statement if it is of an allowed kind; says what is wrong otherwise. */
+function runStatement(context: {
+  readonly scratch: Database.Database;
+  readonly statement: SqlStatement;
+  readonly source: string;
+  readonly sourceByTable: Map<string, string>;
+}): string | null {
+  const { scratch, statement, source, sourceByTable } = context;
+  const refusal = kindRefusal(statement);
+  if (refusal !== null) return refusal;
+  const before = new Set(tableNames(scratch));
+  try {
+    scratch.exec(statement.sql);
+  } catch (thrown) {
+    return errorText(thrown);
+  }
+  for (const name of tableNames(scratch)) {
+    if (before.has(name)) continue;
+    if (isInternalName(name)) return `the name ${quoteName(name)} is reserved`;
+    sourceByTable.set(name, source);
+  }
+  return null;
+}
+
+function kindRefusal(statement: SqlStatement): string | null {
+  const words = statement.tokens
+    .filter((token) => token.kind === "word")
+    .map((token) => token.text.toUpperCase());
+  const [first, second, third] = words;
+  if (first === "DROP" && second === "INDEX") {
+    const isConditional = third === "IF" && words[3] === "EXISTS";
+    return isConditional ? null : "DROP INDEX is allowed with IF EXISTS only";
+  }
+  if (first !== "CREATE") {
+    return `${firstKeyword(statement.tokens) || "this"} is not allowed: only CREATE TABLE, CREATE INDEX, DROP INDEX IF EXISTS`;
+  }
+  if (second === "TEMP" || second === "TEMPORARY") return "temporary tables are not allowed";
+  if (second === "UNIQUE") {
+    return "unique indexes are not allowed: two replicas could both succeed, and neither row could be merged";
+  }
+  if (second === "INDEX") return null;
+  if (second !== "TABLE") return `CREATE ${second ?? ""} is not allowed: only CREATE TABLE and CREATE INDEX`;
+  const open = statement.tokens.findIndex((token) => token.text === "(");
+  const as = statement.tokens.findIndex((token) => isWord(token, "AS"));
+  if (as >= 0 && (open < 0 || as < open)) return "CREATE TABLE ... AS SELECT is not allowed";
+  if (words.includes("AUTOINCREMENT")) return "AUTOINCREMENT is not allowed: replicas would hand out the same numbers";
+  if (words.includes("REFERENCES") || words.includes("FOREIGN")) {
+    return "foreign keys are not allowed: rows arrive in any order";
+  }
+  if (words.includes("CHECK")) return "CHECK is not allowed: a row may arrive column by column";
+  return null;
+}
+
+function isWord(token: { kind: string; text: string }, word: string): boolean {
+  return token.kind === "word" && token.text.toUpperCase() === word;
+}
+
+function tableViolations(scratch: Database.Database, table: TableSpec): string[] {
+  const found: string[] = [];
+  const say = (text: string): number => found.push(`${table.source}: table ${quoteName(table.name)}: ${text}`);
+  const keys = table.columns.filter((column) => column.keyPosition > 0);
+  if (keys.length === 0) say("a primary key is needed");
+  for (const column of table.columns) {
+    const label = `column ${quoteName(column.name)}`;
+    if (column.name === "-1") say(`${label}: the name is reserved`);
+    if (column.keyPosition > 0 && !column.isNotNull) say(`${label} of the key must be NOT NULL`);
+    if (column.keyPosition > 0 || !column.isNotNull || column.isGenerated) continue;
+    if (column.defaultSql === null || column.defaultSql.toUpperCase() === "NULL") {
+      say(`${label}: NOT NULL needs a DEFAULT, because a row may arrive column by column`);
+    }
+  }
+  const uniques = scratch
+    .prepare("SELECT name FROM pragma_index_list(?) WHERE \"unique\" = 1 AND origin <> 'pk'")
+    .pluck()
+    .all(table.name);
+  if (uniques.length > 0) say("UNIQUE is not allowed: two replicas could both succeed");
+  return found;
+}
+
+function readTables(scratch: Database.Database, sourceByTable: ReadonlyMap<string, string>): TableSpec[] {
+  const statement = scratch.prepare<[string], { sql: string; strict: number }>(
+    "SELECT m.sql, l.strict FROM sqlite_master m JOIN pragma_table_list(m.name) l WHERE m.name = ? AND l.schema = 'main'",
+  );
+  return tableNames(scratch).map((name) => {
+    const row = statement.get(name);
+    return {
+      name,
+      sql: row?.sql ?? "",
+      isStrict: row?.strict === 1,
+      columns: readColumns(scratch, name),
+      source: sourceByTable.get(name) ?? "",
+    };
+  });
+}
+
+/** Explicit indexes of a database, those of cr-sqlite and the store left out. */
+export function readIndexes(database: Database.Database): IndexSpec[] {
+  return database
+    .prepare<[], IndexSpec>(
+      "SELECT name, tbl_name AS \"table\", sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name",
+    )
+    .all()
+    .filter((index) => !isInternalName(index.table) && !isInternalName(index.name));
+}
+
+function tableNames(database: Database.Database): string[] {
+  return database
+    .prepare<[], { name: string }>(
+      "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+    )
+    .all()
+    .map((row) => row.name);
+}
+
+interface ColumnRow {
+  readonly name: string;
+  readonly type: string;
+  readonly notnull: number;
+  readonly dflt_value: string | null;
+  readonly pk: number;
+  readonly hidden: number;
+}

@@ -1,0 +1,122 @@
+/**
+ * Three writers on a tiny contended key space; every replica pulls each version from random peers.
+ */
+import { afterAll, expect, test } from "vitest";
+import type { Prng } from "#base/prng.ts";
+import { createPrng } from "#base/prng.ts";
+import type { Changeset } from "../../types.ts";
+import type { Store } from "./store.ts";
+import { StoreFolder, actor, apply, rowsOf, serve, writeAll } from "./store-fixture.ts";
+
+/** PATINA_FUZZ_SEEDS=300 for the long run. */
+const SEEDS = Number(process.env["PATINA_FUZZ_SEEDS"] ?? 40);
+
+const folders: StoreFolder[] = [];
+afterAll(() => folders.forEach((folder) => folder.remove()));
+
+test(`replicas that pull versions from random peers end with equal tables (${SEEDS} seeds)`, () => {
+  let versions = 0;
+  let partials = 0;
+  for (let seed = 1; seed <= SEEDS; seed += 1) {
+    const outcome = runSeed(seed);
+    versions += outcome.versions;
+    partials += outcome.partials;
+  }
+  // The fuzz is worth nothing if nothing was contended or cut in pieces.
+  expect(versions).toBeGreaterThan(SEEDS * 10);
+  expect(partials).toBeGreaterThan(0);
+});
+
+function runSeed(seed: number): { versions: number; partials: number } {
+  const folder = new StoreFolder();
+  folders.push(folder);
+  const prng = createPrng(seed);
+  const writers = [0, 1, 2].map((index) => folder.open(`w${index}`, { actorId: actor(index + 1) }));
+  const stats = { partials: 0 };
+  for (let step = 0; step < 30; step += 1) {
+    writeRandom(pick(prng, writers), prng);
+    const reader = pick(prng, writers);
+    pullSome({ reader, peers: writers, prng, stats, isThorough: false });
+  }
+  const fresh = [folder.open("f0", { actorId: actor(0) }), folder.open("f1", { actorId: actor(9) })];
+  const everyone = [...writers, ...fresh];
+  for (let round = 0; !everyone.every((store) => isComplete(store, writers)); round += 1) {
+    expect(round, `seed ${seed} does not settle`).toBeLessThan(200);
+    for (const reader of everyone) {
+      pullSome({ reader, peers: everyone, prng, stats, isThorough: round > 20 });
+    }
+  }
+  const tables = everyone.map(tablesOf);
+  for (const table of tables) expect(table, `seed ${seed}`).toEqual(tables[0]);
+  folder.remove();
+  const versions = writers.reduce((sum, writer) => sum + writer.ledger.books.head(writer.actorId), 0);
+  return { versions, partials: stats.partials };
+}
+
+function pick<Item>(prng: Prng, items: readonly Item[]): Item {
+  const item = prng.pick(items);
+  if (item === undefined) throw new Error("nothing to pick from");
+  return item;
+}
+
+function writeRandom(store: Store, prng: Prng): void {
+  const id = pick(prng, ["x", "y"]);
+  const value = BigInt(prng.below(3));
+  const text = pick(prng, ["", "m", "n"]);
+  const key = BigInt(prng.below(2));
+  const choices = [
+    { sql: "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b", params: [id, value, text] },
+    { sql: "UPDATE t SET a = ? WHERE id = ?", params: [value, id] },
+    { sql: "UPDATE t SET b = ? WHERE id = ?", params: [text, id] },
+    { sql: "DELETE FROM t WHERE id = ?", params: [id] },
+    { sql: "REPLACE INTO t VALUES (?, ?, ?)", params: [id, value, text] },
+    { sql: "INSERT OR IGNORE INTO k VALUES (?)", params: [id] },
+    { sql: "DELETE FROM k WHERE id = ?", params: [id] },
+    { sql: "INSERT INTO p VALUES (?, ?, 1.5) ON CONFLICT DO UPDATE SET v = v + 1", params: [key, id] },
+    { sql: "DELETE FROM p WHERE x = ?", params: [key] },
+  ];
+  const count = 1 + prng.below(3);
+  writeAll(store, Array.from({ length: count }, () => pick(prng, choices)));
+}
+
+function pullSome(pull: {
+  reader: Store;
+  peers: readonly Store[];
+  prng: Prng;
+  stats: { partials: number };
+  isThorough: boolean;
+}): void {
+  const { reader, peers, prng, stats, isThorough } = pull;
+  const wanted: Changeset[] = [];
+  for (const peer of peers) {
+    if (peer === reader) continue;
+    for (const actorId of [...peer.ledger.books.actors()]) {
+      if (actorId === reader.actorId) continue;
+      for (let version = 1; version <= peer.ledger.books.head(actorId); version += 1) {
+        const versions = { start: version, end: version };
+        if (reader.ledger.books.contains(actorId, versions)) continue;
+        if (!isThorough && prng.below(4) > 0) continue;
+        const chunkBytes = prng.below(3) === 0 ? 40 : 8192;
+        const chunks = serve(peer, actorId, versions, chunkBytes);
+        wanted.push(...chunks.filter(() => isThorough || prng.below(4) > 0));
+      }
+    }
+  }
+  const outcomes = apply(reader, prng.shuffle(wanted));
+  for (const outcome of outcomes) {
+    expect(outcome.kind, outcome.reason).not.toBe("refused");
+    if (outcome.kind === "buffered") stats.partials += 1;
+  }
+}
+
+function isComplete(store: Store, writers: readonly Store[]): boolean {
+  return writers.every((writer) => {
+    const head = writer.ledger.books.head(writer.actorId);
+    return head === 0 || store.ledger.books.contains(writer.actorId, { start: 1, end: head });
+  });
+}
+
+function tablesOf(store: Store): unknown[] {
+  const orders = ["t ORDER BY id", "k ORDER BY id", "p ORDER BY x, y"];
+  return orders.map((order) => rowsOf(store, `SELECT * FROM ${order}`));
+}

@@ -1,0 +1,273 @@
+/**
+ * The store inside its thread: one open database and everything that reads and writes it, without
+ * threads or messages. The worker calls it; tests may call it directly.
+ */
+import type Database from "better-sqlite3";
+import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
+import type { ActorId, LocalCommit, Statement, TransactionAnswer } from "../../types.ts";
+import type { ApplyJob, ApplyStats } from "./apply.ts";
+import { Applier } from "./apply.ts";
+import type { PublisherStats } from "./change-publisher.ts";
+import { ChangePublisher } from "./change-publisher.ts";
+import { readCrrTables } from "./crr-tables.ts";
+import type { DatabaseOptions, OpenDatabase } from "./database.ts";
+import { openDatabase } from "./database.ts";
+import { toStoreError } from "./errors.ts";
+import { Ledger, actorBytes } from "./ledger.ts";
+import { LocalWriter } from "./local-write.ts";
+import type { DocumentByKind, ObjectKind } from "./objects.ts";
+import { ObjectStore } from "./objects.ts";
+import { RowReader } from "./row-reader.ts";
+import type { SchemaChange } from "./schema-apply.ts";
+import { applySchema } from "./schema-apply.ts";
+import type { SchemaFile } from "./schema-files.ts";
+import { readSchema } from "./schema-files.ts";
+import { VersionServer } from "./serve-versions.ts";
+import type { MemberRecord } from "./store-messages.ts";
+import { VersionRowReader } from "./version-rows.ts";
+
+/** What a store is made of. */
+export interface StoreOptions extends DatabaseOptions {
+  /** Name of the node this replica runs on: owner of the objects it writes. */
+  readonly nodeId: string;
+  readonly schemaFiles: readonly SchemaFile[];
+}
+
+/** Clocks, so that tests may bring their own. */
+export interface StoreClocks {
+  /** Monotonic milliseconds. */
+  readonly nowMs: () => number;
+  /** Unix milliseconds. */
+  readonly wallMs: () => number;
+}
+
+/** Counters and gauges of a store. */
+export interface StoreStats {
+  readonly apply: ApplyStats;
+  readonly stream: PublisherStats;
+  readonly streamReaders: number;
+  /** Requests waiting in the worker. */
+  readonly queued: number;
+  readonly dbVersion: number;
+}
+
+/** What depends on the tables; made anew after a change of the schema. */
+interface Parts {
+  readonly writer: LocalWriter;
+  readonly applier: Applier;
+  readonly server: VersionServer;
+  readonly objects: ObjectStore;
+}
+
+/** One database with its owner. */
+export class Store {
+  readonly actorId: ActorId;
+  readonly databaseId: string;
+  readonly nodeId: string;
+  readonly ledger: Ledger;
+  readonly publisher: ChangePublisher;
+  readonly #open: OpenDatabase;
+  readonly #database: Database.Database;
+  readonly #clocks: StoreClocks;
+  readonly #applyStats: ApplyStats[] = [];
+  #parts: Parts;
+
+  /** Opens or creates the database and brings its schema up to date. */
+  constructor(options: StoreOptions, clocks: StoreClocks) {
+    this.#open = openDatabase(options);
+    this.#database = this.#open.database;
+    this.#clocks = clocks;
+    this.actorId = this.#open.actorId;
+    this.databaseId = this.#open.databaseId;
+    this.nodeId = options.nodeId;
+    try {
+      this.ledger = new Ledger(this.#database, this.actorId);
+      this.#parts = this.#createParts();
+      this.publisher = new ChangePublisher(this.#publisherSource());
+      this.applySchema(options.schemaFiles, 0n);
+    } catch (thrown) {
+      this.#open.close();
+      throw toStoreError(thrown, "STORE_CORRUPT");
+    }
+  }
+
+  /** Brings the schema up to date; rows of an adopted table become a version of ours. */
+  applySchema(
+    files: readonly SchemaFile[],
+    ts: bigint,
+  ): { change: SchemaChange; commit: LocalCommit | null } {
+    const schema = readSchema(files);
+    let change: SchemaChange = { tablesCreated: 0, columnsAdded: 0, indexesChanged: 0 };
+    this.#database.prepare("BEGIN IMMEDIATE").run();
+    this.ledger.begin();
+    try {
+      const local = this.ledger.lastLocal + 1;
+      this.#database.prepare("SELECT crsql_next_db_version(?)").get(BigInt(local));
+      change = applySchema(this.#database, schema);
+      const parts = this.#createParts();
+      const commit = parts.writer.record(local, ts);
+      this.ledger.save();
+      this.#database.prepare("COMMIT").run();
+      this.#parts = parts;
+      if (hasChanged(change)) this.publisher.replaceSource(this.#publisherSource());
+      return { change, commit };
+    } catch (thrown) {
+      if (this.#database.inTransaction) this.#database.prepare("ROLLBACK").run();
+      this.ledger.undo();
+      throw toStoreError(thrown, "STORE_SCHEMA");
+    }
+  }
+
+  /** See `LocalWriter.transact`. */
+  transact(statements: readonly Statement[], ts: bigint): TransactionAnswer {
+    const answer = this.#parts.writer.transact(statements, ts);
+    if (answer.commit !== null) this.publisher.committed();
+    return answer;
+  }
+
+  /** See `Applier.applySlice`. */
+  applySlice(job: ApplyJob, budgetMs: number): void {
+    const before = this.ledger.lastLocal;
+    this.#parts.applier.applySlice(job, budgetMs);
+    if (this.ledger.lastLocal !== before) this.publisher.committed();
+  }
+
+  /** See `VersionServer.read`. */
+  get server(): VersionServer {
+    return this.#parts.server;
+  }
+
+  /** The connection itself; tests look at tables through it. */
+  get databaseForTests(): Database.Database {
+    return this.#database;
+  }
+
+  /** Objects, for reading. */
+  get objects(): ObjectStore {
+    return this.#parts.objects;
+  }
+
+  /** Writes an object as one version of ours; null when nothing differed. */
+  putObject<Kind extends ObjectKind>(
+    kind: Kind,
+    document: DocumentByKind[Kind],
+    ts: bigint,
+  ): LocalCommit | null {
+    const writer = { nodeId: this.nodeId, nowMs: this.#clocks.wallMs() };
+    return this.#write(ts, () => this.#parts.objects.put(kind, document, writer));
+  }
+
+  /** Deletes an object as one version of ours. */
+  deleteObject(
+    kind: ObjectKind,
+    id: string,
+    ts: bigint,
+  ): { commit: LocalCommit | null; existed: boolean } {
+    const writer = { nodeId: this.nodeId, nowMs: this.#clocks.wallMs() };
+    let existed = false;
+    const commit = this.#write(ts, () => {
+      existed = this.#parts.objects.delete(kind, id, writer);
+    });
+    return { commit, existed };
+  }
+
+  /** Replaces the kept members. */
+  saveMembers(members: readonly MemberRecord[]): void {
+    const insert = this.#database.prepare(
+      "INSERT INTO __corro_members (actor_id, address, foca_state, rtt_min, updated_at) VALUES (?, ?, ?, ?, ?)",
+    );
+    this.#database.transaction(() => {
+      this.#database.exec("DELETE FROM __corro_members");
+      for (const { actorId, address, state, rttMinMs, updatedAtMs } of members) {
+        const rtt = rttMinMs === null ? null : BigInt(Math.round(rttMinMs));
+        insert.run(actorBytes(actorId), address, state, rtt, BigInt(updatedAtMs));
+      }
+    })();
+  }
+
+  /** The kept members. */
+  loadMembers(): MemberRecord[] {
+    const rows = this.#database
+      .prepare<[], MemberRow>("SELECT actor_id, address, foca_state, rtt_min, updated_at FROM __corro_members")
+      .all();
+    return rows.map((row) => ({
+      actorId: actorIdFromBytes(row.actor_id),
+      address: row.address,
+      state: row.foca_state,
+      rttMinMs: row.rtt_min === null ? null : Number(row.rtt_min),
+      updatedAtMs: Number(row.updated_at),
+    }));
+  }
+
+  /** Counters; `queued` is the worker's. */
+  stats(queued: number): StoreStats {
+    const { stats: stream, readerCount: streamReaders } = this.publisher;
+    const apply = sumOf(this.#applyStats);
+    return { apply, stream, streamReaders, queued, dbVersion: this.ledger.lastLocal };
+  }
+
+  /** Closes the database and gives up the lock. */
+  close(): void {
+    this.publisher.close();
+    this.#open.close();
+  }
+
+  #write(ts: bigint, work: () => void): LocalCommit | null {
+    const commit = this.#parts.writer.write(ts, work);
+    if (commit !== null) this.publisher.committed();
+    return commit;
+  }
+
+  #createParts(): Parts {
+    const database = this.#database;
+    const { ledger } = this;
+    const { nowMs } = this.#clocks;
+    const tables = readCrrTables(database);
+    const rows = new VersionRowReader(database, tables);
+    const applier = new Applier({ database, tables, ledger, nowMs });
+    this.#applyStats.push(applier.stats);
+    return {
+      writer: new LocalWriter({ database, tables, ledger, rows, nowMs }),
+      applier,
+      server: new VersionServer({ database, ledger, rows }),
+      objects: new ObjectStore(database),
+    };
+  }
+
+  #publisherSource() {
+    const { ledger, databaseId } = this;
+    const database = this.#database;
+    const rows = new RowReader({ database, tables: readCrrTables(database), ledger });
+    return { rows, databaseId, position: () => ledger.lastLocal, retainedFrom: () => 0 };
+  }
+}
+
+function hasChanged(change: SchemaChange): boolean {
+  return change.tablesCreated + change.columnsAdded > 0;
+}
+
+function sumOf(all: readonly ApplyStats[]): ApplyStats {
+  const sum: ApplyStats = {
+    slices: 0,
+    slicesOverBudget: 0,
+    slicesRetried: 0,
+    changesetsRefused: 0,
+    rowsChanged: 0,
+  };
+  for (const stats of all) {
+    sum.slices += stats.slices;
+    sum.slicesOverBudget += stats.slicesOverBudget;
+    sum.slicesRetried += stats.slicesRetried;
+    sum.changesetsRefused += stats.changesetsRefused;
+    sum.rowsChanged += stats.rowsChanged;
+  }
+  return sum;
+}
+
+interface MemberRow {
+  readonly actor_id: Uint8Array;
+  readonly address: string;
+  readonly foca_state: string;
+  readonly rtt_min: bigint | null;
+  readonly updated_at: bigint;
+}

@@ -107,6 +107,26 @@ test("a count that the frame cannot hold is refused before anything is allocated
   expect(decodeSyncMessage(hexToBytes(hex))).toEqual({ ok: false, error: "count-too-large" });
 });
 
+test("an answer in the legacy EmptySet form becomes one changeset per range", () => {
+  const hex = `00000000 01000000 ${A} 02000000 02000000 0100000000000000 0200000000000000
+    0500000000000000 0500000000000000 0000000080e14e68`;
+  expect(decodeSyncMessage(hexToBytes(hex))).toMatchObject({
+    value: {
+      changesets: [
+        { kind: "empty", versions: { start: 1, end: 2 } },
+        { kind: "empty", versions: { start: 5, end: 5 } },
+      ],
+    },
+  });
+});
+
+test("a compressed answer stays opaque until the driver has decompressed it", () => {
+  expect(decodeSyncMessage(hexToBytes("00000000 05000000 02000000 28b5"))).toEqual({
+    ok: true,
+    value: { kind: "compressedChangeset", compressed: Uint8Array.of(0x28, 0xb5) },
+  });
+});
+
 test("any sync message decodes to what was encoded", () => {
   fc.assert(
     fc.property(controls(), changesets, starts(), (control, changeset, start) => {

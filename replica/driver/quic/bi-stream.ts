@@ -26,8 +26,8 @@ export interface StreamHost {
   admit(bytes: number): PatinaError | null;
   /** Bytes were queued on the stream, or its end was: write it soon. */
   schedule(stream: OutboundStream): void;
-  /** The stream can be read again: read it soon. */
-  wake(): void;
+  /** The stream can be read again, though quiche may have nothing more for it: read it soon. */
+  resume(stream: QuicBiStream): void;
   /** Resets both directions and forgets the stream. */
   abandon(stream: QuicBiStream): void;
   /** Forgets the stream: both directions ended. */
@@ -98,7 +98,7 @@ export class QuicBiStream implements BiStream {
 
   onFrame(listener: FrameListener): void {
     this.#listener = listener;
-    this.#host.wake();
+    this.#host.resume(this);
   }
 
   onBroken(listener: (error: PatinaError) => void): void {
@@ -176,7 +176,7 @@ export class QuicBiStream implements BiStream {
     pending.then(
       () => {
         this.#isPaused = false;
-        this.#host.wake();
+        this.#host.resume(this);
       },
       (thrown: unknown) => {
         this.breakWith(closedError("the reader failed", thrown));

@@ -79,6 +79,8 @@ export class QuicConnection implements StreamHost {
   readonly #writes: WriteQueue;
   readonly #inbox: UniInbox;
   readonly #biStreams = new Map<number, QuicBiStream>();
+  /** Streams whose listener is ready again. */
+  #resumed = new Set<QuicBiStream>();
   readonly #abandoned = new Set<number>();
   /** Unidirectional sends for which the peer grants no stream yet. */
   readonly #urgentUnis: UniSend[] = [];
@@ -267,6 +269,11 @@ export class QuicConnection implements StreamHost {
     this.#parts.owner.wake(this);
   }
 
+  resume(stream: QuicBiStream): void {
+    this.#resumed.add(stream);
+    this.wake();
+  }
+
   abandon(stream: QuicBiStream): void {
     this.#biStreams.delete(stream.id);
     this.#abandoned.add(stream.id);
@@ -324,6 +331,9 @@ export class QuicConnection implements StreamHost {
       owner.datagram(bytes, this);
     }
     let budgetBytes = READ_BUDGET_BYTES;
+    const resumed = this.#resumed;
+    this.#resumed = new Set();
+    for (const stream of resumed) budgetBytes -= stream.read(this.#native, SCRATCH, budgetBytes);
     if (!this.#native.isReadable()) return false;
     for (const id of this.#native.readable()) {
       if (this.#state !== "open") return false;

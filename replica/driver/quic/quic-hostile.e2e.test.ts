@@ -1,0 +1,151 @@
+import { createSocket, type Socket } from "node:dgram";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { createTestCertificates, openEndpoint, type Endpoint } from "./transport-fixture.ts";
+
+const certificates = await createTestCertificates();
+
+test("random bytes are counted and change nothing", async () => {
+  await using left = await openEndpoint({ certificates });
+  await using right = await openEndpoint({ certificates });
+  await using attacker = await openSocket();
+  const packets = fc.sample(hostilePacket(), { numRuns: 400, seed: 7 });
+  const { stats } = right.transport;
+  for (const packet of packets) {
+    const before = stats.packetsReceived;
+    attacker.send(packet, right);
+    await everyTurn(() => stats.packetsReceived > before);
+  }
+  const counted =
+    stats.packetsMalformed + stats.packetsUnknown + stats.packetsRefused + stats.handshakesFailed;
+  expect(counted).toBeGreaterThanOrEqual(packets.length);
+  expect(stats.handshakesAccepted).toBe(0);
+  await everyTurn(() => right.transport.connectionCount === 0);
+  expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(true);
+  await right.events.until(() => right.events.unis.length === 1);
+});
+
+test("packets damaged on the way are as good as lost", async () => {
+  // Method: a relay between the two flips one bit in every seventh packet.
+  await using right = await openEndpoint({ certificates });
+  await using left = await openEndpoint({ certificates });
+  await using relay = await openRelay(right, left);
+  const frame = Buffer.alloc(200_000, 9);
+  const sends = [1, 2, 3].map(() => left.transport.sendUni(relay.address, [frame]));
+  expect(await Promise.all(sends)).toEqual([true, true, true]);
+  await right.events.until(() => right.events.unis.length === 3);
+  for (const { frames } of right.events.unis) {
+    expect(Buffer.from(frames[0] ?? []).equals(frame)).toBe(true);
+  }
+  expect(relay.damaged()).toBeGreaterThan(10);
+});
+
+test("an unknown version is answered with ours, but only if it could start a connection", async () => {
+  await using right = await openEndpoint({ certificates });
+  await using attacker = await openSocket();
+  const packet = Buffer.alloc(1_200);
+  packet.set(Buffer.from("c0ff00001d" + "08a1a2a3a4a5a6a7a8" + "02b1b2", "hex"));
+  attacker.send(packet.subarray(0, 1_199), right);
+  attacker.send(packet, right);
+  const reply = await attacker.next();
+  expect(reply.subarray(1).toString("hex")).toBe(
+    "00000000" + "02b1b2" + "08a1a2a3a4a5a6a7a8" + "00000001",
+  );
+  expect(right.transport.stats).toMatchObject({ packetsUnknown: 2, versionNegotiationsSent: 1 });
+});
+
+test("replies to strangers are smaller than the question and limited in number", async () => {
+  const limits = { statelessRepliesPerSecond: 3 };
+  await using right = await openEndpoint({ certificates, limits });
+  await using attacker = await openSocket();
+  const question = Buffer.alloc(40, 0x41);
+  for (let sent = 0; sent < 20; sent += 1) attacker.send(question, right);
+  expect((await attacker.next()).length).toBe(39);
+  const { stats } = right.transport;
+  await everyTurn(() => stats.packetsReceived === 20);
+  expect(stats.statelessResetsSent + stats.statelessRepliesHeldBack).toBe(20);
+  expect(stats.statelessRepliesHeldBack).toBeGreaterThan(0);
+});
+
+test("handshakes beyond the limit are refused without harm to those that are there", async () => {
+  const limits = { inboundConnectionsMax: 1 };
+  await using right = await openEndpoint({ certificates, limits });
+  await using first = await openEndpoint({ certificates });
+  await using second = await openEndpoint({ certificates, connectTimeoutMs: 300 });
+  const target = right.transport.local;
+  expect(await first.transport.sendUni(target, [Buffer.from("1")])).toBe(true);
+  await right.events.until(() => right.events.unis.length === 1);
+  expect(await second.transport.sendUni(target, [Buffer.from("2")])).toBe(false);
+  expect(right.transport.stats.connectionsRefused).toBeGreaterThan(0);
+  expect(await first.transport.sendUni(target, [Buffer.from("3")])).toBe(true);
+  await right.events.until(() => right.events.unis.length === 2);
+});
+
+/** Bytes from pure noise to nearly a first packet. */
+function hostilePacket(): fc.Arbitrary<Buffer> {
+  const noise = fc.uint8Array({ maxLength: 1_400 });
+  const sized = fc.uint8Array({ minLength: 1_200, maxLength: 1_400 });
+  const prefixed = (prefix: string) => (bytes: Uint8Array) =>
+    Buffer.concat([Buffer.from(prefix, "hex"), bytes]);
+  return fc.oneof(
+    noise.map((bytes) => Buffer.from(bytes)),
+    noise.map(prefixed("c000000001")),
+    sized.map(prefixed("c000000001" + "08a1a2a3a4a5a6a7a8" + "00" + "00" + "4496")),
+    sized.map(prefixed("e000000001" + "08a1a2a3a4a5a6a7a8" + "00")),
+    noise.map(prefixed("40" + "a1a2a3a4a5a6a7a8")),
+  );
+}
+
+interface RawSocket extends AsyncDisposable {
+  send(packet: Buffer, target: Endpoint): void;
+  next(): Promise<Buffer>;
+}
+
+async function openSocket(): Promise<RawSocket> {
+  const socket = await bound();
+  const received: Buffer[] = [];
+  socket.on("message", (packet) => received.push(packet));
+  return {
+    send: (packet, target) => socket.send(packet, portOf(target), "127.0.0.1"),
+    async next() {
+      await everyTurn(() => received.length > 0);
+      return received.shift() ?? Buffer.alloc(0);
+    },
+    [Symbol.asyncDispose]: async () => void socket.close(),
+  };
+}
+
+async function openRelay(server: Endpoint, client: Endpoint) {
+  const socket = await bound();
+  let seen = 0;
+  let damaged = 0;
+  socket.on("message", (packet, source) => {
+    seen += 1;
+    if (seen % 7 === 0) {
+      const at = (seen * 31) % packet.length;
+      packet[at] = (packet[at] ?? 0) ^ (1 << (seen % 8));
+      damaged += 1;
+    }
+    const target = source.port === portOf(server) ? client : server;
+    socket.send(packet, portOf(target), "127.0.0.1");
+  });
+  return {
+    address: `127.0.0.1:${socket.address().port}`,
+    damaged: () => damaged,
+    [Symbol.asyncDispose]: async () => void socket.close(),
+  };
+}
+
+async function bound(): Promise<Socket> {
+  const socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+  return socket;
+}
+
+function portOf(endpoint: Endpoint): number {
+  return Number(endpoint.transport.local.split(":").at(-1));
+}
+
+async function everyTurn(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+}

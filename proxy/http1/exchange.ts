@@ -11,13 +11,7 @@
  */
 import { errorResponse, statusOf } from "../error-response.ts";
 import type { ProxyErrorCode } from "../errors.ts";
-import type {
-  AttemptOutcome,
-  AttemptResult,
-  PickRequest,
-  RequestSummary,
-  Upstream,
-} from "../types.ts";
+import type { AttemptOutcome, AttemptResult, Upstream } from "../types.ts";
 import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
 import { Body } from "./core/body.ts";
 import { bytesOf } from "./core/bytes.ts";
@@ -31,7 +25,7 @@ import { isIdempotent, METHOD } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import { decideRetry } from "./core/retry.ts";
 import type { EngineParts } from "./engine-parts.ts";
-import { HostText } from "./host-text.ts";
+import { RequestRecord } from "./request-record.ts";
 import { ResponseRelay } from "./response-relay.ts";
 
 /** What an exchange asks of its client's connection. */
@@ -65,46 +59,20 @@ export interface Window {
 
 type Phase = "idle" | "connecting" | "sent" | "answering" | "tunnel";
 
-/** Request state; also the view that routers and observers see. */
-export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
-  // What observers see; meanings in `RequestSummary`.
-  httpMinor = 1;
-  status = 0;
-  errorCode: ProxyErrorCode | "" = "";
-  upstream: Upstream | null = null;
-  pickReason = "";
-  attempts = 0;
-  retrySkipped = "";
-  wasReused = false;
-  bytesIn = 0;
-  bytesOut = 0;
-  durationMs = 0;
-  connectMs = -1;
-  firstByteMs = -1;
-  excluded: readonly string[] = NOTHING;
-
+/** One request at a time of one client connection. */
+export class Exchange implements UpstreamOwner {
+  /** Facts of the request; also the view that routers and observers see. */
+  readonly record: RequestRecord;
   readonly parts: EngineParts;
   readonly client: ExchangeClient;
   phase: Phase = "idle";
   connection: UpstreamConnection | null = null;
   readonly requestBody: Body;
-  /** Number of the method. */
-  methodId: number = METHOD.other;
   /** The client wants to keep its connection. */
   isClientPersistent = false;
   wantsUpgrade = false;
-  startedAtMs = 0;
-  /** The request head as sent, and after it what else the first write took with it. */
-  head: Buffer = NO_BYTES;
-  /** Where the request id stands in `head`. */
-  idStart = 0;
-  idEnd = 0;
 
   readonly #relay: ResponseRelay;
-  readonly #host = new HostText();
-  #headLength = 0;
-  #methodLength = 0;
-  #targetLength = 0;
   #hasBody = false;
   #bodySent: "none" | "kept" | "gone" = "none";
   #wasRepeated = false;
@@ -117,33 +85,9 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   constructor(parts: EngineParts, client: ExchangeClient) {
     this.parts = parts;
     this.client = client;
+    this.record = new RequestRecord(client.address);
     this.requestBody = new Body(parts.settings.sizes.chunkOverheadBytesMax);
     this.#relay = new ResponseRelay(this);
-  }
-
-  get host(): string {
-    return this.#host.text;
-  }
-
-  get method(): string {
-    return this.head.toString("latin1", 0, this.#methodLength);
-  }
-
-  get target(): string {
-    const start = this.#methodLength + 1;
-    return this.head.toString("latin1", start, start + this.#targetLength);
-  }
-
-  get requestId(): string {
-    return this.head.toString("latin1", this.idStart, this.idEnd);
-  }
-
-  get clientAddress(): string {
-    return this.client.address;
-  }
-
-  get attempt(): number {
-    return this.attempts;
   }
 
   /**
@@ -153,8 +97,7 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   start(head: RequestHead, window: Window): number {
     const { settings } = this.parts;
     this.#reset(head);
-    const { target } = head;
-    this.#host.take(window.bytes, window.start + target.hostStart, window.start + target.nameEnd);
+    this.record.start(head, window.bytes, window.start);
     const bodyAt = window.start + head.length;
     settings.observer.turnStarted(window);
     this.#writeHead(head, window, bodyAt);
@@ -173,14 +116,15 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
 
   /** A head that was refused, or did not come in time: answered and counted like a request. */
   refuse(code: ProxyErrorCode, startedAtMs: number): void {
-    this.#clear(startedAtMs);
+    this.#clear();
+    this.record.clear(startedAtMs);
     this.fail(code);
   }
 
   /** Body bytes from the client; answers how far they were used up. */
   requestBytes(bytes: Buffer, start: number, end: number): number {
     if (this.phase === "tunnel") {
-      this.bytesIn += end - start;
+      this.record.bytesIn += end - start;
       this.#pass(bytes.subarray(start, end));
       this.client.setDeadline(this.parts.settings.times.tunnelIdleMs);
       return end;
@@ -196,7 +140,7 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
       this.fail(requestBody.refusal);
       return end;
     }
-    this.bytesIn += stop - start;
+    this.record.bytesIn += stop - start;
     this.#bodySent = "gone";
     this.#pass(bytes.subarray(start, stop));
     this.#setSentDeadline();
@@ -218,7 +162,7 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
     const wasTunnel = this.phase === "tunnel";
     if (wasTunnel) this.abandon("answered", "answered");
     else this.abandon("aborted", "aborted");
-    if (!wasTunnel && this.errorCode === "") this.errorCode = "CLIENT_GONE";
+    if (!wasTunnel && this.record.errorCode === "") this.record.errorCode = "CLIENT_GONE";
     this.#report();
   }
 
@@ -256,10 +200,10 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
 
   upstreamConnected(connectMs: number): void {
     const { router } = this.parts.settings;
-    router.connectRtt(this.upstream as Upstream, connectMs);
-    this.connectMs = performance.now() - this.startedAtMs;
+    router.connectRtt(this.record.upstream as Upstream, connectMs);
+    this.record.connectMs = this.record.elapsedMs();
     this.phase = "sent";
-    const first = this.#bodySent === "kept" ? this.head : this.head.subarray(0, this.#headLength);
+    const first = this.#bodySent === "kept" ? this.record.head : this.record.head.subarray(0, this.record.headLength);
     this.#pass(first);
     this.#setSentDeadline();
     if (!this.requestBody.isComplete) this.client.flushHeld();
@@ -317,25 +261,25 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
 
   /** Ends the request with an error: answered if no response head went out, cut off otherwise. */
   fail(code: ProxyErrorCode): void {
-    this.errorCode = code;
+    this.record.errorCode = code;
     const status = statusOf(code);
-    if (this.status !== 0 || status === 0) {
+    if (this.record.status !== 0 || status === 0) {
       this.#report();
       this.client.cut();
       return;
     }
-    this.status = status;
+    this.record.status = status;
     const isPersistent =
       this.isClientPersistent && this.requestBody.isComplete && !this.parts.isDraining;
     const response = errorResponse({
       code,
-      requestId: this.requestId,
+      requestId: this.record.requestId,
       viaName: this.parts.settings.forwarding.viaName,
       isPersistent,
-      httpMinor: this.httpMinor,
-      isHead: this.methodId === METHOD.head,
+      httpMinor: this.record.httpMinor,
+      isHead: this.record.methodId === METHOD.head,
     });
-    this.bytesOut += response.length;
+    this.record.bytesOut += response.length;
     this.client.write(response);
     this.#finish(isPersistent);
   }
@@ -343,14 +287,9 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   // ------------------------------------------------------------ steps
 
   #reset(head: RequestHead): void {
-    this.#clear(performance.now());
-    this.httpMinor = head.minor;
-    this.methodId = head.method;
+    this.#clear();
     this.isClientPersistent = head.isPersistent;
     this.wantsUpgrade = head.connection.isUpgrade && head.minor === 1;
-    this.bytesIn = head.length;
-    this.#methodLength = head.methodEnd - head.lineStart;
-    this.#targetLength = Math.max(1, head.target.pathEnd - head.target.pathStart);
     const { isChunked, contentLength } = head.framing;
     this.#hasBody = isChunked || contentLength > 0;
     if (isChunked) this.requestBody.startChunked();
@@ -358,27 +297,9 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
     else this.requestBody.startNone();
   }
 
-  #clear(startedAtMs: number): void {
-    this.startedAtMs = startedAtMs;
-    this.httpMinor = 1;
-    this.status = 0;
-    this.errorCode = "";
-    this.upstream = null;
-    this.pickReason = "";
-    this.attempts = 0;
-    this.retrySkipped = "";
-    this.wasReused = false;
-    this.bytesIn = 0;
-    this.bytesOut = 0;
-    this.connectMs = -1;
-    this.firstByteMs = -1;
-    this.excluded = NOTHING;
-    this.methodId = METHOD.other;
+  #clear(): void {
     this.isClientPersistent = false;
     this.wantsUpgrade = false;
-    this.head = NO_BYTES;
-    this.idStart = this.idEnd = 0;
-    this.#methodLength = this.#targetLength = 0;
     this.requestBody.startNone();
     this.#bodySent = "none";
     this.#wasRepeated = false;
@@ -401,33 +322,33 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
       freshId: ids.next(),
       defaultHost: DEFAULT_HOST,
     });
-    this.idStart = writer.idStart - requestSlab.at;
-    this.idEnd = writer.idEnd - requestSlab.at;
-    this.#headLength = writer.at - requestSlab.at;
-    this.head = requestSlab.bytes.subarray(requestSlab.at, writer.at);
+    this.record.idStart = writer.idStart - requestSlab.at;
+    this.record.idEnd = writer.idEnd - requestSlab.at;
+    this.record.headLength = writer.at - requestSlab.at;
+    this.record.head = requestSlab.bytes.subarray(requestSlab.at, writer.at);
   }
 
   /** Picks and takes or dials a connection; true = it is there and nothing was sent on it yet. */
   #attempt(): boolean {
     const { router, pool, times } = this.parts.settings;
-    const pick = router.pick(this);
+    const pick = router.pick(this.record);
     if (pick.kind === "none") {
       this.#commitHead();
       this.fail(this.#lastCode ?? pick.code);
       return false;
     }
     const { upstream } = pick;
-    this.upstream = upstream;
-    this.pickReason = pick.reason;
-    this.attempts += 1;
+    this.record.upstream = upstream;
+    this.record.pickReason = pick.reason;
+    this.record.attempts += 1;
     router.started(upstream);
     const pooled = this.#wasRepeated ? null : pool.take(upstream);
-    this.wasReused = pooled !== null;
+    this.record.wasReused = pooled !== null;
     if (pooled !== null) {
       pooled.owner = this;
       this.connection = pooled;
       this.phase = "sent";
-      if (this.connectMs < 0) this.connectMs = 0;
+      if (this.record.connectMs < 0) this.record.connectMs = 0;
       return true;
     }
     this.#commitHead();
@@ -442,8 +363,8 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   /** The head is used later: nobody else may write there. */
   #commitHead(): void {
     const { requestSlab } = this.parts;
-    const end = this.head.byteOffset + this.head.length;
-    if (this.head.buffer === requestSlab.bytes.buffer && end > requestSlab.at) {
+    const end = this.record.head.byteOffset + this.record.head.length;
+    if (this.record.head.buffer === requestSlab.bytes.buffer && end > requestSlab.at) {
       requestSlab.at = end;
     }
   }
@@ -462,12 +383,12 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
         return end;
       }
       writer.put(bytes, bodyAt, stop);
-      this.bytesIn += stop - bodyAt;
+      this.record.bytesIn += stop - bodyAt;
       this.#bodySent = "kept";
       at = stop;
     }
-    this.head = requestSlab.commit(writer.at);
-    this.#pass(this.head);
+    this.record.head = requestSlab.commit(writer.at);
+    this.#pass(this.record.head);
     this.#setSentDeadline();
     return at;
   }
@@ -486,7 +407,7 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   }
 
   #connectFailed(code: string): void {
-    const upstream = this.upstream as Upstream;
+    const upstream = this.record.upstream as Upstream;
     const isTimeout = code === "ETIMEDOUT";
     const connection = this.connection;
     this.connection = null;
@@ -510,11 +431,11 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
   #retry(stage: "connect" | "sent" | "answering"): void {
     const decision = decideRetry({
       stage,
-      wasReused: this.wasReused,
-      isIdempotent: isIdempotent(this.methodId),
+      wasReused: this.record.wasReused,
+      isIdempotent: isIdempotent(this.record.methodId),
       hasBody: this.#hasBody,
       bodySent: this.#bodySent,
-      attempts: this.attempts,
+      attempts: this.record.attempts,
       attemptsMax: this.parts.settings.sizes.attemptsMax,
       wasRepeated: this.#wasRepeated,
       isOutOfTime: this.parts.deadlines.nowMs >= this.#connectUntilMs,
@@ -524,25 +445,25 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
       this.#countAttempt(isAgain ? "retried" : "failed", "reset-before-response");
     }
     if (decision.kind === "skip") {
-      this.retrySkipped = decision.reason;
+      this.record.retrySkipped = decision.reason;
       this.fail(this.#lastCode ?? "UPSTREAM_RESET");
       return;
     }
     if (decision.kind === "again") this.#wasRepeated = true;
-    else this.excluded = [...this.excluded, (this.upstream as Upstream).key];
+    else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
     if (this.#isUploadPaused) this.upstreamDrained();
     if (this.#attempt()) this.upstreamReady();
   }
 
   /** A pooled connection was taken for a second attempt. */
   upstreamReady(): void {
-    this.#pass(this.#bodySent === "kept" ? this.head : this.head.subarray(0, this.#headLength));
+    this.#pass(this.#bodySent === "kept" ? this.record.head : this.record.head.subarray(0, this.record.headLength));
     this.#setSentDeadline();
     if (!this.requestBody.isComplete) this.client.flushHeld();
   }
 
   #countAttempt(outcome: AttemptOutcome, result: AttemptResult): void {
-    const upstream = this.upstream as Upstream;
+    const upstream = this.record.upstream as Upstream;
     this.parts.settings.router.finished(upstream, outcome);
     this.parts.settings.observer.upstreamAttempt(upstream, result);
   }
@@ -554,15 +475,13 @@ export class Exchange implements PickRequest, RequestSummary, UpstreamOwner {
 
   #report(): void {
     this.phase = "idle";
-    this.durationMs = performance.now() - this.startedAtMs;
-    this.parts.settings.observer.requestFinished(this);
+    this.record.durationMs = this.record.elapsedMs();
+    this.parts.settings.observer.requestFinished(this.record);
     this.#relay.reset();
   }
 }
 
 /** Bodies up to this size at hand with the head are copied behind it: one write instead of two. */
 const FIRST_BODY_BYTES_MAX = 16_384;
-const NOTHING: readonly string[] = [];
-const NO_BYTES = Buffer.alloc(0);
 /** RFC 9112 section 3.2: an HTTP/1.1 request has a Host, if only an unhelpful one. */
 const DEFAULT_HOST = bytesOf("unknown");

@@ -9,13 +9,23 @@
 export class HostText {
   text = "";
   #bytes: Buffer = Buffer.alloc(0);
+  #lastText = "";
 
   /** Takes the host without its port at `bytes[start..end)`; `text` is it. */
   take(bytes: Buffer, start: number, end: number): void {
-    if (this.#isSame(bytes, start, end)) return;
+    if (this.#isSame(bytes, start, end)) {
+      this.text = this.#lastText;
+      return;
+    }
     this.#bytes = Buffer.from(bytes.subarray(start, end));
     const text = this.#bytes.toString("latin1").toLowerCase();
-    this.text = text.endsWith(".") ? text.slice(0, -1) : text;
+    this.#lastText = text.endsWith(".") ? text.slice(0, -1) : text;
+    this.text = this.#lastText;
+  }
+
+  /** No host; the next `take` of the same bytes costs no more than before. */
+  clear(): void {
+    this.text = "";
   }
 
   #isSame(bytes: Buffer, start: number, end: number): boolean {

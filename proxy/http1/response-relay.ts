@@ -109,7 +109,7 @@ export class ResponseRelay {
   #passInterim(head: ResponseHead, window: Window): void {
     const exchange = this.#exchange;
     // RFC 9110 section 15.2: never to an HTTP/1.0 client.
-    if (exchange.httpMinor === 1) this.#writeHead(head, window, CONNECTION_NONE);
+    if (exchange.record.httpMinor === 1) this.#writeHead(head, window, CONNECTION_NONE);
     window.start += head.length;
     head.reset();
   }
@@ -121,8 +121,8 @@ export class ResponseRelay {
     this.#startBody(head);
     const stop = this.#body.advance(window.bytes, bodyAt, window.end);
     if (stop < 0) return this.#refuse(this.#body.refusal);
-    exchange.firstByteMs = performance.now() - exchange.startedAtMs;
-    exchange.status = head.status;
+    exchange.record.firstByteMs = exchange.record.elapsedMs();
+    exchange.record.status = head.status;
     this.#isUpstreamPersistent = head.isPersistent && stop === window.end;
     this.#isPersistent =
       exchange.isClientPersistent &&
@@ -147,9 +147,9 @@ export class ResponseRelay {
   /** How the end of the body is found (RFC 9112 section 6.3). */
   #startBody(head: ResponseHead): void {
     const { framing } = head;
-    if (this.#exchange.methodId === METHOD.head || head.isBodiless) this.#body.startNone();
+    if (this.#exchange.record.methodId === METHOD.head || head.isBodiless) this.#body.startNone();
     else if (framing.isChunked) {
-      if (this.#exchange.httpMinor === 1) this.#body.startChunked();
+      if (this.#exchange.record.httpMinor === 1) this.#body.startChunked();
       else {
         const ranges: number[] = [];
         this.#ranges = ranges;
@@ -161,7 +161,7 @@ export class ResponseRelay {
 
   #connectionValue(): Uint8Array {
     if (!this.#isPersistent) return CONNECTION_CLOSE;
-    return this.#exchange.httpMinor === 0 ? CONNECTION_KEEP_ALIVE : CONNECTION_NONE;
+    return this.#exchange.record.httpMinor === 0 ? CONNECTION_KEEP_ALIVE : CONNECTION_NONE;
   }
 
   /** One write: the edited head and the body bytes of the same window. */
@@ -170,14 +170,14 @@ export class ResponseRelay {
     const { writer, responseSlab } = exchange.parts;
     const bodyAt = window.start + head.length;
     const bodyBytes = head.status < 200 ? 0 : window.end - bodyAt;
-    const idBytes = exchange.idEnd - exchange.idStart;
+    const idBytes = exchange.record.idEnd - exchange.record.idStart;
     responseSlab.reserve(head.length + RESPONSE_ADDED_BYTES_MAX + idBytes + bodyBytes);
     writer.source = window.bytes;
     writer.base = window.start;
     writer.target = responseSlab.bytes;
     writer.at = responseSlab.at;
     writeResponseHead(writer, head, {
-      id: { bytes: exchange.head, start: exchange.idStart, end: exchange.idEnd },
+      id: { bytes: exchange.record.head, start: exchange.record.idStart, end: exchange.record.idEnd },
       connection,
       dropsChunked: this.#ranges !== null,
     });
@@ -189,7 +189,7 @@ export class ResponseRelay {
   /** Writes bytes of the response slab; they are free again when the network took them. */
   #send(taken: Buffer): void {
     const { client, parts } = this.#exchange;
-    this.#exchange.bytesOut += taken.length;
+    this.#exchange.record.bytesOut += taken.length;
     if (taken.length === 0) return;
     const keepsUp = client.write(taken);
     if (!client.isCongested) parts.responseSlab.rewind(taken);
@@ -207,7 +207,7 @@ export class ResponseRelay {
     }
     if (stop < end) this.#isUpstreamPersistent = false;
     if (this.#ranges === null && connection !== null && connection.ownsBytes(bytes)) {
-      exchange.bytesOut += stop - start;
+      exchange.record.bytesOut += stop - start;
       const keepsUp = client.write(bytes.subarray(start, stop));
       if (client.isCongested) connection.releaseBytes();
       if (!keepsUp) this.#pause();
@@ -239,9 +239,9 @@ export class ResponseRelay {
     if (!exchange.wantsUpgrade || !exchange.requestBody.isComplete) {
       return this.#refuse("STATUS_SWITCH");
     }
-    exchange.status = 101;
+    exchange.record.status = 101;
     exchange.phase = "tunnel";
-    exchange.firstByteMs = performance.now() - exchange.startedAtMs;
+    exchange.record.firstByteMs = exchange.record.elapsedMs();
     this.#writeHead(head, window, CONNECTION_UPGRADE);
     const restAt = window.start + head.length;
     this.#giveHead();
@@ -252,7 +252,7 @@ export class ResponseRelay {
 
   #passTunnel(bytes: Buffer, start: number, end: number): void {
     const { client, parts } = this.#exchange;
-    this.#exchange.bytesOut += end - start;
+    this.#exchange.record.bytesOut += end - start;
     if (!client.write(Buffer.from(bytes.subarray(start, end)))) this.#pause();
     client.setDeadline(parts.settings.times.tunnelIdleMs);
   }

@@ -170,10 +170,12 @@ export class Applier {
 
   #contentsReason(changeset: FullChangeset): string | null {
     const { seqs } = changeset;
+    let previous: ColumnChange | null = null;
     for (const change of changeset.changes) {
       if (change.seq < seqs.start || change.seq > seqs.end) return "a row outside the seqs announced";
-      const checked = checkChange(this.#context.tables, change);
-      if (!checked.ok) return checked.error;
+      const reason = checkChange(this.#context.tables, change, previous);
+      if (reason !== null) return reason;
+      previous = change;
     }
     return null;
   }

@@ -3,8 +3,6 @@
  * into them. Read from the database's catalogue after each change of the schema.
  */
 import type Database from "better-sqlite3";
-import type { Result } from "#base/machine.ts";
-import { failure, success } from "#base/machine.ts";
 import { unpackKey } from "../../core/wire/packed-key.ts";
 import type { ColumnChange, SqlValue } from "../../types.ts";
 import type { ColumnSpec } from "./schema-files.ts";
@@ -62,20 +60,30 @@ export function keyJoin(table: CrrTable, left: string, right: string): string {
 
 /**
  * Checks one change from a peer as cr-sqlite would need it: it aborts the process on bad keys, and
- * leaves half a row behind for an unknown column. Gives the decoded key or the reason.
+ * leaves half a row behind for an unknown column. Null = good, else the reason. `previous` is the
+ * change checked before: the columns of a row share one key object, which is then decoded once.
  */
-export function checkChange(tables: CrrTables, change: ColumnChange): Result<readonly SqlValue[], string> {
+export function checkChange(
+  tables: CrrTables,
+  change: ColumnChange,
+  previous: ColumnChange | null,
+): string | null {
   const table = tables.get(change.table);
-  if (table === undefined) return failure(`unknown table ${change.table}`);
-  const key = unpackKey(change.pk);
-  if (!key.ok) return failure(`key of ${table.name}: ${key.error}`);
-  if (key.value.length !== table.keys.length) return failure(`key of ${table.name}: wrong number of columns`);
+  if (table === undefined) return `unknown table ${change.table}`;
+  const isSameKey = previous?.pk === change.pk && previous.table === change.table;
+  const keyProblem = isSameKey ? null : keyReason(table, change.pk);
+  return keyProblem ?? numbersReason(change) ?? valueReason(table, change);
+}
+
+function keyReason(table: CrrTable, pk: Uint8Array): string | null {
+  const key = unpackKey(pk);
+  if (!key.ok) return `key of ${table.name}: ${key.error}`;
+  if (key.value.length !== table.keys.length) return `key of ${table.name}: wrong number of columns`;
   for (const [index, column] of table.keys.entries()) {
     const value = key.value[index] ?? null;
-    if (!keyFits(column, value)) return failure(`key of ${table.name}: wrong type for ${column.name}`);
+    if (!keyFits(column, value)) return `key of ${table.name}: wrong type for ${column.name}`;
   }
-  const reason = numbersReason(change) ?? valueReason(table, change);
-  return reason === null ? success(key.value) : failure(reason);
+  return null;
 }
 
 function numbersReason(change: ColumnChange): string | null {

@@ -21,6 +21,7 @@ import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-str
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
 import type { TransportSettings } from "./options.ts";
 import { OutboundStream } from "./outbound-stream.ts";
+import type { PacketBuffers } from "./packet-buffers.ts";
 import type { TransportStats } from "./stats.ts";
 import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
@@ -48,6 +49,7 @@ export interface ConnectionParts {
   readonly settings: TransportSettings;
   readonly stats: TransportStats;
   readonly owner: ConnectionOwner;
+  readonly buffers: PacketBuffers;
   readonly nowMs: number;
 }
 
@@ -141,6 +143,16 @@ export class QuicConnection implements StreamHost {
       this.#parts.stats.packetsRefused += 1;
     }
     this.wake();
+  }
+
+  /**
+   * Whether a packet for an unknown connection id is the peer's notice that it does not know this
+   * connection (RFC 9000, section 10.3). Only quiche knows the peer's token, so it is asked.
+   */
+  takeReset(packet: Buffer): boolean {
+    if (this.#state !== "open") return false;
+    this.receive(packet, this.peer.host, this.peer.port);
+    return this.#native.isClosed();
   }
 
   /** Packets that quiche has accepted as ours. 0 = nothing authentic has arrived yet. */
@@ -333,7 +345,7 @@ export class QuicConnection implements StreamHost {
     let budgetBytes = READ_BUDGET_BYTES;
     const resumed = this.#resumed;
     this.#resumed = new Set();
-    for (const stream of resumed) budgetBytes -= stream.read(this.#native, SCRATCH, budgetBytes);
+    for (const stream of resumed) budgetBytes -= stream.read(this.#native, this.#parts.buffers.scratch, budgetBytes);
     if (!this.#native.isReadable()) return false;
     for (const id of this.#native.readable()) {
       if (this.#state !== "open") return false;
@@ -346,13 +358,13 @@ export class QuicConnection implements StreamHost {
   #readStream(id: number, budgetBytes: number): number {
     if ((id & UNI_BIT) !== 0) {
       return this.#inbox.read(this.#native, id, {
-        scratch: SCRATCH,
+        scratch: this.#parts.buffers.scratch,
         budgetBytes,
         deliver: (frames) => this.#parts.owner.uniFrames(frames, this),
       });
     }
     const stream = this.#biStreams.get(id) ?? this.#acceptBi(id);
-    return stream?.read(this.#native, SCRATCH, budgetBytes) ?? 0;
+    return stream?.read(this.#native, this.#parts.buffers.scratch, budgetBytes) ?? 0;
   }
 
   #acceptBi(id: number): QuicBiStream | null {
@@ -404,16 +416,14 @@ export class QuicConnection implements StreamHost {
   }
 
   #flush(nowMs: number): boolean {
-    const { socket, settings } = this.#parts;
+    const { socket, settings, buffers } = this.#parts;
     const { host, port } = this.peer;
+    if (socket.isCongested) return true;
     for (let packets = 0; packets < FLUSH_PACKETS_MAX; packets += 1) {
-      if (slab.length - slabOffset < settings.maxUdpPayload) renewSlab(settings.maxUdpPayload);
-      const space = slab.subarray(slabOffset, slabOffset + settings.maxUdpPayload);
-      const sent = this.#native.send(space);
+      const sent = this.#native.send(buffers.reserve(settings.maxUdpPayload));
       if (sent === null) return false;
-      slabOffset += sent[0];
       this.#lastSendMs = nowMs;
-      socket.send(space.subarray(0, sent[0]), host, port);
+      socket.send(buffers.commit(sent[0]), host, port);
     }
     return true;
   }
@@ -450,18 +460,6 @@ export class QuicConnection implements StreamHost {
   }
 }
 
-/** Packets are written one behind the other into a slab; the garbage collector frees whole slabs. */
-let slab = Buffer.alloc(0);
-let slabOffset = 0;
-
-function renewSlab(packetBytesMax: number): void {
-  slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, packetBytesMax));
-  slabOffset = 0;
-}
-
-const SLAB_BYTES = 256 * 1024;
-/** Reads land here and are copied out; shared, because reads never overlap. */
-const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
 const EMPTY = Buffer.alloc(0);
 /** Stream ids: bit 0 = opened by the server, bit 1 = unidirectional (RFC 9000, section 2.1). */
 const UNI_BIT = 2;

@@ -8,9 +8,9 @@
  *
  * While a target is being dialled, what is sent to it waits, within bounds. While it is held back,
  * datagrams are dropped and counted and the rest is refused at once: a peer that is down must not
- * cost a handshake per SWIM packet, nor be stormed when it returns. A connection that is refused or
- * lost right after its handshake counts as a failed dial, because a peer that refuses our certificate
- * does so only then (TLS 1.3).
+ * cost a handshake per SWIM packet, nor be stormed when it returns. A connection that breaks because
+ * the peer refuses our certificate counts as a failed dial, though it was up: with TLS 1.3 the
+ * refusal comes after the dialler's handshake is complete.
  */
 import { PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";
@@ -91,6 +91,11 @@ export class OutgoingConnections {
     else waiting.reject(limitError("waitingMax"));
   }
 
+  /** The connection to an address, in whatever state. */
+  connectionTo(address: Address): QuicConnection | null {
+    return this.#targets.get(address)?.connection ?? null;
+  }
+
   /** Drops the connection and the memory of failures. What waits for a dial is dialled anew. */
   forget(address: Address, reason: string): void {
     const target = this.#targets.get(address);
@@ -101,6 +106,7 @@ export class OutgoingConnections {
     if (connection === null) return;
     target.connection = null;
     if (connection.isOpen) {
+      this.#parts.stats.connectionsLost += 1;
       this.#parts.report(address, "down", reason);
       connection.close(reason);
     } else {
@@ -140,15 +146,14 @@ export class OutgoingConnections {
     const target = this.#targetOf(connection);
     if (target === undefined) return;
     target.connection = null;
-    const nowMs = this.#parts.nowMs();
-    const { openedMs } = connection;
-    if (openedMs !== null && nowMs - openedMs >= SETTLED_MS) {
+    const isTls = error.code === TRANSPORT_TLS;
+    if (connection.openedMs !== null && !isTls) {
+      this.#parts.stats.connectionsLost += 1;
       this.#parts.report(target.address, "down", error.message);
       return;
     }
-    const isQuick = nowMs - connection.startedMs < QUICK_FAILURE_MS;
-    const isFirst = openedMs === null && !target.isSecondDial;
-    if (isQuick && isFirst && error.code !== TRANSPORT_TLS) {
+    const isQuick = this.#parts.nowMs() - connection.startedMs < QUICK_FAILURE_MS;
+    if (isQuick && !isTls && !target.isSecondDial) {
       target.isSecondDial = true;
       this.#dial(target);
       return;
@@ -275,7 +280,7 @@ function connectError(
 const HOLD_BACK_MIN_MS = 500;
 /** A peer that returns is found within this time even if it says nothing itself. */
 const HOLD_BACK_MAX_MS = 10_000;
-/** A connection that lived this long was a success. */
+/** A connection that lived this long was a success: a refusal of our certificate comes sooner. */
 const SETTLED_MS = 1_000;
 /** A failure within this time came from an answer, not from silence: worth a second dial. */
 const QUICK_FAILURE_MS = 1_000;

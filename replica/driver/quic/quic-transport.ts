@@ -16,7 +16,7 @@ import { randomBytes } from "node:crypto";
 import { quiche } from "@matrixai/quic/native/index.js";
 import type { PatinaError } from "#base/errors.ts";
 import type { Address, BiStream, Transport, TransportEvents } from "../../types.ts";
-import { hostForSocket, type HostPort } from "./address.ts";
+import { formatAddress, hostForSocket, type HostPort } from "./address.ts";
 import { closedError } from "./bi-stream.ts";
 import { QuicConnection, type ConnectionOwner, type UniSend } from "./connection.ts";
 import {
@@ -32,6 +32,7 @@ import {
   readPacketHeader,
   type PacketHeader,
 } from "./packet-header.ts";
+import { PacketBuffers } from "./packet-buffers.ts";
 import {
   createStatelessReset,
   createVersionNegotiation,
@@ -58,6 +59,7 @@ export class QuicTransport implements Transport {
   readonly #connections = new Set<QuicConnection>();
   readonly #byId = new Map<string, QuicConnection>();
   readonly #replies: ReplyBudget;
+  readonly #buffers = new PacketBuffers();
   #config: HandshakeConfig;
   #serverSocket: UdpSocket | null = null;
   #clientSocket: UdpSocket | null = null;
@@ -88,7 +90,6 @@ export class QuicTransport implements Transport {
       dial: (peer) => this.#dial(peer),
       nowMs: () => performance.now(),
       report: (target, state, reason) => {
-        if (state === "down") this.stats.connectionsLost += 1;
         this.#defer(() => this.#events.connection(target, state, reason));
       },
     });
@@ -156,7 +157,10 @@ export class QuicTransport implements Transport {
           resolve(isHandedOver);
         },
       };
-      this.#outgoing.sendUni(target, send);
+      const { frameBytesMax } = this.#settings.limits;
+      // The peer would reset the stream after megabytes of it.
+      if (frames.some((frame) => frame.length > frameBytesMax)) send.settle?.(false);
+      else this.#outgoing.sendUni(target, send);
       if (send.settle === null) return;
       const deadlineMs = performance.now() + this.#settings.uniTimeoutMs;
       this.#expiries.push({ send, deadlineMs });
@@ -258,6 +262,7 @@ export class QuicTransport implements Transport {
       settings: this.#settings,
       stats: this.stats,
       owner: this.#owner,
+      buffers: this.#buffers,
       nowMs: performance.now(),
     });
     this.#adopt(connection, [id]);
@@ -308,6 +313,7 @@ export class QuicTransport implements Transport {
       settings: this.#settings,
       stats: this.stats,
       owner: this.#owner,
+      buffers: this.#buffers,
       nowMs: performance.now(),
     });
     // Until it has our id, the client keeps sending to the one it made up.
@@ -323,6 +329,8 @@ export class QuicTransport implements Transport {
     this.stats.packetsUnknown += 1;
     let reply: Buffer | null = null;
     if (header.kind === "short") {
+      const outgoing = this.#outgoing.connectionTo(formatAddress(peer.host, peer.port));
+      if (outgoing?.takeReset(packet) === true) return;
       reply = createStatelessReset(this.#config.resetSecret, packet);
     } else if (header.version !== QUIC_VERSION && header.version !== 0) {
       // RFC 9000, section 6.1: only an answer to something that could start a connection.

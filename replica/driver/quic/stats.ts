@@ -37,6 +37,7 @@ export interface TransportStats {
   handshakesFailed: number;
   /** Connections not accepted because there are too many. */
   connectionsRefused: number;
+  /** Outgoing connections that were up, and broke or were forgotten. */
   connectionsLost: number;
 }
 

@@ -61,6 +61,7 @@ describe("partials", () => {
       heads: new Map([[A, 2]]),
       need: new Map([[A, [one(1)]]]),
       partialNeed: new Map([[A, new Map([[2, [{ start: 4, end: 9 }]]])]]),
+      lastClearedTs: null,
     });
   });
 

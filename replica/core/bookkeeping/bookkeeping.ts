@@ -23,7 +23,7 @@ import type {
   SeqRange,
   VersionRange,
 } from "../../types.ts";
-import type { SyncState } from "../sync/messages.ts";
+import type { SyncState } from "../wire/types.ts";
 import { assert } from "#base/errors.ts";
 import { RangeSet } from "#base/range-set.ts";
 
@@ -121,6 +121,14 @@ export class Bookkeeping {
   /** Number of versions at or below the head that are missing whole. O(gaps). */
   missingVersions(actorId: ActorId): number {
     return this.#books.get(actorId)?.gaps.total ?? 0;
+  }
+
+  /** Whether any version of any actor is known of and not known whole. O(actors). */
+  isLacking(): boolean {
+    for (const book of this.#books.values()) {
+      if (!book.gaps.isEmpty || book.partials.size > 0) return true;
+    }
+    return false;
   }
 
   /** What is buffered of `version`, if it is partial. */
@@ -269,7 +277,7 @@ export class Bookkeeping {
       for (const [version, partial] of book.partials) missing.set(version, missingSeqs(partial));
       if (missing.size > 0) partialNeed.set(actorId, missing);
     }
-    return { actorId: self, heads, need, partialNeed };
+    return { actorId: self, heads, need, partialNeed, lastClearedTs: null };
   }
 
   /** The book of `actorId`, made if need be, its present state remembered for `rollback`. */

@@ -53,7 +53,8 @@ describe("computing needs", () => {
   test("a hostile state costs no more than its length", () => {
     const head = Number.MAX_SAFE_INTEGER;
     const need = new Map([[A, [{ start: 9, end: 3 }, { start: 5, end: head }]]]);
-    const theirs = { actorId: THEM, heads: new Map([[A, head]]), need, partialNeed: new Map() };
+    const base = new Bookkeeping().syncState(THEM);
+    const theirs = { ...base, heads: new Map([[A, head]]), need };
     const needs = computeNeeds(new Bookkeeping().syncState(US), theirs);
     expect(plain(needs)).toEqual([[A, [{ start: 1, end: 4 }], []]]);
   });

@@ -9,7 +9,7 @@
  * asks and gets no answer, and meanwhile asks nobody else.
  */
 import type { ActorId, SeqRange, SyncNeed, VersionRange } from "../../types.ts";
-import type { SyncState } from "./messages.ts";
+import type { SyncState } from "../wire/types.ts";
 import { RangeSet } from "#base/range-set.ts";
 
 /** What can be had of one actor from one server. */

@@ -1,0 +1,81 @@
+/** What the sync client takes, gives and can be told. */
+import type { ApplyOutcome, Changeset } from "../../types.ts";
+import type { SessionMessage } from "./messages.ts";
+import type { SyncPeer } from "./peer-choice.ts";
+
+/** What happens to a sync client. Session ids are its own; unknown ones are ignored. */
+export type SyncClientInput =
+  /** All members of our cluster but ourselves; replaces the earlier list. */
+  | { readonly kind: "candidates"; readonly peers: readonly SyncPeer[] }
+  /** A gap or a newer head was learnt: the next round starts within `hintDelayMs`. */
+  | { readonly kind: "hint" }
+  | { readonly kind: "opened"; readonly sessionId: number }
+  | { readonly kind: "openFailed"; readonly sessionId: number }
+  | { readonly kind: "message"; readonly sessionId: number; readonly message: SessionMessage }
+  /** The server's FIN, after all of its messages. */
+  | { readonly kind: "finished"; readonly sessionId: number }
+  /** The stream or its connection broke, or said something undecodable. */
+  | { readonly kind: "broken"; readonly sessionId: number }
+  /** The answer to `apply`, after the books have followed it. */
+  | {
+      readonly kind: "applied";
+      readonly batchId: number;
+      readonly outcomes: readonly ApplyOutcome[];
+    }
+  | { readonly kind: "tick" };
+
+/** What a sync client wants done. */
+export type SyncClientOutput =
+  /** Open a stream; answer with `opened` or `openFailed`. */
+  | { readonly kind: "open"; readonly sessionId: number; readonly peer: SyncPeer }
+  | { readonly kind: "send"; readonly sessionId: number; readonly message: SessionMessage }
+  /** End our direction after what was sent. */
+  | { readonly kind: "finish"; readonly sessionId: number }
+  /** Give up both directions; nothing more is heard or said of the session. */
+  | { readonly kind: "abort"; readonly sessionId: number }
+  /** Apply in order; answer with `applied`. */
+  | {
+      readonly kind: "apply";
+      readonly batchId: number;
+      readonly changesets: readonly Changeset[];
+    }
+  /** A server's hybrid clock, for the merge. */
+  | { readonly kind: "clock"; readonly ts: bigint }
+  /** Stop (or go on) taking frames of all client sessions: the store is behind. */
+  | { readonly kind: "reading"; readonly isPaused: boolean }
+  | { readonly kind: "notify"; readonly event: SyncClientEvent };
+
+/** Facts for log and metrics. */
+export type SyncClientEvent =
+  | {
+      readonly kind: "roundFinished";
+      readonly servers: number;
+      readonly receivedVersions: number;
+      readonly appliedVersions: number;
+      readonly refused: number;
+      readonly durationMs: number;
+    }
+  | { readonly kind: "sessionEnded"; readonly peer: SyncPeer; readonly reason: SessionEnd };
+
+/** Why a session ended. */
+export type SessionEnd =
+  | "done"
+  | "nothing needed"
+  | "rejected: maxConcurrencyReached"
+  | "rejected: differentCluster"
+  | "open failed"
+  | "broken"
+  | "timed out"
+  | "protocol violated";
+
+/** Plain counters since the start. */
+export interface SyncClientStats {
+  rounds: number;
+  sessions: number;
+  sessionsFailed: number;
+  versionsAsked: number;
+  versionsReceived: number;
+  /** Answers that were known already, or not asked for. */
+  changesetsDropped: number;
+  changesetsRefused: number;
+}

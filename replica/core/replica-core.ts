@@ -1,0 +1,399 @@
+/**
+ * One replica as a machine: membership, broadcast, sync in both roles, books and clock, put
+ * together. The driver gives it what sockets and the store say and performs what it asks for; the
+ * simulator does the same with virtual ones.
+ *
+ * ```
+ *  packets ----> Swim ----members----> Broadcast, SyncClient
+ *                  '--renamed--> forget the old connection, replay the last broadcasts
+ *  frames -----> books: news? --yes--> Inbox --apply--> store --applied--> books
+ *                  '------------------> Broadcast (pass on)
+ *  own commits > books, Broadcast
+ *  sync streams <-> SyncClient --apply--> store --applied--> books
+ *               <-> SyncServer --read---> store
+ * ```
+ *
+ * Not here: bytes (the driver decodes and encodes), names of bootstrap hosts, storage.
+ */
+import type { Machine } from "#base/machine.ts";
+import type { Prng } from "#base/prng.ts";
+import type {
+  ActorBook,
+  ActorId,
+  Address,
+  ApplyOutcome,
+  Changeset,
+  LocalCommit,
+} from "../types.ts";
+import { Bookkeeping } from "./bookkeeping/bookkeeping.ts";
+import { Broadcast } from "./broadcast/broadcast.ts";
+import type { BroadcastConfig, BroadcastOutput } from "./broadcast/types.ts";
+import { hasUrgentChange } from "./broadcast/urgency.ts";
+import { Hlc } from "./hlc.ts";
+import { Inbox } from "./inbox.ts";
+import { RingTable } from "./ring-table.ts";
+import type { Actor } from "./swim/actor.ts";
+import type { SwimConfig } from "./swim/config.ts";
+import type { SwimEvent } from "./swim/events.ts";
+import type { MemberUpdate, SwimPacket } from "./swim/packet.ts";
+import { Swim, type SwimInput } from "./swim/swim.ts";
+import type { SyncClientInput, SyncClientOutput } from "./sync/client-types.ts";
+import type { SyncClientConfig, SyncServerConfig } from "./sync/config.ts";
+import { SyncClient } from "./sync/sync-client.ts";
+import { SyncServer, type SyncServerInput, type SyncServerOutput } from "./sync/sync-server.ts";
+
+/** What a replica is told. */
+export type ReplicaInput =
+  /** Begins: members saved before a restart, and resolved bootstrap addresses. */
+  | {
+      readonly kind: "start";
+      readonly bootstrap: readonly Address[];
+      readonly members: readonly MemberUpdate[];
+    }
+  | { readonly kind: "packet"; readonly packet: SwimPacket; readonly packetBytes: number }
+  /** One decoded broadcast; `payload` is its frame, null when it came inside another message. */
+  | {
+      readonly kind: "broadcast";
+      readonly changeset: Changeset;
+      readonly payload: Uint8Array | null;
+      readonly clusterId: number;
+    }
+  /** A transaction of our own was committed. */
+  | { readonly kind: "committed"; readonly commit: LocalCommit }
+  /** The answer to an `apply` of the inbox. */
+  | {
+      readonly kind: "applied";
+      readonly batchId: number;
+      readonly outcomes: readonly ApplyOutcome[];
+    }
+  /** A minimum round trip of the connection to `address`. */
+  | { readonly kind: "rtt"; readonly address: Address; readonly rttMs: number }
+  /** What became of `sendFrames`. */
+  | { readonly kind: "sent"; readonly id: number; readonly ok: boolean }
+  | { readonly kind: "syncClient"; readonly input: SyncClientInput }
+  | { readonly kind: "syncServer"; readonly input: SyncServerInput }
+  /** Bootstrap names resolve to other addresses. */
+  | { readonly kind: "bootstrap"; readonly addresses: readonly Address[] }
+  | { readonly kind: "rejoin" }
+  | { readonly kind: "leave" }
+  | { readonly kind: "tick" };
+
+/** What a replica wants done, in this order. */
+export type ReplicaOutput =
+  | { readonly kind: "sendPacket"; readonly target: Address; readonly packet: SwimPacket }
+  /** One unidirectional stream with FIN; answer with `sent`. */
+  | (Omit<Extract<BroadcastOutput, { kind: "send" }>, "kind"> & { readonly kind: "sendFrames" })
+  /** Apply in order; answer with `applied`. */
+  | {
+      readonly kind: "apply";
+      readonly batchId: number;
+      readonly changesets: readonly Changeset[];
+      readonly isUrgent: boolean;
+    }
+  | { readonly kind: "syncClient"; readonly output: SyncClientOutput }
+  | { readonly kind: "syncServer"; readonly output: SyncServerOutput }
+  /** Close the cached connection to `target`: who answered there is gone. */
+  | { readonly kind: "forget"; readonly target: Address; readonly reason: string }
+  | { readonly kind: "notify"; readonly event: SwimEvent }
+  | { readonly kind: "dropped"; readonly reason: string; readonly count: number };
+
+/** Everything a replica is made of. */
+export interface ReplicaCoreOptions {
+  readonly self: Actor;
+  readonly swim: SwimConfig;
+  readonly broadcast: BroadcastConfig;
+  readonly syncClient: SyncClientConfig;
+  readonly syncServer: SyncServerConfig;
+  /** The books as stored. */
+  readonly books: ReadonlyMap<ActorId, ActorBook>;
+  readonly prng: Prng;
+  readonly hlc: Hlc;
+  /** The wall clock as NTP64 at the machine's monotonic time. */
+  readonly wallNtp64: (nowMs: number) => bigint;
+}
+
+/** Plain counters since the start. */
+export interface ReplicaStats {
+  /** Broadcasts received, by verdict. */
+  news: number;
+  known: number;
+  own: number;
+  otherCluster: number;
+  invalid: number;
+  /** Received changesets that the store refused: unknown table, bad key. */
+  refused: number;
+  /** Stamps more than 300 ms ahead of our wall clock. */
+  clockSkews: number;
+}
+
+/** One replica. */
+export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
+  readonly swim: Swim;
+  readonly broadcast: Broadcast;
+  readonly syncClient: SyncClient;
+  readonly syncServer: SyncServer;
+  readonly books: Bookkeeping;
+  readonly rings = new RingTable();
+  readonly stats: ReplicaStats = {
+    news: 0,
+    known: 0,
+    own: 0,
+    otherCluster: 0,
+    invalid: 0,
+    refused: 0,
+    clockSkews: 0,
+  };
+  readonly #options: ReplicaCoreOptions;
+  readonly #inbox = new Inbox({ waitingMax: 20_000, batchMax: 1_000, inFlightMax: 2 });
+  readonly #hlc: Hlc;
+  #outbox: ReplicaOutput[] = [];
+
+  constructor(options: ReplicaCoreOptions) {
+    const { self, prng } = options;
+    this.#options = options;
+    this.#hlc = options.hlc;
+    this.books = new Bookkeeping(options.books);
+    const stamp = (nowMs: number): bigint => this.stamp(nowMs);
+    this.swim = new Swim({ self, config: options.swim, prng, stampTs: stamp });
+    this.broadcast = new Broadcast(options.broadcast, prng);
+    const identity = { actorId: self.id, clusterId: self.clusterId };
+    this.syncClient = new SyncClient({
+      identity,
+      config: options.syncClient,
+      books: this.books,
+      prng,
+      stamp,
+    });
+    this.syncServer = new SyncServer({
+      identity,
+      config: options.syncServer,
+      books: this.books,
+      stamp,
+    });
+  }
+
+  /** Draws a stamp of the hybrid clock, for a transaction of our own. */
+  stamp(nowMs: number): bigint {
+    return this.#hlc.stamp(this.#options.wallNtp64(nowMs));
+  }
+
+  /** Changesets received and not applied yet. */
+  get inboxSize(): number {
+    return this.#inbox.size;
+  }
+
+  handle(input: ReplicaInput, nowMs: number): void {
+    switch (input.kind) {
+      case "start":
+        if (input.members.length > 0) {
+          this.#runSwim({ kind: "restore", members: input.members }, nowMs);
+        }
+        this.#runSwim({ kind: "start", bootstrap: input.bootstrap }, nowMs);
+        break;
+      case "packet": {
+        const { packet, packetBytes } = input;
+        this.#runSwim({ kind: "received", packet, packetBytes }, nowMs);
+        break;
+      }
+      case "broadcast":
+        this.#onBroadcast(input, nowMs);
+        break;
+      case "committed":
+        this.#onCommitted(input.commit, nowMs);
+        break;
+      case "applied":
+        this.#onApplied(input.batchId, input.outcomes, nowMs);
+        break;
+      case "rtt":
+        if (this.rings.sample(input.address, input.rttMs)) this.#spreadMembers(nowMs);
+        break;
+      case "sent":
+        this.broadcast.handle({ kind: "sent", id: input.id, ok: input.ok }, nowMs);
+        break;
+      case "syncClient":
+        this.#onSyncClient(input.input, nowMs);
+        break;
+      case "syncServer":
+        this.syncServer.handle(input.input, nowMs);
+        break;
+      case "bootstrap":
+      case "rejoin":
+      case "leave":
+        this.#runSwim(input, nowMs);
+        break;
+      case "tick":
+        this.#runSwim({ kind: "tick" }, nowMs);
+        this.broadcast.handle({ kind: "tick" }, nowMs);
+        this.syncClient.handle({ kind: "tick" }, nowMs);
+        this.syncServer.handle({ kind: "tick" }, nowMs);
+        break;
+    }
+    this.#collect(nowMs);
+  }
+
+  drain(): ReplicaOutput[] {
+    const outputs = this.#outbox;
+    this.#outbox = [];
+    return outputs;
+  }
+
+  deadlineMs(): number {
+    return Math.min(
+      this.swim.deadlineMs(),
+      this.broadcast.deadlineMs(),
+      this.syncClient.deadlineMs(),
+      this.syncServer.deadlineMs(),
+    );
+  }
+
+  // ------------------------------------------------------------------ membership
+
+  /** Swim's outputs are taken at once: what they say of members concerns the other machines. */
+  #runSwim(input: SwimInput, nowMs: number): void {
+    this.swim.handle(input, nowMs);
+    let hasChanged = false;
+    for (const output of this.swim.drain()) {
+      if (output.kind === "send") {
+        this.#outbox.push({ kind: "sendPacket", target: output.target, packet: output.packet });
+        continue;
+      }
+      this.#outbox.push({ kind: "notify", event: output.event });
+      hasChanged = this.#onSwimEvent(output.event, nowMs) || hasChanged;
+    }
+    if (hasChanged) this.#spreadMembers(nowMs);
+  }
+
+  /** Returns whether the list of peers may have changed. */
+  #onSwimEvent(event: SwimEvent, nowMs: number): boolean {
+    switch (event.kind) {
+      case "renamed": {
+        // Whoever answered at the old address has restarted or moved: what was sent there last may
+        // be lost, and a cached connection leads nowhere until it times out.
+        const { before, after } = event;
+        this.#outbox.push({ kind: "forget", target: before.addr, reason: "newer identity" });
+        if (before.addr !== after.addr) this.rings.forget(before.addr);
+        this.#spreadMembers(nowMs);
+        this.broadcast.handle({ kind: "peerRenewed", address: after.addr }, nowMs);
+        return true;
+      }
+      case "memberDown":
+        this.rings.forget(event.actor.addr);
+        return true;
+      case "memberUp":
+        this.syncClient.handle({ kind: "hint" }, nowMs);
+        return true;
+      case "identityRenewed":
+        return true;
+      case "memberSuspect":
+      case "memberAlive":
+      case "refuted":
+      case "identityConflict":
+      case "connected":
+      case "disconnected":
+      case "left":
+        return false;
+    }
+  }
+
+  #spreadMembers(nowMs: number): void {
+    const members = this.swim.peers.map(({ actor }) => ({
+      actorId: actor.id,
+      address: actor.addr,
+      clusterId: actor.clusterId,
+      ring: this.rings.ring(actor.addr),
+    }));
+    this.broadcast.handle({ kind: "members", members }, nowMs);
+    this.syncClient.handle({ kind: "candidates", peers: members }, nowMs);
+  }
+
+  // ------------------------------------------------------------------ changes
+
+  #onBroadcast(input: Extract<ReplicaInput, { kind: "broadcast" }>, nowMs: number): void {
+    const { changeset, payload, clusterId } = input;
+    const { self } = this.swim;
+    if (clusterId !== self.clusterId) {
+      this.stats.otherCluster++;
+      return;
+    }
+    if (changeset.actorId === self.id) {
+      this.stats.own++;
+      return;
+    }
+    if (this.broadcast.hasSeen(changeset) || this.#inbox.has(changeset)) {
+      this.stats.known++;
+      this.broadcast.handle({ kind: "received", changeset, payload, isNews: false }, nowMs);
+      return;
+    }
+    if (changeset.ts !== null) this.#mergeClock(changeset.ts, nowMs);
+    const verdict = this.books.classify(changeset);
+    if (verdict === "invalid") {
+      this.stats.invalid++;
+      return;
+    }
+    const isNews = verdict !== "known";
+    if (isNews) this.stats.news++;
+    else this.stats.known++;
+    if (isNews) this.#inbox.add(changeset, this.#isUrgent(changeset));
+    this.broadcast.handle({ kind: "received", changeset, payload, isNews }, nowMs);
+  }
+
+  #isUrgent(changeset: Changeset): boolean {
+    return (
+      changeset.kind === "full" &&
+      hasUrgentChange(changeset.changes, this.#options.broadcast.urgentColumns)
+    );
+  }
+
+  #onCommitted(commit: LocalCommit, nowMs: number): void {
+    const { id } = this.swim.self;
+    this.books.recordComplete(id, { start: commit.version, end: commit.version });
+    this.broadcast.handle({ kind: "committed", changesets: commit.changesets }, nowMs);
+  }
+
+  #onApplied(batchId: number, outcomes: readonly ApplyOutcome[], nowMs: number): void {
+    if (!this.#inbox.finish(batchId)) return;
+    for (const outcome of outcomes) {
+      this.books.follow(outcome);
+      if (outcome.kind === "refused") {
+        this.stats.refused++;
+        this.broadcast.forget(outcome.changeset);
+      }
+    }
+    // A version that came before an earlier one: the gap is asked for without waiting for the
+    // next round.
+    if (this.books.isLacking()) this.syncClient.handle({ kind: "hint" }, nowMs);
+  }
+
+  #onSyncClient(input: SyncClientInput, nowMs: number): void {
+    if (input.kind === "applied") {
+      for (const outcome of input.outcomes) this.books.follow(outcome);
+    }
+    this.syncClient.handle(input, nowMs);
+  }
+
+  #mergeClock(ts: bigint, nowMs: number): void {
+    const merged = this.#hlc.merge(ts, this.#options.wallNtp64(nowMs));
+    if (!merged.ok) this.stats.clockSkews++;
+  }
+
+  // ------------------------------------------------------------------ outputs
+
+  /** Urgent work first: what takes a machine out of service waits for nothing else. */
+  #collect(nowMs: number): void {
+    for (let batch = this.#inbox.take(); batch !== null; batch = this.#inbox.take()) {
+      this.#outbox.push({ kind: "apply", ...batch });
+    }
+    for (const output of this.broadcast.drain()) {
+      if (output.kind === "send") this.#outbox.push({ ...output, kind: "sendFrames" });
+      else this.#outbox.push({ kind: "dropped", reason: output.reason, count: output.count });
+    }
+    for (const output of this.syncClient.drain()) {
+      if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);
+      else this.#outbox.push({ kind: "syncClient", output });
+    }
+    for (const output of this.syncServer.drain()) {
+      if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);
+      else this.#outbox.push({ kind: "syncServer", output });
+    }
+  }
+}

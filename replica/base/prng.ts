@@ -15,7 +15,7 @@ export interface Prng {
   below(bound: number): number;
   /** One element, each equally likely; `undefined` of an empty array. */
   pick<Item>(items: readonly Item[]): Item | undefined;
-  /** Up to `count` distinct elements in random order, in a fresh array. O(length). */
+  /** Up to `count` distinct elements in random order, in a fresh array. Copies the input. */
   sample<Item>(items: readonly Item[], count: number): Item[];
   /** Reorders the array in place (Fisher-Yates); every order is equally likely. Returns it. */
   shuffle<Item>(items: Item[]): Item[];
@@ -57,7 +57,16 @@ class Sfc32 implements Prng {
   }
 
   sample<Item>(items: readonly Item[], count: number): Item[] {
-    return this.shuffle(items.slice()).slice(0, count);
+    const rest = items.slice();
+    const wanted = Math.min(count, rest.length);
+    for (let at = 0; at < wanted; at += 1) {
+      const other = at + this.below(rest.length - at);
+      const chosen = rest[other] as Item;
+      rest[other] = rest[at] as Item;
+      rest[at] = chosen;
+    }
+    rest.length = wanted;
+    return rest;
   }
 
   shuffle<Item>(items: Item[]): Item[] {

@@ -1,0 +1,119 @@
+/**
+ * Takes news about replicas into the member list, and sees to what follows from a change: it is
+ * spread, its timers run, and it is reported.
+ *
+ * All news take this way, whether they came with a packet, from a verdict of our own or from a file
+ * of saved members. News about our current identity are only recognised here: the answer to them is
+ * a matter of the protocol.
+ */
+import type { Prng } from "#base/prng.ts";
+import type { TimerTable } from "#base/timer-table.ts";
+import { isSameActor, NIL_ACTOR_ID } from "./actor.ts";
+import { maxTransmissions, suspectToDownMs, type SwimConfig } from "./config.ts";
+import { DisseminationQueue } from "./dissemination.ts";
+import type { SwimEvent } from "./events.ts";
+import type { Identity } from "./identity.ts";
+import { isActive, type Member, MemberList } from "./member-list.ts";
+import type { MemberUpdate } from "./packet.ts";
+import type { SwimStats } from "./stats.ts";
+
+/** Timers that a change of a member sets and clears; their key is the member's actor id. */
+export type MemberTimer = "suspicion" | "forgetDown";
+
+/** What the membership works on; shared with the machine it is a part of. */
+export interface MembershipOptions<Timer extends string> {
+  readonly config: SwimConfig;
+  readonly prng: Prng;
+  readonly identity: Identity;
+  readonly timers: TimerTable<Timer | MemberTimer>;
+  readonly stats: SwimStats;
+  readonly notify: (event: SwimEvent) => void;
+}
+
+/** The member list with everything that hangs on its changes. */
+export class Membership<Timer extends string> {
+  /** The records; changed through `apply` alone, except for forgetting. */
+  readonly list: MemberList;
+  /** News to be spread. */
+  readonly queue = new DisseminationQueue();
+  readonly #options: MembershipOptions<Timer>;
+
+  constructor(options: MembershipOptions<Timer>) {
+    this.#options = options;
+    this.list = new MemberList({ membersMax: options.config.membersMax, prng: options.prng });
+  }
+
+  /**
+   * Takes news about anyone. Says whether the identity they are about counts as active afterwards,
+   * or that they are about our own, which is left to the caller.
+   */
+  apply(news: MemberUpdate, nowMs: number): "active" | "inactive" | "aboutSelf" {
+    const { actor } = news;
+    const self = this.#options.identity.actor;
+    if (actor.id === NIL_ACTOR_ID) return "inactive";
+    if (isSameActor(actor, self)) return "aboutSelf";
+    if (actor.id === self.id) {
+      this.noteOwnIdentity(news);
+      return "inactive";
+    }
+    const outcome = this.list.apply(news, nowMs);
+    switch (outcome.kind) {
+      case "unchanged":
+        return outcome.isActive ? "active" : "inactive";
+      case "full":
+        this.#options.stats.membersRefused += 1;
+        return "inactive";
+      case "changed":
+        this.spread(outcome.after);
+        this.#setTimers(outcome.after, nowMs);
+        this.#report(outcome.before, outcome.after);
+        return isActive(outcome.after) ? "active" : "inactive";
+    }
+  }
+
+  /**
+   * Somebody knows another identity of our id. The newest of our earlier ones is spread as down;
+   * one newer than ours means that our stamps are behind, which the next renewal mends.
+   */
+  noteOwnIdentity({ actor }: Pick<MemberUpdate, "actor">): void {
+    const age = this.#options.identity.note(actor);
+    if (age === "known") return;
+    this.spread({ actor, incarnation: 0, state: "down" });
+    if (age === "earlier") return;
+    this.#options.stats.identityConflicts += 1;
+    this.#options.notify({ kind: "identityConflict", other: actor });
+  }
+
+  /** Queues news for the packets to come, in place of earlier ones about the same replica. */
+  spread({ actor, incarnation, state }: MemberUpdate): void {
+    this.queue.add({ actor, incarnation, state }, maxTransmissions(this.list.active.length));
+  }
+
+  #setTimers(after: Member, nowMs: number): void {
+    const { config, timers } = this.#options;
+    const { id } = after.actor;
+    timers.clear("suspicion", id);
+    timers.clear("forgetDown", id);
+    if (after.state === "suspect") {
+      timers.set("suspicion", nowMs + suspectToDownMs(config, this.list.active.length), id);
+    } else if (after.state === "down") {
+      timers.set("forgetDown", nowMs + config.forgetDownAfterMs, id);
+    }
+  }
+
+  #report(before: Member | null, after: Member): void {
+    const { notify } = this.#options;
+    const { actor, incarnation, state } = after;
+    const wasActive = before !== null && isActive(before);
+    const isRenamed = before !== null && !isSameActor(before.actor, actor);
+    if (isRenamed) notify({ kind: "renamed", before: before.actor, after: actor });
+    if (!wasActive && isActive(after)) notify({ kind: "memberUp", actor });
+    if (wasActive && !isActive(after)) notify({ kind: "memberDown", actor });
+    if (state === "suspect" && (isRenamed || before?.state !== "suspect")) {
+      notify({ kind: "memberSuspect", actor, incarnation });
+    }
+    if (state === "alive" && before?.state === "suspect") {
+      notify({ kind: "memberAlive", actor, incarnation });
+    }
+  }
+}

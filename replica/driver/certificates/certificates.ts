@@ -2,9 +2,9 @@
  * A cluster's own certificates: an authority, and leaves for the two sides of a QUIC connection.
  *
  * What `corrosion tls` generates (protocol reference, section 1.2): ECDSA keys; an authority valid
- * for five years; leaves for one; a server leaf names the IP addresses it is dialled by, because the
- * dialler compares the address it dialled with them; a client leaf has an empty subject. A leaf may
- * also carry the replica's actor id as a URI name (`urn:uuid:...`).
+ * for five years; leaves for one; a server leaf names the IP addresses it is dialled by, because
+ * the dialler compares the address it dialled with them; a client leaf has an empty subject. A leaf
+ * may also carry the replica's actor id as a URI name (`urn:uuid:...`).
  *
  * Time is an argument, so that tests can issue expired certificates. Nothing is written to disk.
  * `@peculiar/x509` is loaded at the first call: it takes about 100 ms, and replicas that only *use*
@@ -12,7 +12,7 @@
  */
 import { createPrivateKey, X509Certificate, type webcrypto } from "node:crypto";
 import { isIP } from "node:net";
-import type { Extension } from "@peculiar/x509";
+import type * as X509 from "@peculiar/x509";
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { ActorId } from "../../types.ts";
 import { CERTIFICATE_INPUT } from "./errors.ts";
@@ -117,15 +117,13 @@ export async function issueClientCertificate(
   return issueLeaf(authority, { ...options, commonName: null, usage: CLIENT_AUTH, names: [] });
 }
 
-type X509Module = typeof import("@peculiar/x509");
-
 interface LeafRequest extends LeafOptions {
   readonly commonName: string | null;
   readonly usage: string;
   readonly names: readonly { readonly type: "ip" | "dns" | "url"; readonly value: string }[];
 }
 
-async function loadX509(): Promise<X509Module> {
+async function loadX509(): Promise<typeof X509> {
   provideReflectMetadata();
   return await import("@peculiar/x509");
 }
@@ -142,7 +140,7 @@ async function issueLeaf(
   if (request.actorId !== undefined) {
     names.push({ type: "url", value: `urn:uuid:${request.actorId}` });
   }
-  const extensions: Extension[] = [
+  const extensions: X509.Extension[] = [
     new x509.BasicConstraintsExtension(false, undefined, true),
     new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
     new x509.ExtendedKeyUsageExtension([request.usage]),
@@ -176,7 +174,7 @@ function readAuthority(authority: CertificatePems): {
     const keyObject = createPrivateKey(authority.keyPem);
     const named = keyObject.asymmetricKeyDetails?.namedCurve ?? keyObject.asymmetricKeyType;
     const curve = CURVE_BY_OPENSSL_NAME.get(named ?? "");
-    if (curve === undefined) throw inputError("the authority's key is not on P-256 or P-384", named);
+    if (curve === undefined) throw inputError("the authority's key is not on a known curve", named);
     if (!certificate.ca) throw inputError("the issuer is not an authority", certificate.subject);
     if (!certificate.checkPrivateKey(keyObject)) {
       throw inputError("the authority's key does not fit its certificate", certificate.subject);

@@ -1,10 +1,10 @@
 /**
- * A bidirectional QUIC stream as the `BiStream` port: frames out with back-pressure from the stream's
- * queue, frames in with back-pressure from the listener.
+ * A bidirectional QUIC stream as the `BiStream` port: frames out with back-pressure from the
+ * stream's queue, frames in with back-pressure from the listener.
  *
  * Nothing is read from quiche until a listener is set, nor while the promise of its last call is
- * pending; the peer's flow-control credit then runs out and its `send` waits. So a slow reader costs
- * one stream window of memory and no more.
+ * pending; the peer's flow-control credit then runs out and its `send` waits. So a slow reader
+ * costs one stream window of memory and no more.
  *
  *     open ──FIN both ways──► done        open ──reset, connection lost, bad frame──► broken
  *       └──abort()──► done
@@ -107,7 +107,10 @@ export class QuicBiStream implements BiStream {
     if (error !== null) this.#host.defer(() => listener(error));
   }
 
-  /** Reads what quiche has, at most `budgetBytes` or a little more, and delivers. Returns bytes read. */
+  /**
+   * Reads what quiche has, at most `budgetBytes` or a little more, and delivers. Returns bytes
+   * read.
+   */
   read(native: Connection, scratch: Buffer, budgetBytes: number): number {
     let total = 0;
     this.#deliver();
@@ -127,7 +130,9 @@ export class QuicBiStream implements BiStream {
     return total;
   }
 
-  /** The connection is gone, or the stream cannot go on. Tells the listener unless aborted or done. */
+  /**
+   * The connection is gone, or the stream cannot go on. Tells the listener unless aborted or done.
+   */
   breakWith(error: PatinaError): void {
     if (this.#isOver) return;
     this.#end(error);

@@ -1,7 +1,7 @@
 /**
  * What every implementation of the `Transport` port must do, as a test suite: run on QUIC, on the
- * simulated network, and on any transport added later. It is what makes the simulator evidence about
- * production.
+ * simulated network, and on any transport added later. It is what makes the simulator evidence
+ * about production.
  *
  * The suite never waits for a time: it asks the network to go on until something has happened, so a
  * simulated network can step its own clock.
@@ -33,7 +33,7 @@ export function describeTransport(
 }
 
 function declareMessageTests(createNetwork: () => Promise<TransportNetwork>): void {
-  test("datagrams arrive whole in both directions, the first of them before any connection", async () => {
+  test("datagrams arrive whole both ways, the first before any connection", async () => {
     await using network = await createNetwork();
     const [left, right] = [await Side.open(network), await Side.open(network)];
     left.transport.sendDatagram(right.local, Buffer.from("ping"));
@@ -43,7 +43,7 @@ function declareMessageTests(createNetwork: () => Promise<TransportNetwork>): vo
     expect(left.datagrams.map(text)).toEqual(["pong"]);
   });
 
-  test("a unidirectional stream delivers its frames together, in order, empty ones too", async () => {
+  test("a unidirectional stream delivers its frames together and in order", async () => {
     await using network = await createNetwork();
     const [left, right] = [await Side.open(network), await Side.open(network)];
     const frames = [Buffer.from("one"), Buffer.alloc(0), Buffer.alloc(100_000, 3)];

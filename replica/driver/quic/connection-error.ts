@@ -1,14 +1,16 @@
 /**
  * Why a quiche connection ended, as an error of ours.
  *
- * TLS alerts travel as QUIC error codes 0x100 + alert (RFC 9001, section 4.8); the side that refuses
- * a certificate names its reason that way to the other.
+ * TLS alerts travel as QUIC error codes 0x100 + alert (RFC 9001, section 4.8); the side that
+ * refuses a certificate names its reason that way to the other.
  */
 import type { Connection } from "@matrixai/quic/native/index.js";
 import { PatinaError } from "#base/errors.ts";
 import { TRANSPORT_CLOSED, TRANSPORT_CONNECT, TRANSPORT_TLS } from "./errors.ts";
 
-/** QUIC error code of "bad certificate", sent when a certificate does not name the dialled address. */
+/**
+ * QUIC error code of "bad certificate", sent when a certificate does not name the dialled address.
+ */
 export const BAD_CERTIFICATE = 0x100 + 42;
 
 /** Explains a connection that is draining or closed. */

@@ -27,7 +27,9 @@ import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
 import { WriteQueue } from "./write-queue.ts";
 
-/** What a connection tells the transport; only ever from within `pump`, except `wake` and `defer`. */
+/**
+ * What a connection tells the transport; only ever from within `pump`, except `wake` and `defer`.
+ */
 export interface ConnectionOwner {
   wake(connection: QuicConnection): void;
   defer(task: () => void): void;
@@ -249,7 +251,9 @@ export class QuicConnection implements StreamHost {
     this.wake();
   }
 
-  /** Closes with application code 0. Streams break at once; the goodbye leaves with the next pump. */
+  /**
+   * Closes with application code 0. Streams break at once; the goodbye leaves with the next pump.
+   */
   close(reason: string): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#native.close(true, 0, Buffer.from(reason));
@@ -345,7 +349,8 @@ export class QuicConnection implements StreamHost {
     let budgetBytes = READ_BUDGET_BYTES;
     const resumed = this.#resumed;
     this.#resumed = new Set();
-    for (const stream of resumed) budgetBytes -= stream.read(this.#native, this.#parts.buffers.scratch, budgetBytes);
+    for (const stream of resumed)
+      budgetBytes -= stream.read(this.#native, this.#parts.buffers.scratch, budgetBytes);
     if (!this.#native.isReadable()) return false;
     for (const id of this.#native.readable()) {
       if (this.#state !== "open") return false;
@@ -441,7 +446,7 @@ export class QuicConnection implements StreamHost {
     const isFirst = this.#state === "handshaking" || this.#state === "open";
     this.#state = state;
     if (!isFirst) return;
-    for (const stream of [...this.#biStreams.values()]) stream.breakWith(error);
+    for (const stream of this.#biStreams.values()) stream.breakWith(error);
     this.#writes.breakAll();
     for (const queue of [this.#urgentUnis, this.#bulkUnis]) {
       for (const send of queue.splice(0)) send.settle?.(false);

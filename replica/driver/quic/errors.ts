@@ -1,7 +1,7 @@
 /**
- * Error codes of the QUIC transport. None of them reaches an HTTP client. Hostile packets and frames
- * never become errors of the transport: they are counted in `stats`, and at most break the one
- * stream or connection they arrived on.
+ * Error codes of the QUIC transport. None of them reaches an HTTP client. Hostile packets and
+ * frames never become errors of the transport: they are counted in `stats`, and at most break the
+ * one stream or connection they arrived on.
  */
 
 /**
@@ -26,8 +26,8 @@ export const TRANSPORT_LIMIT = "TRANSPORT_LIMIT";
 
 /**
  * A certificate was refused, by us or by the peer (`details.reason` says why: expired, unknown
- * authority, wrong address), or our own PEMs cannot be used. The connection is closed. Not retryable
- * until somebody repairs a certificate.
+ * authority, wrong address), or our own PEMs cannot be used. The connection is closed. Not
+ * retryable until somebody repairs a certificate.
  */
 export const TRANSPORT_TLS = "TRANSPORT_TLS";
 

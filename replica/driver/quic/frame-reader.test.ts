@@ -8,7 +8,9 @@ test("frames come out whole however the bytes are cut", () => {
   const frame = fc.uint8Array({ maxLength: 60 });
   fc.assert(
     fc.property(fc.array(frame, { maxLength: 8 }), fc.integer({ min: 1, max: 40 }), (sent, cut) => {
-      const bytes = Buffer.concat(sent.flatMap((payload) => [lengthPrefix(payload.length), payload]));
+      const bytes = Buffer.concat(
+        sent.flatMap((payload) => [lengthPrefix(payload.length), payload]),
+      );
       const reader = new FrameReader(LIMITS);
       const received: Uint8Array[] = [];
       for (let at = 0; at < bytes.length; at += cut) {

@@ -2,7 +2,10 @@
 import type { Address } from "../../types.ts";
 import type { TransportCertificates } from "./tls-config.ts";
 
-/** Bounds on what peers and callers can make the transport hold. Reaching one is an error or a count. */
+/**
+ * Bounds on what peers and callers can make the transport hold. Reaching one is an error or a
+ * count.
+ */
 export interface TransportLimits {
   /** Incoming connections, those in their handshake included. Default 1024. */
   readonly inboundConnectionsMax: number;
@@ -10,7 +13,9 @@ export interface TransportLimits {
   readonly inboundHandshakesMax: number;
   /** Targets of outgoing connections. Default 1024. */
   readonly outgoingConnectionsMax: number;
-  /** Bytes queued on one connection's outgoing streams, quiche's own buffers not counted: 64 MiB. */
+  /**
+   * Bytes queued on one connection's outgoing streams, quiche's own buffers not counted: 64 MiB.
+   */
   readonly queuedBytesMax: number;
   /** Stream opens and unidirectional sends waiting on one target. Default 4096. */
   readonly waitingMax: number;
@@ -45,7 +50,9 @@ export interface QuicTransportOptions {
   /** A socket of its own for outgoing connections. Default: one socket serves both. */
   readonly clientLocal?: Address;
   readonly certificates: TransportCertificates;
-  /** A connection without packets for this long is dead; PINGs go out at half of it. Default 30000. */
+  /**
+   * A connection without packets for this long is dead; PINGs go out at half of it. Default 30000.
+   */
   readonly idleTimeoutMs?: number;
   /** Default 5000. */
   readonly connectTimeoutMs?: number;

@@ -1,16 +1,16 @@
 /**
- * The cache of outgoing connections: one per address, dialled when first needed (protocol reference,
- * section 1.4).
+ * The cache of outgoing connections: one per address, dialled when first needed (protocol
+ * reference, section 1.4).
  *
  *     idle ──send──► dialling ──handshake──► up ──lost──► idle
  *                      │ └─failed once, quickly─► dialling again
- *                      └─failed──► held back (doubling, jittered) ──time, forget, sign of life──► idle
+ *                      └─failed─► held back (doubling, jittered) ─time, forget, sign of life─► idle
  *
  * While a target is being dialled, what is sent to it waits, within bounds. While it is held back,
  * datagrams are dropped and counted and the rest is refused at once: a peer that is down must not
- * cost a handshake per SWIM packet, nor be stormed when it returns. A connection that breaks because
- * the peer refuses our certificate counts as a failed dial, though it was up: with TLS 1.3 the
- * refusal comes after the dialler's handshake is complete.
+ * cost a handshake per SWIM packet, nor be stormed when it returns. A connection that breaks
+ * because the peer refuses our certificate counts as a failed dial, though it was up: with TLS 1.3
+ * the refusal comes after the dialler's handshake is complete.
  */
 import { PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";

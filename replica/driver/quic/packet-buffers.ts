@@ -1,6 +1,6 @@
 /**
- * Memory for packets on their way out and stream bytes on their way in, shared by all connections of
- * one transport.
+ * Memory for packets on their way out and stream bytes on their way in, shared by all connections
+ * of one transport.
  *
  * Outgoing packets are written one behind the other into a slab, because the socket may still hold
  * the last ones while the next are made; the garbage collector frees a slab as a whole.

@@ -17,16 +17,16 @@ test("no bytes make the header reader, or the reply to what it read, throw", () 
 });
 
 test("long headers give version and both ids, short ones our id", () => {
-  const long = Buffer.from("c000000001" + "02aabb" + "03ccddee" + "00", "hex");
+  const long = Buffer.from("c00000000102aabb03ccddee00", "hex");
   expect(readPacketHeader(long)).toMatchObject({
     kind: "initial",
     version: 1,
     dcid: Buffer.from("aabb", "hex"),
     scid: Buffer.from("ccddee", "hex"),
   });
-  const handshake = Buffer.from("e000000001" + "02aabb" + "00", "hex");
+  const handshake = Buffer.from("e00000000102aabb00", "hex");
   expect(readPacketHeader(handshake)?.kind).toBe("long");
-  const short = Buffer.from("40" + "0102030405060708" + "ff", "hex");
+  const short = Buffer.from("400102030405060708ff", "hex");
   expect(readPacketHeader(short)).toMatchObject({
     kind: "short",
     dcid: Buffer.from("0102030405060708", "hex"),

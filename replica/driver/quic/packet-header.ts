@@ -23,7 +23,9 @@ export interface PacketHeader {
   readonly scid: Buffer;
 }
 
-/** Reads the header; `null` when the bytes cannot be a QUIC packet. The ids are views of `packet`. */
+/**
+ * Reads the header; `null` when the bytes cannot be a QUIC packet. The ids are views of `packet`.
+ */
 export function readPacketHeader(packet: Buffer): PacketHeader | null {
   const first = packet[0];
   if (first === undefined) return null;

@@ -40,17 +40,15 @@ test("packets damaged on the way are as good as lost", async () => {
   expect(relay.damaged()).toBeGreaterThan(10);
 });
 
-test("an unknown version is answered with ours, but only if it could start a connection", async () => {
+test("an unknown version is answered with ours if it could start a connection", async () => {
   await using right = await openEndpoint({ certificates });
   await using attacker = await openSocket();
   const packet = Buffer.alloc(1_200);
-  packet.set(Buffer.from("c0ff00001d" + "08a1a2a3a4a5a6a7a8" + "02b1b2", "hex"));
+  packet.set(Buffer.from("c0ff00001d08a1a2a3a4a5a6a7a802b1b2", "hex"));
   attacker.send(packet.subarray(0, 1_199), right);
   attacker.send(packet, right);
   const reply = await attacker.next();
-  expect(reply.subarray(1).toString("hex")).toBe(
-    "00000000" + "02b1b2" + "08a1a2a3a4a5a6a7a8" + "00000001",
-  );
+  expect(reply.subarray(1).toString("hex")).toBe("0000000002b1b208a1a2a3a4a5a6a7a800000001");
   expect(right.transport.stats).toMatchObject({ packetsUnknown: 2, versionNegotiationsSent: 1 });
 });
 
@@ -90,9 +88,9 @@ function hostilePacket(): fc.Arbitrary<Buffer> {
   return fc.oneof(
     noise.map((bytes) => Buffer.from(bytes)),
     noise.map(prefixed("c000000001")),
-    sized.map(prefixed("c000000001" + "08a1a2a3a4a5a6a7a8" + "00" + "00" + "4496")),
-    sized.map(prefixed("e000000001" + "08a1a2a3a4a5a6a7a8" + "00")),
-    noise.map(prefixed("40" + "a1a2a3a4a5a6a7a8")),
+    sized.map(prefixed("c00000000108a1a2a3a4a5a6a7a800004496")),
+    sized.map(prefixed("e00000000108a1a2a3a4a5a6a7a800")),
+    noise.map(prefixed("40a1a2a3a4a5a6a7a8")),
   );
 }
 

@@ -181,8 +181,8 @@ test("after forget the first message reaches a peer restarted with another key",
 });
 
 test("a handshake from a peer that was unreachable ends the wait for it", async () => {
-  // Goal: what waits for a bouncing peer leaves as soon as that peer speaks. Method: fail a dial, so
-  // that the target is held back; then let the peer start and dial us.
+  // Goal: what waits for a bouncing peer leaves as soon as that peer speaks. Method: fail a dial,
+  // so that the target is held back; then let the peer start and dial us.
   await using left = await openEndpoint({ certificates, connectTimeoutMs: 100, random: () => 1 });
   const placeholder = await openEndpoint({ certificates });
   const target = placeholder.transport.local;
@@ -221,7 +221,7 @@ test("it works in a worker thread beside an open SQLite database", async () => {
   expect(await exited).toEqual([0]);
 });
 
-test("close leaves nothing running: a process that closed its transports ends by itself", async () => {
+test("a process that closed its transports ends by itself", async () => {
   const script = fileURLToPath(new URL("./worker-fixture.ts", import.meta.url));
   const { stderr } = await promisify(execFile)(process.execPath, [script], { timeout: 20_000 });
   expect(stderr).toBe("");

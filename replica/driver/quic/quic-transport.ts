@@ -19,11 +19,7 @@ import type { Address, BiStream, Transport, TransportEvents } from "../../types.
 import { formatAddress, hostForSocket, type HostPort } from "./address.ts";
 import { closedError } from "./bi-stream.ts";
 import { QuicConnection, type ConnectionOwner, type UniSend } from "./connection.ts";
-import {
-  resolveSettings,
-  type QuicTransportOptions,
-  type TransportSettings,
-} from "./options.ts";
+import { resolveSettings, type QuicTransportOptions, type TransportSettings } from "./options.ts";
 import { OutgoingConnections } from "./outgoing-connections.ts";
 import {
   CONNECTION_ID_BYTES,
@@ -76,7 +72,11 @@ export class QuicTransport implements Transport {
   readonly #expiries: { send: UniSend; deadlineMs: number }[] = [];
   #closing: Promise<void> | null = null;
 
-  private constructor(options: QuicTransportOptions, events: TransportEvents, stats: TransportStats) {
+  private constructor(
+    options: QuicTransportOptions,
+    events: TransportEvents,
+    stats: TransportStats,
+  ) {
     this.stats = stats;
     this.#events = events;
     this.#settings = resolveSettings(options);
@@ -98,7 +98,10 @@ export class QuicTransport implements Transport {
   /**
    * Binds and starts. Rejects with `TRANSPORT_BIND` or `TRANSPORT_TLS`; then nothing is left open.
    */
-  static async open(options: QuicTransportOptions, events: TransportEvents): Promise<QuicTransport> {
+  static async open(
+    options: QuicTransportOptions,
+    events: TransportEvents,
+  ): Promise<QuicTransport> {
     const stats = createStats();
     const transport = new QuicTransport(options, events, stats);
     const bind = (local: Address): Promise<UdpSocket> =>

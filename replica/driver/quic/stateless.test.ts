@@ -10,11 +10,11 @@ import {
 } from "./stateless.ts";
 
 test("version negotiation swaps the ids and lists version 1", () => {
-  const header = readPacketHeader(Buffer.from("c0ff00001d" + "02aabb" + "01cc", "hex"));
+  const header = readPacketHeader(Buffer.from("c0ff00001d02aabb01cc", "hex"));
   if (header === null) throw new Error("unreadable");
   const reply = createVersionNegotiation(header);
   expect((reply[0] ?? 0) & 0x80).toBe(0x80);
-  expect(reply.subarray(1).toString("hex")).toBe("00000000" + "01cc" + "02aabb" + "00000001");
+  expect(reply.subarray(1).toString("hex")).toBe("0000000001cc02aabb00000001");
 });
 
 test("a reset is smaller than its cause and ends with the token of the id", () => {

@@ -1,4 +1,6 @@
-/** What the transport counts. Every packet, datagram or stream that is given up appears here once. */
+/**
+ * What the transport counts. Every packet, datagram or stream that is given up appears here once.
+ */
 export interface TransportStats {
   packetsSent: number;
   packetsReceived: number;

@@ -3,8 +3,8 @@
  *
  * Both sides show a certificate and both demand one that chains to the cluster's authority; chain,
  * validity period and key usage are checked by BoringSSL during the handshake. The server's address
- * is checked by us afterwards: quiche can only compare DNS names, and a server name given to it would
- * be sent as SNI, which an IP address must not be (protocol reference, section 1.2).
+ * is checked by us afterwards: quiche can only compare DNS names, and a server name given to it
+ * would be sent as SNI, which an IP address must not be (protocol reference, section 1.2).
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { quiche, type Config } from "@matrixai/quic/native/index.js";
@@ -94,11 +94,13 @@ function checkPair(side: "server" | "client", certificatePem: string, keyPem: st
 }
 
 function checkAuthorities(pem: string): void {
+  let isAuthority: boolean;
   try {
-    new X509Certificate(pem);
+    isAuthority = new X509Certificate(pem).ca;
   } catch (thrown) {
     throw pemError("cannot read the certificate authorities", thrown);
   }
+  if (!isAuthority) throw pemError("the certificate to trust is not an authority's", null);
 }
 
 function pemError(message: string, thrown: unknown): PatinaError {
@@ -138,8 +140,9 @@ const STREAM_WINDOW = 1_250_000;
 /** What a stream's credit may grow to while it is read; at 250 ms that allows 16 MB/s. */
 const STREAM_WINDOW_MAX = 4 * 1024 * 1024;
 /**
- * Credit of a connection. Corrosion gives unlimited; here it bounds what a peer can park with us, and
- * is above 32 unread bidirectional streams at their initial credit, so these never block the rest.
+ * Credit of a connection. Corrosion gives unlimited; here it bounds what a peer can park with us,
+ * and is above 32 unread bidirectional streams at their initial credit, so these never block the
+ * rest.
  */
 const CONNECTION_WINDOW = 64 * 1024 * 1024;
 /** Largest UDP payload there is (65535 less the headers). */

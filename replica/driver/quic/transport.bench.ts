@@ -1,7 +1,7 @@
 /**
- * Measures the transport against itself over loopback, both ends in one thread: request and response
- * on a bidirectional stream, bulk at two packet sizes, datagrams. Run it with the pinned Node; prints
- * one line per figure.
+ * Measures the transport against itself over loopback, both ends in one thread: request and
+ * response on a bidirectional stream, bulk at two packet sizes, datagrams. Run it with the pinned
+ * Node; prints one line per figure.
  */
 import type { BiStream } from "../../types.ts";
 import { createTestCertificates, openPair } from "./transport-fixture.ts";
@@ -38,7 +38,9 @@ async function measureRequests(): Promise<void> {
 async function measureBulk(maxUdpPayload: number): Promise<void> {
   await using pair = await openPair({ certificates, options: { maxUdpPayload } });
   const received = new Promise<void>((resolve) => {
-    pair.right.onBiStream((stream) => stream.onFrame((frame) => (frame === null ? resolve() : undefined)));
+    pair.right.onBiStream((stream) =>
+      stream.onFrame((frame) => (frame === null ? resolve() : undefined)),
+    );
   });
   const stream = await pair.left.transport.openBi(pair.right.transport.local);
   const frame = Buffer.alloc(100_000, 7);
@@ -57,9 +59,9 @@ async function measureDatagrams(): Promise<void> {
   let received = 0;
   right.onDatagram(() => (received += 1));
   left.transport.sendDatagram(right.transport.local, Buffer.alloc(1));
-  while (received === 0) await new Promise((resolve) => setImmediate(resolve));
+  await right.events.until(() => received > 0);
   const startMs = performance.now();
-  for (let sent = 0; sent < DATAGRAMS; ) {
+  for (let sent = 0; sent < DATAGRAMS;) {
     for (let burst = 0; burst < 50; burst += 1, sent += 1) {
       left.transport.sendDatagram(right.transport.local, Buffer.alloc(200));
     }

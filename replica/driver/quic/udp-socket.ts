@@ -1,8 +1,8 @@
 /**
  * One UDP socket, with the emulated network of fault injection in its sending path.
  *
- * Addresses are literals, so the system's resolver is never asked. Injected delay keeps the order of
- * packets to one remote as long as its delay stays the same.
+ * Addresses are literals, so the system's resolver is never asked. Injected delay keeps the order
+ * of packets to one remote as long as its delay stays the same.
  */
 import { createSocket, type Socket } from "node:dgram";
 import { errorText, PatinaError } from "#base/errors.ts";
@@ -119,7 +119,7 @@ export class UdpSocket {
   }
 
   #sendDue(nowMs: number): void {
-    for (let next = this.#delayed.take(nowMs); next !== undefined; ) {
+    for (let next = this.#delayed.take(nowMs); next !== undefined;) {
       this.#sendNow(next.packet, next.host, next.port);
       next = this.#delayed.take(nowMs);
     }

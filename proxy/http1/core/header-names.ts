@@ -82,6 +82,7 @@ export function isNominable(name: number): boolean {
     case NAME.contentLength:
     case NAME.transferEncoding:
     case NAME.expect:
+    case NAME.te:
     case NAME.via:
     case NAME.xForwardedFor:
     case NAME.xForwardedProto:

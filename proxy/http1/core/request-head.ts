@@ -9,7 +9,6 @@
  */
 import {
   CR,
-  eachListElement,
   equalsIgnoringCase,
   IS_TARGET,
   IS_TCHAR,
@@ -241,9 +240,8 @@ export class RequestHead {
     if (this.minor === 0) return true;
     const start = base + (this.lines.entries[index * STRIDE + VALUE_START] as number);
     const end = base + (this.lines.entries[index * STRIDE + VALUE_END] as number);
-    const isKnown = eachListElement(bytes, { start, end }, (from, to) =>
-      equalsIgnoringCase(bytes, { start: from, end: to }, "100-continue"),
-    );
+    // One line, one expectation: what others make of none or several differs.
+    const isKnown = !this.expectsContinue && equalsIgnoringCase(bytes, { start, end }, CONTINUE);
     if (!isKnown) this.#refuse("REQUEST_EXPECT");
     this.expectsContinue = isKnown;
     return isKnown;
@@ -264,6 +262,7 @@ function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= 0x30 && byte <= 0x39;
 }
 
+const CONTINUE = "100-continue";
 const VERSION = "HTTP/1.";
 /** Place of the major version inside `VERSION`. */
 const MAJOR_AT = 5;

@@ -30,6 +30,8 @@ export interface OutgoingParts {
   nowMs(): number;
   /** The edge of a target's state; called outside of calls into the transport. */
   report(target: Address, state: "up" | "down", reason: string): void;
+  /** A new minimum, whole milliseconds; 0 = below one. Called like `report`. */
+  reportRtt(target: Address, rttMs: number): void;
 }
 
 interface WaitingBi {
@@ -116,12 +118,16 @@ export class OutgoingConnections {
     if (hasWaiting(target)) this.#dial(target);
   }
 
-  /** A handshake came from this address, so it is alive: dial without waiting for old timers. */
+  /**
+   * A handshake came from this address, so it is alive: dial without waiting for old timers. It may
+   * also have restarted; if so, a PING on a connection to its predecessor brings that to light.
+   */
   signOfLife(address: Address): void {
     const target = this.#targets.get(address);
     if (target === undefined) return;
     target.retryAtMs = 0;
     const { connection } = target;
+    connection?.keepAlive(this.#parts.nowMs(), 0);
     if (connection === null || !connection.isHandshaking) return;
     // Packets sent before the peer came up are lost, and quiche repeats them only after a second.
     const isStuck = this.#parts.nowMs() - connection.startedMs > STUCK_DIAL_MS;
@@ -134,6 +140,7 @@ export class OutgoingConnections {
     if (target === undefined) return;
     target.isSecondDial = false;
     this.#parts.report(target.address, "up", "handshake complete");
+    this.#sampleRtt(target.address, connection);
     for (const bytes of target.datagrams.splice(0)) connection.sendDatagram(bytes);
     for (const send of target.unis.splice(0)) {
       if (send.settle !== null) connection.sendUni(send);
@@ -162,7 +169,7 @@ export class OutgoingConnections {
   }
 
   /** Once per tick: samples round-trip times, keeps connections alive, forgets old failures. */
-  tick(nowMs: number, onRtt: (target: Address, rttMs: number) => void): void {
+  tick(nowMs: number): void {
     for (const target of this.#targets.values()) {
       const { connection } = target;
       if (connection === null) {
@@ -174,8 +181,7 @@ export class OutgoingConnections {
       if (connection.openedMs !== null && nowMs - connection.openedMs >= SETTLED_MS) {
         target.failures = 0;
       }
-      const rttMs = connection.sampleRtt();
-      if (rttMs !== null) onRtt(target.address, rttMs);
+      this.#sampleRtt(target.address, connection);
     }
   }
 
@@ -225,6 +231,11 @@ export class OutgoingConnections {
       this.#fail(target, error);
       return error;
     }
+  }
+
+  #sampleRtt(address: Address, connection: QuicConnection): void {
+    const rttMs = connection.sampleRtt();
+    if (rttMs !== null) this.#parts.reportRtt(address, rttMs);
   }
 
   #fail(target: Target, error: PatinaError): void {

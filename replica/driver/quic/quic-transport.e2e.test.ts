@@ -141,7 +141,7 @@ test("lost packets are sent again", async () => {
 
 test("keep-alive holds a quiet connection open, and silence ends it", async () => {
   const faults = { dropRate: 0 };
-  const options = { certificates, idleTimeoutMs: 400 };
+  const options = { certificates, idleTimeoutMs: 1_000 };
   await using left = await openEndpoint({ ...options, faults });
   await using right = await openEndpoint(options);
   left.transport.sendDatagram(right.transport.local, Buffer.from("x"));
@@ -163,6 +163,15 @@ test("a restarted peer tells the first packet of its predecessor's connection so
   expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
   expect(await left.transport.sendUni(target, [Buffer.from("first")])).toBe(true);
   await reborn.events.until(() => reborn.events.unis.length === 1);
+  await close();
+});
+
+test("a restarted peer's own first handshake ends connections to its predecessor", async () => {
+  const { left, restart, close } = await openAndKillPeer();
+  await using reborn = await restart(certificates);
+  reborn.transport.sendDatagram(left.transport.local, Buffer.from("I am new"));
+  await left.events.until(() => left.events.edges.length === 2);
+  expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
   await close();
 });
 

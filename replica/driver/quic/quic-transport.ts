@@ -92,6 +92,7 @@ export class QuicTransport implements Transport {
       report: (target, state, reason) => {
         this.#defer(() => this.#events.connection(target, state, reason));
       },
+      reportRtt: (target, rttMs) => this.#defer(() => this.#events.rtt(target, rttMs)),
     });
   }
 
@@ -413,7 +414,7 @@ export class QuicTransport implements Transport {
     this.#expireUnis(nowMs);
     if (nowMs >= this.#tickMs) {
       this.#tickMs = nowMs + this.#tickPeriodMs;
-      this.#outgoing.tick(nowMs, (target, rttMs) => this.#events.rtt(target, rttMs));
+      this.#outgoing.tick(nowMs);
     }
     let nextMs = Math.min(this.#tickMs, this.#expiries[0]?.deadlineMs ?? this.#tickMs);
     for (const connection of this.#connections) {

@@ -1,0 +1,37 @@
+/** What the watchdog thread and its owner say to each other. Never needed for a bounce. */
+import type { MetricSlotsPlan } from "#base/metric-slots.ts";
+import type { ReadyState, StallAction, StallBudgets } from "../types.ts";
+
+/** A declared loop with every default filled in. */
+export interface WatchedLoop {
+  readonly name: string;
+  readonly action: StallAction;
+  readonly budgets: StallBudgets;
+}
+
+/** `workerData` of the watchdog thread. */
+export interface WatchdogThreadData {
+  readonly loops: readonly WatchedLoop[];
+  readonly loopBuffer: SharedArrayBuffer;
+  readonly ownMetrics: MetricSlotsPlan;
+  readonly metrics: MetricSlotsPlan | null;
+  readonly stateFolder: string;
+  readonly http: { readonly host: string; readonly port: number } | null;
+  readonly beatFd: number | null;
+  readonly jitterMs: number;
+  readonly breadcrumbDecoderUrl: string | null;
+  readonly configHash: string;
+  readonly stallFilesMax: number;
+}
+
+/** Owner to thread. */
+export type ToWatchdogThread =
+  | { readonly kind: "ready"; readonly state: ReadyState }
+  | { readonly kind: "stop" };
+
+/** Thread to owner. */
+export type FromWatchdogThread =
+  /** `port` is null where nothing is served. */
+  | { readonly kind: "started"; readonly port: number | null }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  | { readonly kind: "stall"; readonly loop: string; readonly id: string };

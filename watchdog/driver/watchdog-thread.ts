@@ -1,0 +1,256 @@
+/**
+ * The watchdog thread: polls the beats, serves health and metrics, tells the supervisor that it
+ * lives, and on a stall captures evidence, writes it and kills the process.
+ *
+ * Nothing here goes through the main thread: descriptors are written with `writeSync`, and the
+ * order on a bounce is evidence (synced), one line to the supervisor, SIGKILL. The alert is the
+ * supervisor's, so that a hanging webhook or a full stderr delays nothing; without a supervisor the
+ * alert line is written here.
+ */
+import type { Server } from "node:http";
+import { parentPort, workerData } from "node:worker_threads";
+import { assert, errorText } from "#base/errors.ts";
+import { createLogger } from "#base/logger.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
+import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
+import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallEvidence } from "../types.ts";
+import { captureStack } from "./capture-stack.ts";
+import { buildEvidence, loopStatus } from "./evidence.ts";
+import { type HealthSource, type ProbeAnswer, createHealthServer } from "./health-server.ts";
+import { starvedMs } from "./proc-facts.ts";
+import { ProcessMetrics } from "./process-metrics.ts";
+import { writeStall } from "./stall-files.ts";
+import type { FromWatchdogThread, ToWatchdogThread } from "./thread-messages.ts";
+import type { WatchdogThreadData } from "./thread-messages.ts";
+import { writeText } from "./write-line.ts";
+
+class WatchdogThread implements HealthSource {
+  readonly #data: WatchdogThreadData;
+  readonly #regions: readonly LoopRegion[];
+  readonly #detector: StallDetector;
+  readonly #slots: readonly MetricSlots[];
+  readonly #metrics: ProcessMetrics;
+  readonly #log = createLogger({
+    level: "info",
+    nowMs: () => Date.now(),
+    write: (line) => void writeText(2, line),
+    fields: { thread: "watchdog" },
+  });
+  #decoder: BreadcrumbDecoder | null = null;
+  #ready: ReadyState = { isReady: false, reason: "starting" };
+  #server: Server | null = null;
+  /** When the supervisor was found gone; the process then drains and ends. */
+  #orphanSinceMs: number | null = null;
+
+  constructor(data: WatchdogThreadData) {
+    this.#data = data;
+    this.#regions = data.loops.map((_loop, at) => loopRegion(data.loopBuffer, at));
+    this.#detector = new StallDetector({
+      loops: data.loops,
+      nextJitterMs: () => Math.random() * data.jitterMs,
+    });
+    const own = MetricSlots.attach(data.ownMetrics);
+    this.#slots = data.metrics === null ? [own] : [own, MetricSlots.attach(data.metrics)];
+    this.#metrics = new ProcessMetrics(own.writer(0), data.loops.map((loop) => loop.name)); // prettier-ignore
+  }
+
+  start(): void {
+    this.#beatSupervisor();
+    setInterval(() => this.#poll(), POLL_PERIOD_MS);
+    setInterval(() => this.#beatSupervisor(), SUPERVISOR_BEAT_PERIOD_MS);
+    void this.#loadDecoder();
+    this.#listen();
+  }
+
+  onMessage(message: ToWatchdogThread): void {
+    if (message.kind === "stop") {
+      this.#server?.close();
+      process.exit(0);
+    }
+    const wasReady = this.#ready.isReady;
+    this.#ready = message.state;
+    if (wasReady !== message.state.isReady) this.#tellSupervisor(wasReady ? "d" : "r");
+  }
+
+  live(): ProbeAnswer {
+    const loops = this.#loopStatuses();
+    const stuck = loops.filter(({ isWatched, silentMs, phase }, at) => {
+      const budgetMs = this.#data.loops[at]?.budgets[phase] ?? Infinity;
+      return isWatched && silentMs > budgetMs;
+    });
+    const isOk = stuck.length === 0;
+    return { isOk, body: { live: isOk, stuck: stuck.map((loop) => loop.name), loops } };
+  }
+
+  ready(): ProbeAnswer {
+    const live = this.live();
+    const isOk = live.isOk && this.#ready.isReady;
+    const reason = live.isOk ? this.#ready.reason : "a loop is stuck";
+    return { isOk, body: { ready: isOk, reason, ...this.#ready.details } };
+  }
+
+  metrics(): ReturnType<HealthSource["metrics"]> {
+    this.#metrics.ready.set(this.ready().isOk ? 1 : 0);
+    for (const [at, region] of this.#regions.entries()) {
+      const loop = this.#metrics.loops[at];
+      loop?.silence.set(this.#detector.silentMs(at) / 1000);
+      loop?.utilisation.set(region.vitals[VITAL.utilisation] ?? 0);
+      loop?.heapUsed.set(region.vitals[VITAL.heapUsed] ?? 0);
+    }
+    this.#metrics.readProcess();
+    return this.#slots.flatMap((slots) => slots.snapshot());
+  }
+
+  #poll(): void {
+    const loops = this.#regions.map((region, at) => {
+      const { isWatched, beats, phase, nativeThreadId } = readLoop(region);
+      // Reading /proc costs some microseconds, so it is asked only about a loop that looks silent.
+      const isSilent = this.#detector.silentMs(at) > 0;
+      const starved = isSilent ? starvedMs(process.pid, nativeThreadId) : 0;
+      return { isWatched, beats, phase, starvedMs: starved };
+    });
+    this.#detector.handle({ kind: "poll", wallMs: Date.now(), loops }, performance.now());
+    this.#perform();
+  }
+
+  #perform(): void {
+    for (const output of this.#detector.drain()) this.#performOne(output);
+  }
+
+  #performOne(output: StallOutput): void {
+    switch (output.kind) {
+      case "overslept":
+        this.#metrics.oversleeps.add();
+        return;
+      case "suspect":
+        this.#metrics.loops[output.stall.loop]?.suspicions.add();
+        return;
+      case "accuse":
+        void this.#capture(output.stall);
+        return;
+      case "recovered":
+        if (output.from === "suspected") return;
+        this.#log.warn?.("loop-recovered", "a stalled loop beats again", {
+          loop: this.#data.loops[output.loop]?.name,
+        });
+        return;
+      case "bounce":
+        process.kill(process.pid, "SIGKILL");
+        return;
+      case "report":
+        return;
+    }
+  }
+
+  async #capture(stall: StallFacts): Promise<void> {
+    const region = this.#regions[stall.loop];
+    const loop = this.#data.loops[stall.loop];
+    if (region === undefined || loop === undefined) return;
+    const { threadId, nativeThreadId } = readLoop(region);
+    const stack = await captureStack({ threadId, nativeThreadId, limitMs: STACK_LIMIT_MS });
+    const { beats } = readLoop(region);
+    const evidence = buildEvidence({
+      ...stall,
+      kind: "stall",
+      loop: loop.name,
+      action: loop.action,
+      configHash: this.#data.configHash,
+      stack,
+      error: null,
+      region,
+      loops: this.#loopStatuses(),
+      decoder: this.#decoder,
+    });
+    this.#metrics.loops[stall.loop]?.stalls.add();
+    this.#writeEvidence(evidence);
+    if (loop.action === "report") this.#post({ kind: "stall", loop: loop.name, id: evidence.id });
+    const input = { kind: "captured", loop: stall.loop, beats } as const;
+    this.#detector.handle(input, performance.now());
+    this.#perform();
+  }
+
+  /** A disk that refuses must not save a stuck loop. */
+  #writeEvidence(evidence: StallEvidence): void {
+    const { id, loop, phase, silentMs, breadcrumb } = evidence;
+    const fields = { id, loop, phase, silentMs, breadcrumb };
+    try {
+      const file = writeStall(this.#data.stateFolder, evidence, this.#data.stallFilesMax);
+      this.#tellSupervisor(`s ${id}`);
+      if (this.#data.beatFd !== null) return;
+      this.#log.error("loop-stalled", `loop ${loop} stalled`, { ...fields, file });
+    } catch (error) {
+      this.#metrics.evidenceFailures.add();
+      const msg = `loop ${loop} stalled, and its evidence could not be written`;
+      this.#log.error("loop-stalled", msg, { ...fields, error: errorText(error) });
+    }
+  }
+
+  #loopStatuses(): readonly LoopStatus[] {
+    return this.#data.loops.map(({ name }, at) => {
+      const region = this.#regions[at] ?? loopRegion(this.#data.loopBuffer, at);
+      return loopStatus(name, region, this.#detector.silentMs(at));
+    });
+  }
+
+  #beatSupervisor(): void {
+    if (this.#orphanSinceMs === null) this.#tellSupervisor("b");
+    else if (performance.now() - this.#orphanSinceMs > ORPHAN_LIMIT_MS) {
+      process.kill(process.pid, "SIGKILL");
+    }
+  }
+
+  #tellSupervisor(line: string): void {
+    const { beatFd } = this.#data;
+    if (beatFd === null || this.#orphanSinceMs !== null) return;
+    if (writeText(beatFd, `${line}\n`) !== "gone") return;
+    this.#orphanSinceMs = performance.now();
+    this.#log.error("supervisor-gone", "the supervisor ended; draining", {});
+    process.kill(process.pid, "SIGTERM");
+  }
+
+  async #loadDecoder(): Promise<void> {
+    const url = this.#data.breadcrumbDecoderUrl;
+    if (url === null) return;
+    try {
+      this.#decoder = (await import(url)) as BreadcrumbDecoder;
+    } catch (error) {
+      const fields = { url, error: errorText(error) };
+      this.#log.warn?.("breadcrumb-decoder", "breadcrumbs stay undecoded in evidence", fields);
+    }
+  }
+
+  #listen(): void {
+    const { http } = this.#data;
+    if (http === null) return this.#post({ kind: "started", port: null });
+    const server = createHealthServer(this);
+    this.#server = server;
+    server.once("error", (error) => {
+      const code = "code" in error ? String(error.code) : "UNKNOWN";
+      this.#post({ kind: "failed", code, message: error.message });
+    });
+    server.listen({ ...http, backlog: 128 }, () => {
+      const address = server.address();
+      const port = typeof address === "object" && address !== null ? address.port : null;
+      this.#post({ kind: "started", port });
+    });
+  }
+
+  #post(message: FromWatchdogThread): void {
+    parentPort?.postMessage(message);
+  }
+}
+
+/** Ten polls per default `steady` budget would do; twenty find it sooner. */
+const POLL_PERIOD_MS = 50;
+/** The supervisor kills after forty silent ones. */
+const SUPERVISOR_BEAT_PERIOD_MS = 250;
+/** An inspector needs 20 to 50 ms; a thread that has not answered by then is in native code. */
+const STACK_LIMIT_MS = 150;
+/** How long a process without a supervisor may drain. */
+const ORPHAN_LIMIT_MS = 30_000;
+
+assert(parentPort !== null, "the watchdog runs in a worker thread");
+const thread = new WatchdogThread(workerData as WatchdogThreadData);
+parentPort.on("message", (message: ToWatchdogThread) => thread.onMessage(message));
+thread.start();

@@ -1,0 +1,183 @@
+/**
+ * The watchdog of a process: a thread outside every event loop that notices when one stops turning,
+ * keeps evidence of it, and kills the process so that its supervisor can start it anew.
+ *
+ * The owner starts it first, then attaches each loop in the thread that runs it. What breadcrumbs
+ * and metrics mean is the owner's business; here they are bytes and numbers.
+ */
+import { Worker } from "node:worker_threads";
+import { PatinaError, assert, errorText } from "#base/errors.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import { allocateLoops, loopRegion, readLoop } from "./core/shared-layout.ts";
+import { STALL_BUDGETS } from "./core/stall-detector.ts";
+import { type AttachedLoop, attachLoop as attach } from "./driver/attach-loop.ts";
+import { buildEvidence, errorFrames, loopStatus } from "./driver/evidence.ts";
+import { writeStall } from "./driver/stall-files.ts";
+import type { FromWatchdogThread, ToWatchdogThread } from "./driver/thread-messages.ts";
+import type { WatchdogThreadData, WatchedLoop } from "./driver/thread-messages.ts";
+import { writeText } from "./driver/write-line.ts";
+import { WATCHDOG_LISTEN } from "./errors.ts";
+import { watchdogMetrics } from "./metric-declarations.ts";
+import type { BreadcrumbDecoder, LoopBeatPlan, ReadyState } from "./types.ts";
+import type { WatchdogEvents, WatchdogOptions } from "./types.ts";
+
+/** A running watchdog. */
+export interface Watchdog {
+  /**
+   * Settles when the health port is bound, with its number (null where none was asked for).
+   * Rejects with `WATCHDOG_LISTEN`; loops are watched all the same.
+   */
+  readonly started: Promise<number | null>;
+  /** What `attachLoop` needs in the thread that runs loop `name`. */
+  loopPlan(name: string): LoopBeatPlan;
+  /** Sets what `/readyz` answers; the first ready state is also told to the supervisor. */
+  setReady(state: ReadyState): void;
+  /**
+   * Writes evidence of an exception that ends the process, synchronously. The main thread's own
+   * uncaught exceptions are recorded without a call.
+   */
+  recordCrash(loop: string, thrown: unknown): void;
+  /** Ends watching and the health port. The last thing of a drain. */
+  stop(): Promise<void>;
+}
+
+/** Starts the watchdog thread. Call it first in the process: boot is watched too. */
+export function startWatchdog(options: WatchdogOptions, events: WatchdogEvents = {}): Watchdog {
+  return new RunningWatchdog(options, events);
+}
+
+/** Attaches the calling thread's event loop; a timer of it beats every 100 ms. */
+export function attachLoop(plan: LoopBeatPlan): AttachedLoop {
+  return attach(plan);
+}
+
+class RunningWatchdog implements Watchdog {
+  readonly started: Promise<number | null>;
+  readonly #data: WatchdogThreadData;
+  readonly #worker: Worker;
+  #decoder: BreadcrumbDecoder | null = null;
+  readonly #onUncaught = (thrown: unknown): void => {
+    this.recordCrash(this.#data.loops[0]?.name ?? "main", thrown);
+  };
+
+  constructor(options: WatchdogOptions, events: WatchdogEvents) {
+    this.#data = threadData(options);
+    const url = new URL("./driver/watchdog-thread.ts", import.meta.url);
+    // No error listener: a watchdog that dies takes the process with it, and the supervisor acts.
+    this.#worker = new Worker(url, { name: "watchdog", workerData: this.#data });
+    this.started = this.#whenStarted(events);
+    // The owner may look at it late, or never.
+    this.started.catch((error: unknown) => errorText(error));
+    process.on("uncaughtExceptionMonitor", this.#onUncaught);
+  }
+
+  loopPlan(name: string): LoopBeatPlan {
+    const loop = this.#data.loops.findIndex((one) => one.name === name);
+    assert(loop !== -1, `loop ${name} is declared`);
+    return { buffer: this.#data.loopBuffer, loop };
+  }
+
+  setReady(state: ReadyState): void {
+    this.#post({ kind: "ready", state });
+  }
+
+  recordCrash(loop: string, thrown: unknown): void {
+    const region = loopRegion(this.#data.loopBuffer, this.loopPlan(loop).loop);
+    const evidence = buildEvidence({
+      kind: "crash",
+      loop,
+      action: "bounce",
+      phase: readLoop(region).phase,
+      budgetMs: 0,
+      silentMs: 0,
+      misses: 0,
+      configHash: this.#data.configHash,
+      stack: { kind: "javascript", frames: errorFrames(thrown) },
+      error: errorText(thrown),
+      region,
+      loops: this.#data.loops.map(({ name }, at) =>
+        loopStatus(name, loopRegion(this.#data.loopBuffer, at), 0),
+      ),
+      decoder: this.#decoder,
+    });
+    try {
+      writeStall(this.#data.stateFolder, evidence, this.#data.stallFilesMax);
+    } catch (error) {
+      writeText(2, `${JSON.stringify({ level: "error", event: "evidence-lost", msg: errorText(error) })}\n`); // prettier-ignore
+      return;
+    }
+    if (this.#data.beatFd !== null) writeText(this.#data.beatFd, `s ${evidence.id}\n`);
+  }
+
+  async stop(): Promise<void> {
+    process.off("uncaughtExceptionMonitor", this.#onUncaught);
+    this.#worker.ref();
+    const ended = new Promise((resolve) => this.#worker.once("exit", resolve));
+    this.#post({ kind: "stop" });
+    await ended;
+  }
+
+  async #whenStarted(events: WatchdogEvents): Promise<number | null> {
+    const { breadcrumbDecoderUrl } = this.#data;
+    const started = new Promise<number | null>((resolve, reject) => {
+      this.#worker.on("message", (message: FromWatchdogThread) => {
+        if (message.kind === "stall") events.onStall?.({ loop: message.loop, id: message.id });
+        else if (message.kind === "started") resolve(message.port);
+        else reject(listenError(message, this.#data));
+      });
+    });
+    // A listener refs the worker; the watchdog must never keep a finished process alive.
+    this.#worker.unref();
+    if (breadcrumbDecoderUrl !== null) void this.#loadDecoder(breadcrumbDecoderUrl);
+    return await started;
+  }
+
+  /** For crashes of this thread; the watchdog thread loads its own and says when it cannot. */
+  async #loadDecoder(url: string): Promise<void> {
+    const loaded: unknown = await import(url).catch(() => null);
+    this.#decoder = loaded as BreadcrumbDecoder | null;
+  }
+
+  #post(message: ToWatchdogThread): void {
+    this.#worker.postMessage(message);
+  }
+}
+
+function threadData(options: WatchdogOptions): WatchdogThreadData {
+  const names = options.loops.map((loop) => loop.name);
+  assert(new Set(names).size === names.length, "loop names differ");
+  const loops = options.loops.map(
+    (loop): WatchedLoop => ({
+      name: loop.name,
+      action: loop.action ?? "bounce",
+      budgets: { ...STALL_BUDGETS, ...options.budgets, ...loop.budgets },
+    }),
+  );
+  return {
+    loops,
+    loopBuffer: allocateLoops(loops.length),
+    ownMetrics: MetricSlots.allocate(watchdogMetrics(names), 1).plan,
+    metrics: options.metrics,
+    stateFolder: options.stateFolder,
+    http: options.http,
+    beatFd: options.beatFd,
+    jitterMs: options.jitterMs ?? JITTER_MS,
+    breadcrumbDecoderUrl: options.breadcrumbDecoderUrl,
+    configHash: options.configHash,
+    stallFilesMax: options.stallFilesMax ?? STALL_FILES_MAX,
+  };
+}
+
+function listenError(
+  failed: { readonly code: string; readonly message: string },
+  { http }: WatchdogThreadData,
+): PatinaError {
+  const where = http === null ? "nowhere" : `${http.host} port ${http.port}`;
+  const message = `cannot serve metrics on ${where}: ${failed.message}`;
+  return new PatinaError(WATCHDOG_LISTEN, message, { details: { cause: failed.code } });
+}
+
+/** Spreads a fleet's bounces without anybody noticing the wait. */
+const JITTER_MS = 200;
+/** A folder an operator can read through; at some 20 KB each. */
+const STALL_FILES_MAX = 20;

@@ -1,0 +1,313 @@
+/**
+ * Runs a replica's machine on real parts: performs its effects on the transport and the store, and
+ * keeps the one timer that its deadline asks for.
+ *
+ * Bytes become messages here and messages bytes. Bad ones are counted and dropped.
+ */
+import { errorText } from "#base/errors.ts";
+import type { Logger } from "#base/logger.ts";
+import type { ReplicaCore, ReplicaInput, ReplicaOutput } from "../core/replica-core.ts";
+import { decodePacket, encodePacket } from "../core/swim/codec.ts";
+import type { SwimEvent } from "../core/swim/events.ts";
+import type { SyncClientEvent } from "../core/sync/client-types.ts";
+import { decodeChange } from "../core/wire/changeset-codec.ts";
+import type { BroadcastBody } from "../core/wire/types.ts";
+import { decodeUniPayload } from "../core/wire/uni-payload.ts";
+import type {
+  Address,
+  BiStream,
+  Changeset,
+  LocalCommit,
+  Transport,
+  TransportEvents,
+} from "../types.ts";
+import type { StoreClient } from "./store/store-client.ts";
+import { decompress, SyncStreams } from "./sync/sync-streams.ts";
+
+/** What a driver is made of; the transport follows with `attach`. */
+export interface ReplicaDriverOptions {
+  readonly core: ReplicaCore;
+  readonly store: StoreClient;
+  readonly log: Logger;
+  readonly onSwimEvent: (event: SwimEvent) => void;
+  readonly onRtt: (address: Address, rttMs: number) => void;
+  /** The store failed for good (disk full, file corrupt): nothing can be applied any more. */
+  readonly onStoreFailure: (error: Error) => void;
+}
+
+/** What was received and could not be read, by where. */
+export interface DriverStats {
+  badPackets: number;
+  badFrames: number;
+  /** Plumtree control messages, which this replica has no use for. */
+  ignoredFrames: number;
+}
+
+/** Drives one replica. */
+export class ReplicaDriver {
+  readonly stats: DriverStats = { badPackets: 0, badFrames: 0, ignoredFrames: 0 };
+  readonly #core: ReplicaCore;
+  readonly #options: ReplicaDriverOptions;
+  #transport: Transport | null = null;
+  #streams: SyncStreams | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAtMs = Infinity;
+  #isRunning = false;
+  #isStopped = false;
+  readonly #queued: ReplicaInput[] = [];
+
+  constructor(options: ReplicaDriverOptions) {
+    this.#options = options;
+    this.#core = options.core;
+  }
+
+  /** For `QuicTransport.open`: what the transport says goes into the machine. */
+  readonly transportEvents: TransportEvents = {
+    datagram: (bytes) => this.#onDatagram(bytes),
+    uniFrames: (frames) => this.#onFrames(frames),
+    biStream: (stream: BiStream) => {
+      if (this.#streams) this.#streams.accept(stream);
+      else stream.abort();
+    },
+    rtt: (address, rttMs) => {
+      this.#options.onRtt(address, rttMs);
+      this.run({ kind: "rtt", address, rttMs });
+    },
+    connection: (address, state, reason) => {
+      this.#options.log.debug?.("connection", `${address} ${state}: ${reason}`, { address, state });
+    },
+  };
+
+  /** Gives the driver its transport; before the first `run`. */
+  attach(transport: Transport): void {
+    this.#transport = transport;
+    this.#streams = new SyncStreams(transport, {
+      client: (input) => this.run({ kind: "syncClient", input }),
+      server: (input) => this.run({ kind: "syncServer", input }),
+    });
+  }
+
+  /** Sync streams that are open. */
+  get syncStreams(): number {
+    return this.#streams?.openCount ?? 0;
+  }
+
+  /** Tells the machine of a transaction of our own, right after its commit. */
+  committed(commit: LocalCommit): void {
+    this.run({ kind: "committed", commit });
+  }
+
+  /** Gives the machine an input and performs what it wants done. */
+  run(input: ReplicaInput): void {
+    if (this.#isStopped) return;
+    this.#queued.push(input);
+    // An effect may answer at once; its input waits until the effects before it are performed.
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      for (let next = this.#queued.shift(); next !== undefined; next = this.#queued.shift()) {
+        this.#core.handle(next, performance.now());
+        for (const output of this.#core.drain()) this.#perform(output);
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+    this.#setTimer();
+  }
+
+  /** Leaves the cluster if asked to, and performs nothing more. */
+  stop(options: { leave: boolean }): void {
+    if (options.leave) this.run({ kind: "leave" });
+    this.#isStopped = true;
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #setTimer(): void {
+    const deadlineMs = this.#core.deadlineMs();
+    if (deadlineMs === this.#timerAtMs && this.#timer) return;
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#timerAtMs = deadlineMs;
+    if (deadlineMs === Infinity || this.#isStopped) {
+      this.#timer = null;
+      return;
+    }
+    const waitMs = Math.min(TIMER_MAX_MS, Math.max(0, Math.ceil(deadlineMs - performance.now())));
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.run({ kind: "tick" });
+    }, waitMs);
+  }
+
+  #perform(output: ReplicaOutput): void {
+    switch (output.kind) {
+      case "sendPacket":
+        return this.#transport?.sendDatagram(output.target, encodePacket(output.packet));
+      case "sendFrames":
+        return void this.#sendFrames(output);
+      case "apply":
+        return void this.#apply(output);
+      case "syncClient":
+        return this.#performClient(output.output);
+      case "syncServer":
+        return this.#performServer(output.output);
+      case "forget":
+        return this.#transport?.forget(output.target, output.reason);
+      case "notify":
+        return this.#options.onSwimEvent(output.event);
+      case "dropped":
+        return this.#options.log.debug?.("broadcast-dropped", output.reason, {
+          count: output.count,
+        });
+    }
+  }
+
+  async #sendFrames(output: Extract<ReplicaOutput, { kind: "sendFrames" }>): Promise<void> {
+    const { id, target, frames, isUrgent } = output;
+    const ok = (await this.#transport?.sendUni(target, frames, { urgent: isUrgent })) ?? false;
+    this.run({ kind: "sent", id, ok });
+  }
+
+  async #apply(output: Extract<ReplicaOutput, { kind: "apply" }>): Promise<void> {
+    const { batchId, changesets, isUrgent } = output;
+    try {
+      const outcomes = await this.#options.store.apply(changesets, { isUrgent });
+      this.run({ kind: "applied", batchId, outcomes });
+    } catch (error) {
+      this.#onStoreError(error, () => this.run({ kind: "applied", batchId, outcomes: [] }));
+    }
+  }
+
+  #performClient(output: Extract<ReplicaOutput, { kind: "syncClient" }>["output"]): void {
+    switch (output.kind) {
+      case "apply":
+        return void this.#applySynced(output.batchId, output.changesets);
+      case "notify":
+        return this.#logSync(output.event);
+      case "clock":
+        return;
+      case "open":
+      case "send":
+      case "finish":
+      case "abort":
+      case "reading":
+        return this.#streams?.performClient(output);
+    }
+  }
+
+  async #applySynced(batchId: number, changesets: readonly Changeset[]): Promise<void> {
+    try {
+      const outcomes = await this.#options.store.apply(changesets);
+      this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes } });
+    } catch (error) {
+      this.#onStoreError(error, () =>
+        this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes: [] } }),
+      );
+    }
+  }
+
+  #performServer(output: Extract<ReplicaOutput, { kind: "syncServer" }>["output"]): void {
+    switch (output.kind) {
+      case "read":
+        return void this.#readVersions(output);
+      case "notify":
+        return this.#options.log.debug?.("sync-served", output.event.reason, {
+          peer: output.event.peer,
+        });
+      case "clock":
+        return;
+      case "send":
+      case "finish":
+      case "abort":
+        return this.#streams?.performServer(output);
+    }
+  }
+
+  async #readVersions(
+    output: Extract<Extract<ReplicaOutput, { kind: "syncServer" }>["output"], { kind: "read" }>,
+  ): Promise<void> {
+    const { requestId } = output;
+    const answer = (changesets: readonly Changeset[]): void =>
+      this.run({ kind: "syncServer", input: { kind: "versions", requestId, changesets } });
+    try {
+      answer(await this.#options.store.readVersions(output.request));
+    } catch (error) {
+      this.#onStoreError(error, () => answer([]));
+    }
+  }
+
+  /** The machine gets its answer all the same: what was not applied stays needed. */
+  #onStoreError(error: unknown, answer: () => void): void {
+    if (this.#isStopped) return;
+    if (!(error instanceof Error)) throw error;
+    this.#options.log.error("store-failed", errorText(error));
+    answer();
+    this.#options.onStoreFailure(error);
+  }
+
+  #logSync(event: SyncClientEvent): void {
+    const { log } = this.#options;
+    if (event.kind === "sessionEnded") {
+      return log.debug?.("sync-session-ended", `${event.peer.address}: ${event.reason}`);
+    }
+    const { receivedVersions, servers } = event;
+    const line = receivedVersions > 0 ? log.info : log.debug;
+    line?.("sync-finished", `${receivedVersions} versions from ${servers} servers`, { ...event });
+  }
+
+  #onDatagram(bytes: Uint8Array): void {
+    const packet = decodePacket(bytes);
+    if (!packet.ok) {
+      this.stats.badPackets++;
+      return;
+    }
+    this.run({ kind: "packet", packet: packet.value, packetBytes: bytes.length });
+  }
+
+  /** Newest first, as Corrosion handles the frames of one stream. */
+  #onFrames(frames: readonly Uint8Array[]): void {
+    for (const frame of frames.toReversed()) this.#onFrame(frame);
+  }
+
+  #onFrame(frame: Uint8Array): void {
+    const decoded = decodeUniPayload(frame);
+    if (!decoded.ok) {
+      this.stats.badFrames++;
+      return;
+    }
+    const { value } = decoded;
+    if (value.kind === "plumtree") {
+      if (value.message.kind === "gossip") {
+        return this.#onBody(value.message.body, { payload: null, clusterId: value.clusterId });
+      }
+      this.stats.ignoredFrames++;
+      return;
+    }
+    this.#onBody(value, { payload: frame, clusterId: value.clusterId });
+  }
+
+  #onBody(
+    body: BroadcastBody,
+    from: { readonly payload: Uint8Array | null; readonly clusterId: number },
+  ): void {
+    if (body.kind === "change") return this.#onChangesets(body.changesets, from);
+    const bytes = decompress(body.compressed);
+    const changesets = bytes.ok ? decodeChange(bytes.value) : bytes;
+    if (changesets.ok) this.#onChangesets(changesets.value, from);
+    else this.stats.badFrames++;
+  }
+
+  #onChangesets(
+    changesets: readonly Changeset[],
+    from: { readonly payload: Uint8Array | null; readonly clusterId: number },
+  ): void {
+    // The frame of several (the legacy EmptySet) stands for all of them: each is encoded afresh.
+    const payload = changesets.length === 1 ? from.payload : null;
+    for (const changeset of changesets) {
+      this.run({ kind: "broadcast", changeset, payload, clusterId: from.clusterId });
+    }
+  }
+}
+
+/** Timers longer than 2^31 ms fire at once; a day is as good as never. */
+const TIMER_MAX_MS = 86_400_000;

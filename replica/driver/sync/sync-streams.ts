@@ -1,0 +1,262 @@
+/**
+ * Sync sessions on real streams: frames to messages and back, for the machines of both roles.
+ *
+ * A session id stands for a stream; what a stream does after its session was given up is ignored.
+ * Compressed answers are decompressed here, because zstd belongs to the runtime.
+ */
+import { zstdDecompressSync } from "node:zlib";
+import { errorText } from "#base/errors.ts";
+import { failure, success, type Result } from "#base/machine.ts";
+import type { SyncClientInput, SyncClientOutput } from "../../core/sync/client-types.ts";
+import type { SessionMessage } from "../../core/sync/messages.ts";
+import type { SyncServerInput, SyncServerOutput } from "../../core/sync/sync-server.ts";
+import { decodeChange } from "../../core/wire/changeset-codec.ts";
+import {
+  decodeSyncMessage,
+  decodeSyncStart,
+  encodeSyncChangeset,
+  encodeSyncMessage,
+  encodeSyncStart,
+} from "../../core/wire/sync-messages.ts";
+import type { BiStream, Transport } from "../../types.ts";
+
+/** Effects of a sync client that concern streams. */
+export type ClientStreamOutput = Extract<
+  SyncClientOutput,
+  { kind: "open" | "send" | "finish" | "abort" | "reading" }
+>;
+
+/** Effects of a sync server that concern streams. */
+export type ServerStreamOutput = Extract<SyncServerOutput, { kind: "send" | "finish" | "abort" }>;
+
+/** Where what streams say goes. */
+export interface SyncStreamEvents {
+  client(input: SyncClientInput): void;
+  server(input: SyncServerInput): void;
+}
+
+/** A client session's stream, and which directions have ended. */
+interface ClientStream {
+  readonly stream: BiStream;
+  hasFinished: boolean;
+  hasPeerFinished: boolean;
+}
+
+/** All sync streams of one replica. */
+export class SyncStreams {
+  /** Frames that were no valid message, by either side. */
+  badFrames = 0;
+  readonly #transport: Transport;
+  readonly #events: SyncStreamEvents;
+  readonly #clientStreams = new Map<number, ClientStream>();
+  readonly #serverStreams = new Map<number, BiStream>();
+  /** Client sessions whose stream is being opened. */
+  readonly #opening = new Map<number, "wanted" | "givenUp">();
+  #nextServerSession = 1;
+  /** Set while the client's machine wants no more frames; resolves when it does again. */
+  #pause: { readonly over: Promise<void>; readonly end: () => void } | null = null;
+
+  constructor(transport: Transport, events: SyncStreamEvents) {
+    this.#transport = transport;
+    this.#events = events;
+  }
+
+  /** Streams that are open, both roles. */
+  get openCount(): number {
+    return this.#clientStreams.size + this.#serverStreams.size;
+  }
+
+  /** Takes a stream that a peer opened. */
+  accept(stream: BiStream): void {
+    const sessionId = this.#nextServerSession++;
+    this.#serverStreams.set(sessionId, stream);
+    let isFirst = true;
+    stream.onBroken(() => this.#endServer(sessionId, "broken"));
+    stream.onFrame((frame) => {
+      if (!this.#serverStreams.has(sessionId)) return;
+      if (frame === null) return this.#events.server({ kind: "finished", sessionId });
+      const message = isFirst ? readStart(frame) : readMessage(frame);
+      isFirst = false;
+      if (!message.ok) {
+        this.badFrames++;
+        stream.abort();
+        return this.#endServer(sessionId, "broken");
+      }
+      this.#events.server({ kind: "message", sessionId, message: message.value });
+    });
+    this.#events.server({ kind: "accepted", sessionId });
+  }
+
+  /** Performs an effect of the client. */
+  performClient(output: ClientStreamOutput): void {
+    switch (output.kind) {
+      case "open":
+        void this.#open(output.sessionId, output.peer.address);
+        return;
+      case "send":
+        for (const frame of framesOf(output.message)) {
+          this.#send(this.#clientStreams.get(output.sessionId)?.stream, frame);
+        }
+        return;
+      case "finish":
+        return this.#finishClient(output.sessionId);
+      case "abort": {
+        const { sessionId } = output;
+        if (this.#opening.has(sessionId)) this.#opening.set(sessionId, "givenUp");
+        this.#clientStreams.get(sessionId)?.stream.abort();
+        this.#clientStreams.delete(sessionId);
+        return;
+      }
+      case "reading":
+        return this.#setPaused(output.isPaused);
+    }
+  }
+
+  /** Performs an effect of the server. */
+  performServer(output: ServerStreamOutput): void {
+    const stream = this.#serverStreams.get(output.sessionId);
+    switch (output.kind) {
+      case "send":
+        if (output.message.kind === "changesets")
+          void this.#sendChangesets(output.sessionId, output);
+        else for (const frame of framesOf(output.message)) this.#send(stream, frame);
+        return;
+      case "finish":
+        this.#serverStreams.delete(output.sessionId);
+        stream?.finish();
+        return;
+      case "abort":
+        this.#serverStreams.delete(output.sessionId);
+        stream?.abort();
+        return;
+    }
+  }
+
+  async #open(sessionId: number, address: string): Promise<void> {
+    this.#opening.set(sessionId, "wanted");
+    let stream: BiStream;
+    try {
+      stream = await this.#transport.openBi(address);
+    } catch (error) {
+      this.#opening.delete(sessionId);
+      // Why is in the transport's own log and counters; here a server less is all it means.
+      if (error instanceof Error) return this.#events.client({ kind: "openFailed", sessionId });
+      throw error;
+    }
+    const isWanted = this.#opening.get(sessionId) === "wanted";
+    this.#opening.delete(sessionId);
+    if (!isWanted) return stream.abort();
+    const entry = { stream, hasFinished: false, hasPeerFinished: false };
+    this.#clientStreams.set(sessionId, entry);
+    stream.onBroken(() => {
+      if (!this.#clientStreams.delete(sessionId)) return;
+      this.#events.client({ kind: "broken", sessionId });
+    });
+    stream.onFrame((frame) => this.#onClientFrame(sessionId, entry, frame));
+    this.#events.client({ kind: "opened", sessionId });
+  }
+
+  #finishClient(sessionId: number): void {
+    const entry = this.#clientStreams.get(sessionId);
+    if (!entry) return;
+    entry.hasFinished = true;
+    entry.stream.finish();
+    if (entry.hasPeerFinished) this.#clientStreams.delete(sessionId);
+  }
+
+  #onClientFrame(
+    sessionId: number,
+    entry: ClientStream,
+    frame: Uint8Array | null,
+  ): void | Promise<void> {
+    if (this.#clientStreams.get(sessionId) !== entry) return;
+    if (frame === null) {
+      entry.hasPeerFinished = true;
+      if (entry.hasFinished) this.#clientStreams.delete(sessionId);
+      return this.#events.client({ kind: "finished", sessionId });
+    }
+    const message = readMessage(frame);
+    if (!message.ok) {
+      this.badFrames++;
+      this.#clientStreams.delete(sessionId);
+      entry.stream.abort();
+      return this.#events.client({ kind: "broken", sessionId });
+    }
+    this.#events.client({ kind: "message", sessionId, message: message.value });
+    return this.#pause?.over;
+  }
+
+  #setPaused(isPaused: boolean): void {
+    if (!isPaused) {
+      this.#pause?.end();
+      this.#pause = null;
+      return;
+    }
+    if (this.#pause) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#pause = { over: promise, end: resolve };
+  }
+
+  #send(stream: BiStream | undefined, frame: Uint8Array): void {
+    // A stream that breaks says so through `onBroken`; that is where the session ends.
+    stream?.send(frame).catch(ignoreBroken);
+  }
+
+  async #sendChangesets(
+    sessionId: number,
+    output: Extract<ServerStreamOutput, { kind: "send" }>,
+  ): Promise<void> {
+    const stream = this.#serverStreams.get(sessionId);
+    if (!stream || output.message.kind !== "changesets") return;
+    const { changesets } = output.message;
+    const startedMs = performance.now();
+    try {
+      await Promise.all(changesets.map((changeset) => stream.send(encodeSyncChangeset(changeset))));
+    } catch (error) {
+      return ignoreBroken(error);
+    }
+    const tookMs = performance.now() - startedMs;
+    this.#events.server({ kind: "sent", sessionId, frames: changesets.length, tookMs });
+  }
+
+  #endServer(sessionId: number, kind: "broken"): void {
+    if (this.#serverStreams.delete(sessionId)) this.#events.server({ kind, sessionId });
+  }
+}
+
+function framesOf(message: SessionMessage): Uint8Array[] {
+  if (message.kind === "start") return [encodeSyncStart(message)];
+  if (message.kind === "changesets") return message.changesets.map(encodeSyncChangeset);
+  return [encodeSyncMessage(message)];
+}
+
+function readStart(frame: Uint8Array): Result<SessionMessage, string> {
+  const start = decodeSyncStart(frame);
+  return start.ok ? success({ kind: "start", ...start.value }) : start;
+}
+
+function readMessage(frame: Uint8Array): Result<SessionMessage, string> {
+  const message = decodeSyncMessage(frame);
+  if (!message.ok) return message;
+  if (message.value.kind !== "compressedChangeset") return success(message.value);
+  const change = decompress(message.value.compressed);
+  if (!change.ok) return change;
+  const changesets = decodeChange(change.value);
+  return changesets.ok ? success({ kind: "changesets", changesets: changesets.value }) : changesets;
+}
+
+/** Decompresses a zstd frame; bad or over-large ones are a value, as hostile bytes must be. */
+export function decompress(compressed: Uint8Array): Result<Uint8Array, string> {
+  try {
+    return success(zstdDecompressSync(compressed, { maxOutputLength: DECOMPRESSED_BYTES_MAX }));
+  } catch (error) {
+    return failure(errorText(error));
+  }
+}
+
+function ignoreBroken(error: unknown): void {
+  if (!(error instanceof Error)) throw error;
+}
+
+/** A frame's own limit: a small one must not become a large one. */
+const DECOMPRESSED_BYTES_MAX = 100 * 1024 * 1024;

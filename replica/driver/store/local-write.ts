@@ -10,7 +10,7 @@ import type Database from "better-sqlite3";
 import { chunkVersion } from "../../core/wire/chunker.ts";
 import type { LocalCommit, SqlValue, Statement, TransactionAnswer } from "../../types.ts";
 import type { CrrTables } from "./crr-tables.ts";
-import { storeError, toStoreError } from "./errors.ts";
+import { isStorageFailure, storeError, toStoreError } from "./errors.ts";
 import type { Ledger } from "./ledger.ts";
 import { firstKeyword, internalName, quoteName, tokenize } from "./sql-text.ts";
 import type { VersionRowReader } from "./version-rows.ts";
@@ -111,6 +111,7 @@ export class LocalWriter {
       return prepared.readonly ? 0 : Number(this.#statements.changes.get());
     } catch (thrown) {
       const error = toStoreError(thrown, "STORE_SQL");
+      if (isStorageFailure(error)) throw error;
       throw storeError("STORE_SQL", `${prefix}: ${error.message}`, { cause: error, details: { index } });
     }
   }

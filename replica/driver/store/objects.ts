@@ -197,7 +197,7 @@ export class ObjectStore {
     const { table, key, keyColumns, values, nowMs } = row;
     const where = keyColumns.map((column) => `${column} = ?`).join(" AND ");
     const found = this.#prepare(`SELECT * FROM ${table} WHERE ${where}`).get(...key);
-    const stamp = BigInt(nowMs);
+    const stamp = BigInt(Math.trunc(nowMs));
     if (found === undefined) {
       const columns = [...keyColumns, ...Object.keys(values), "updated_at"];
       const marks = columns.map(() => "?").join(", ");

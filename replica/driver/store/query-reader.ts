@@ -83,7 +83,7 @@ export class QueryReader {
       throw storeError("STORE_BUSY", `${STUCK_MAX} queries do not come back`);
     }
     const url = new URL("./query-worker.ts", import.meta.url);
-    const worker = new Worker(url, { name: "query", workerData: this.#path });
+    const worker = new Worker(url, { name: "query", workerData: this.#path, execArgv: [] });
     worker.setMaxListeners(0);
     worker.unref();
     worker.on("error", () => this.#forget(worker));

@@ -31,7 +31,8 @@ export class StoreFolder {
   /** Opens a store in this thread, without worker. */
   open(name: string, changes: Partial<StoreOptions> = {}): Store {
     let nowMs = 0;
-    const clocks = { nowMs: () => (nowMs += 0.001), wallMs: () => 1_750_000_000_000 + nowMs };
+    let wallMs = 1_750_000_000_000;
+    const clocks = { nowMs: () => (nowMs += 0.001), wallMs: () => (wallMs += 1000) };
     const store = new Store(this.options(name, changes), clocks);
     this.#stores.push(store);
     return store;

@@ -26,6 +26,8 @@ export async function startStore(options: StoreOptions): Promise<StoreThread> {
   const worker = new Worker(new URL("./store-worker.ts", import.meta.url), {
     name: "store",
     workerData: options,
+    // Not the parent's: `node --eval` would pass its flags on.
+    execArgv: [],
   });
   const listeners: ((error: Error) => void)[] = [];
   let failure: Error | null = null;

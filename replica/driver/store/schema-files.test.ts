@@ -1,0 +1,72 @@
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { PatinaError } from "#base/errors.ts";
+import { readSchema } from "./schema-files.ts";
+
+test("the platform's schema keeps its own rules", () => {
+  const folder = join(import.meta.dirname, "..", "..", "schema");
+  const files = readdirSync(folder).map((name) => ({
+    name,
+    text: readFileSync(join(folder, name), "utf8"),
+  }));
+  const schema = readSchema(files);
+  expect(schema.tables.map((table) => table.name)).toEqual([
+    "apps",
+    "checks",
+    "hostnames",
+    "machines",
+    "nodes",
+    "services",
+  ]);
+});
+
+test.each([
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a INTEGER, b TEXT NOT NULL DEFAULT '')"],
+  ["CREATE TABLE t (x INTEGER NOT NULL, y BLOB NOT NULL, PRIMARY KEY (x, y))"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a INTEGER, b INTEGER AS (a + 1)) STRICT"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a); CREATE INDEX i ON t (a) WHERE a > 1"],
+  ["DROP INDEX IF EXISTS gone"],
+])("a schema within the rules is accepted: %s", (text) => {
+  expect(readSchema([{ name: "a.sql", text }])).toBeDefined();
+});
+
+test.each([
+  ["CREATE TABLE t (id TEXT PRIMARY KEY)", "must be NOT NULL"],
+  ["CREATE TABLE t (id TEXT)", "a primary key is needed"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT NOT NULL)", "NOT NULL needs a DEFAULT"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT NOT NULL DEFAULT NULL)", "needs a DEFAULT"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a UNIQUE)", "UNIQUE is not allowed"],
+  ["CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT)", "AUTOINCREMENT is not allowed"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a REFERENCES t (id))", "foreign keys are not allowed"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a CHECK (a > 1))", "CHECK is not allowed"],
+  ["CREATE TABLE t AS SELECT 1 AS a", "AS SELECT is not allowed"],
+  ["CREATE TEMP TABLE t (id TEXT NOT NULL PRIMARY KEY)", "temporary tables are not allowed"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY); CREATE UNIQUE INDEX i ON t (id)", "unique indexes"],
+  ["CREATE VIEW v AS SELECT 1", "CREATE VIEW is not allowed"],
+  ["DROP TABLE t", "DROP is not allowed"],
+  ["DROP INDEX i", "with IF EXISTS only"],
+  ["PRAGMA journal_mode = DELETE", "PRAGMA is not allowed"],
+  ["CREATE TABLE crsql_x (id TEXT NOT NULL PRIMARY KEY)", "is reserved"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY", "incomplete input"],
+])("a schema outside the rules is refused: %s", (text, expected) => {
+  expect(errorOf(text)).toContain(expected);
+});
+
+test("every violation is reported at once, with file and line", () => {
+  const text = "CREATE TABLE t (id TEXT);\n\nDROP TABLE u;\nSELECT 1;";
+  const message = errorOf(text);
+  expect(message.split("\n")).toHaveLength(3);
+  expect(message).toContain("bad.sql:3: DROP is not allowed");
+  expect(message).toContain("bad.sql:1: table \"t\"");
+});
+
+function errorOf(text: string): string {
+  try {
+    readSchema([{ name: "bad.sql", text }]);
+  } catch (thrown) {
+    expect(thrown).toBeInstanceOf(PatinaError);
+    return thrown instanceof PatinaError && thrown.code === "STORE_SCHEMA" ? thrown.message : "";
+  }
+  return "";
+}

@@ -152,7 +152,7 @@ function valueAt(raw: unknown, path: readonly PropertyKey[]): unknown {
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absolute = (path: string): string => resolve(folder, path);
   const { db, gossip, proxy, watchdog } = config;
-  const tls = gossip.tls && {
+  const tls = {
     cert_file: absolute(gossip.tls.cert_file),
     key_file: absolute(gossip.tls.key_file),
     ca_file: absolute(gossip.tls.ca_file),
@@ -164,7 +164,7 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   return {
     ...config,
     db: { path: absolute(db.path), schema_paths: db.schema_paths.map(absolute) },
-    gossip: { ...gossip, ...(tls ? { tls } : {}) },
+    gossip: { ...gossip, tls },
     proxy: {
       ...proxy,
       ...(proxy.access_log === undefined ? {} : { access_log: absolute(proxy.access_log) }),

@@ -73,7 +73,7 @@ export const faultSection = z.strictObject({
 export const configFile = z
   .strictObject({
     db: prefaulted(dbSection),
-    gossip: prefaulted(gossipSection),
+    gossip: gossipSection,
     api: prefaulted(apiSection),
     perf: prefaulted(perfSection),
     replica: replicaSection,

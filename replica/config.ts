@@ -30,17 +30,16 @@ export const gossipSection = z.strictObject({
   max_mtu: z.int().min(1200, "1200 or more").max(16_000, "at most 16000").default(1350),
   /** A silent connection is closed after this many seconds. */
   idle_timeout_secs: z.int().min(1, "at least 1").max(600, "at most 600").default(30),
-  tls: z
-    .strictObject({
-      /** Certificate chain and key that this replica shows when it is dialled. */
-      cert_file: path,
-      key_file: path,
-      /** Authority that both sides' certificates must come from. */
-      ca_file: path,
-      /** Certificate and key that this replica shows when it dials; mTLS. */
-      client: z.strictObject({ cert_file: path, key_file: path }),
-    })
-    .optional(),
+  /** mTLS between replicas; `patina tls` makes the files. */
+  tls: z.strictObject({
+    /** Certificate chain and key that this replica shows when it is dialled. */
+    cert_file: path,
+    key_file: path,
+    /** Authority that both sides' certificates must come from. */
+    ca_file: path,
+    /** Certificate and key that this replica shows when it dials. */
+    client: z.strictObject({ cert_file: path, key_file: path }),
+  }),
 });
 
 /** `[api]`: the HTTP API of the replica. */

@@ -1,0 +1,100 @@
+/** Carries the replica's counters into shared memory once a second; nothing else reads them. */
+import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
+import type { ReplicaCore } from "../core/replica-core.ts";
+import { REPLICA_METRICS } from "../metrics.ts";
+import type { ApiServer } from "./api/api-server.ts";
+import type { QuicTransport } from "./quic/quic-transport.ts";
+import type { ReplicaDriver } from "./replica-driver.ts";
+import type { StoreStats } from "./store/store.ts";
+
+/** Where the figures come from. */
+export interface ReplicaMetricSources {
+  readonly core: ReplicaCore;
+  readonly driver: ReplicaDriver;
+  readonly transport: QuicTransport;
+  readonly api: ApiServer;
+}
+
+/** Copies figures into metric slots. */
+export class ReplicaMetrics {
+  readonly #counters = new Map<string, { counter: MetricCounter; last: number }>();
+  readonly #gauges = new Map<string, MetricGauge>();
+
+  constructor(metrics: MetricWriter) {
+    for (const { name, type } of REPLICA_METRICS) {
+      if (type === "counter") this.#counters.set(name, { counter: metrics.counter(name), last: 0 });
+      else this.#gauges.set(name, metrics.gauge(name));
+    }
+  }
+
+  /** Takes all figures as they are now. */
+  report(sources: ReplicaMetricSources, store: StoreStats | null): void {
+    const figures = { ...replicaFigures(sources), ...(store ? storeFigures(store) : {}) };
+    for (const [name, value] of Object.entries(figures)) this.#set(`patina_${name}`, value);
+  }
+
+  #set(name: string, value: number): void {
+    const entry = this.#counters.get(name);
+    if (entry) {
+      entry.counter.add(Math.max(0, value - entry.last));
+      entry.last = value;
+    } else {
+      this.#gauges.get(name)?.set(value);
+    }
+  }
+}
+
+function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
+  const { core, driver, transport, api } = sources;
+  const swim = core.swim.stats;
+  const broadcast = core.broadcast.stats;
+  const sync = core.syncClient.stats;
+  return {
+    swim_members: core.swim.clusterSize,
+    swim_packets_received_total: swim.packetsReceived,
+    swim_packets_sent_total: swim.packetsSent,
+    swim_probes_failed_total: swim.probesFailed,
+    swim_refutations_total: swim.refutations,
+    swim_renewals_total: swim.renewals,
+    broadcast_frames_sent_total: broadcast.framesSent,
+    broadcast_sent_bytes_total: broadcast.bytesSent,
+    broadcast_urgent_sent_total: broadcast.urgentFramesSent,
+    broadcast_news_total: core.stats.news,
+    broadcast_duplicates_total: core.stats.known,
+    broadcast_rate_limited_total: broadcast.rateLimited,
+    broadcast_dropped_total: broadcast.dropped,
+    sync_rounds_total: sync.rounds,
+    sync_sessions_total: sync.sessions,
+    sync_sessions_failed_total: sync.sessionsFailed,
+    sync_versions_received_total: sync.versionsReceived,
+    sync_streams: driver.syncStreams,
+    sync_needs_versions: missingVersions(core),
+    inbox_changesets: core.inboxSize,
+    changesets_refused_total: core.stats.refused + sync.changesetsRefused,
+    clock_skews_total: core.stats.clockSkews,
+    hostile_packets_total: driver.stats.badPackets + driver.stats.badFrames,
+    quic_sent_bytes_total: transport.stats.bytesSent,
+    quic_received_bytes_total: transport.stats.bytesReceived,
+    quic_dials_failed_total: transport.stats.dialsFailed,
+    quic_datagrams_dropped_total: transport.stats.datagramsDropped,
+    api_requests_total: api.stats.requests,
+    api_refused_total: api.stats.refused + api.stats.shed,
+  };
+}
+
+function storeFigures(store: StoreStats): Record<string, number> {
+  return {
+    store_rows_changed_total: store.apply.rowsChanged,
+    store_slices_over_total: store.apply.slicesOverBudget,
+    store_queue_requests: store.queued,
+    store_db_version: store.dbVersion,
+    store_stream_resets_total: store.stream.resets,
+  };
+}
+
+/** Versions that are known of and missing, over all actors. */
+export function missingVersions(core: ReplicaCore): number {
+  let missing = 0;
+  for (const actorId of core.books.actors()) missing += core.books.missingVersions(actorId);
+  return missing;
+}

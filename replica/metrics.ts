@@ -1,0 +1,54 @@
+/**
+ * Every metric of the replica, with its help text. Labels have bounded values: no peer, actor or
+ * table is ever one.
+ */
+import type { MetricDeclaration } from "#base/metric-slots.ts";
+
+function counter(name: string, help: string): MetricDeclaration {
+  return { name, help, type: "counter" };
+}
+
+function gauge(name: string, help: string): MetricDeclaration {
+  return { name, help, type: "gauge" };
+}
+
+/** Declared metrics of the replica. */
+export const REPLICA_METRICS: readonly MetricDeclaration[] = [
+  gauge("patina_swim_members", "Active members, this replica included."),
+  counter("patina_swim_packets_received_total", "SWIM packets received."),
+  counter("patina_swim_packets_sent_total", "SWIM packets sent."),
+  counter("patina_swim_probes_failed_total", "Probes without any ack."),
+  counter("patina_swim_refutations_total", "Suspicions of this replica that it refuted."),
+  counter("patina_swim_renewals_total", "Identities taken after the first."),
+  counter("patina_broadcast_frames_sent_total", "Changesets sent to peers by broadcast."),
+  counter("patina_broadcast_sent_bytes_total", "Bytes of changesets sent by broadcast."),
+  counter("patina_broadcast_urgent_sent_total", "Changesets sent through the urgent lane."),
+  counter("patina_broadcast_news_total", "Received changesets that were news."),
+  counter("patina_broadcast_duplicates_total", "Received changesets that were known."),
+  counter("patina_broadcast_rate_limited_total", "Times the byte budget held broadcasts back."),
+  counter("patina_broadcast_dropped_total", "Changesets given up on; sync carries them."),
+  counter("patina_sync_rounds_total", "Sync rounds begun."),
+  counter("patina_sync_sessions_total", "Sync sessions begun as the asking side."),
+  counter("patina_sync_sessions_failed_total", "Of these, sessions that broke."),
+  counter("patina_sync_versions_received_total", "Versions received by sync."),
+  gauge("patina_sync_streams", "Sync streams open, both roles."),
+  gauge("patina_sync_needs_versions", "Versions known of and missing here."),
+  gauge("patina_inbox_changesets", "Changesets received by broadcast and not applied yet."),
+  counter("patina_changesets_refused_total", "Changesets the store refused."),
+  counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),
+  counter("patina_hostile_packets_total", "Packets and frames that could not be read."),
+  counter("patina_quic_sent_bytes_total", "UDP payload bytes sent."),
+  counter("patina_quic_received_bytes_total", "UDP payload bytes received."),
+  counter("patina_quic_dials_failed_total", "Connections that could not be made."),
+  counter("patina_quic_datagrams_dropped_total", "Datagrams not sent for want of a connection."),
+  counter("patina_store_rows_changed_total", "Rows that merges of remote changes changed."),
+  counter(
+    "patina_store_slices_over_total",
+    "Single versions that took longer than an apply slice.",
+  ),
+  gauge("patina_store_queue_requests", "Requests waiting in the store worker."),
+  gauge("patina_store_db_version", "cr-sqlite's local version: position of the change stream."),
+  counter("patina_store_stream_resets_total", "Change streams that had to start over."),
+  counter("patina_api_requests_total", "Requests of the HTTP API."),
+  counter("patina_api_refused_total", "Of these, refused: bad, unauthorised or in conflict."),
+];

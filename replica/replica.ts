@@ -1,0 +1,413 @@
+/**
+ * A running replica: membership, broadcast and sync over QUIC, state in the store worker, and the
+ * HTTP API. Runs in the calling thread, which should be its own.
+ *
+ * Start order: identity from the store, transport, machine, API, then the own `nodes` row. The store
+ * is started by whoever owns the process, because other threads read its change stream.
+ */
+import { readFileSync } from "node:fs";
+import type { MessagePort } from "node:worker_threads";
+import { errorText, PatinaError } from "#base/errors.ts";
+import { joinHostPort, splitHostPort } from "#base/host-port.ts";
+import type { Logger } from "#base/logger.ts";
+import type { MetricWriter } from "#base/metric-slots.ts";
+import { createPrng } from "#base/prng.ts";
+import type {
+  ApiConfig,
+  DbConfig,
+  GossipConfig,
+  PerfConfig,
+  ReplicaIdentityConfig,
+} from "./config.ts";
+import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
+import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
+import { ReplicaCore } from "./core/replica-core.ts";
+import { lanPreset, wanPreset } from "./core/swim/config.ts";
+import type { SwimEvent } from "./core/swim/events.ts";
+import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
+import { ApiServer } from "./driver/api/api-server.ts";
+import { createStoreBackend } from "./driver/api/store-backend.ts";
+import { resolveBootstrap } from "./driver/bootstrap.ts";
+import { fromRecords, toRecord } from "./driver/member-records.ts";
+import { QueryThread } from "./driver/query/query-thread.ts";
+import type { FaultInjection } from "./driver/quic/options.ts";
+import { QuicTransport } from "./driver/quic/quic-transport.ts";
+import type { TransportCertificates } from "./driver/quic/tls-config.ts";
+import { ReplicaDriver } from "./driver/replica-driver.ts";
+import { missingVersions, ReplicaMetrics } from "./driver/replica-metrics.ts";
+import { StoreClient } from "./driver/store/store-client.ts";
+import type { ActorId, Address } from "./types.ts";
+
+/** What a replica is made of. */
+export interface ReplicaOptions {
+  readonly db: DbConfig;
+  readonly gossip: GossipConfig;
+  readonly api: ApiConfig;
+  readonly perf: PerfConfig;
+  readonly identity: ReplicaIdentityConfig;
+  /** What the own `nodes` row says. */
+  readonly kind: "edge" | "worker";
+  /** A port from `StoreThread.connect`. */
+  readonly storePort: MessagePort;
+  /** Path of the cr-sqlite extension, for queries that read its tables. */
+  readonly extensionPath: string;
+  readonly log: Logger;
+  readonly metrics: MetricWriter;
+  /** Emulated network; demos and tests only. */
+  readonly faults?: FaultInjection;
+  readonly events: ReplicaEvents;
+}
+
+/** What a replica tells whoever started it. */
+export interface ReplicaEvents {
+  /** A round trip to another replica's host, in ms. */
+  rtt(actorId: ActorId, rttMs: number): void;
+  /** SWIM's word on another replica. */
+  host(actorId: ActorId, isDown: boolean): void;
+  /** The store cannot go on: the process should end and say why. */
+  failed(error: Error): void;
+}
+
+/** A running replica. */
+export interface Replica {
+  readonly actorId: ActorId;
+  /** Address under which others dial it. */
+  readonly gossipAddress: Address;
+  readonly apiAddress: Address;
+  /** Members, heads and needs, as plain JSON. */
+  status(): unknown;
+  /** Saves the members, leaves the cluster if asked to, and closes everything but the store. */
+  stop(options: { leave: boolean }): Promise<void>;
+}
+
+/**
+ * Starts a replica. Rejects with `TRANSPORT_BIND`, `TRANSPORT_TLS`, `CERTIFICATE_UNREADABLE`,
+ * `API_BIND` or an error of the store; nothing is left open then but the store.
+ */
+export async function startReplica(options: ReplicaOptions): Promise<Replica> {
+  const store = await StoreClient.connect(options.storePort);
+  const running = new RunningReplica(options, store);
+  try {
+    await running.start();
+  } catch (error) {
+    await running.stop({ leave: false });
+    throw error;
+  }
+  return running;
+}
+
+class RunningReplica implements Replica {
+  readonly #options: ReplicaOptions;
+  readonly #store: StoreClient;
+  readonly #wallOffsetMs = Date.now() - performance.now();
+  readonly #actorIdByAddress = new Map<Address, ActorId>();
+  #core: ReplicaCore | null = null;
+  #driver: ReplicaDriver | null = null;
+  #transport: QuicTransport | null = null;
+  #queries: QueryThread | null = null;
+  #api: ApiServer | null = null;
+  #apiAddress: Address = "";
+  readonly #timers: NodeJS.Timeout[] = [];
+
+  constructor(options: ReplicaOptions, store: StoreClient) {
+    this.#options = options;
+    this.#store = store;
+  }
+
+  get actorId(): ActorId {
+    return this.#store.actorId;
+  }
+
+  get gossipAddress(): Address {
+    return this.#core?.swim.self.addr ?? "";
+  }
+
+  get apiAddress(): Address {
+    return this.#apiAddress;
+  }
+
+  async start(): Promise<void> {
+    const transport = await this.#openTransport();
+    const self = this.#advertisedAddress(transport.local);
+    const core = this.#createCore(self);
+    this.#core = core;
+    this.#driver = this.#createDriver(core);
+    this.#lateEvents.driver = this.#driver;
+    this.#driver.attach(transport);
+    await this.#openApi(core, this.#driver);
+    const { members, bad } = fromRecords(await this.#store.loadMembers());
+    if (bad > 0) this.#options.log.warn?.("members-unreadable", "saved members left out", { bad });
+    const bootstrap = await this.#resolve(self);
+    this.#driver.run({ kind: "start", bootstrap, members });
+    await this.#publishOwnNode(self);
+    this.#startTimers(self);
+    this.#options.log.info?.("replica-started", `${self} is up`, {
+      replica: this.actorId,
+      gossip: self,
+      api: this.#apiAddress,
+    });
+  }
+
+  status(): unknown {
+    const core = this.#core;
+    if (!core) return { state: "starting" };
+    return {
+      actor: this.actorId,
+      gossip: this.gossipAddress,
+      incarnation: core.swim.incarnation,
+      members: core.swim.records.map(({ actor, state, incarnation }) => ({
+        actor: actor.id,
+        address: actor.addr,
+        state,
+        incarnation,
+        rttMs: core.rings.rttMs(actor.addr),
+        ring: core.rings.ring(actor.addr),
+      })),
+      heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
+      needs: missingVersions(core),
+    };
+  }
+
+  async stop(options: { leave: boolean }): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    await this.#api?.close();
+    await this.#queries?.stop();
+    if (this.#core && this.#driver) {
+      await this.#saveMembers(this.#core);
+      this.#driver.stop(options);
+    }
+    await this.#transport?.close();
+    this.#store.close();
+  }
+
+  /** The transport is opened before the machine exists, because the machine needs its address. */
+  readonly #lateEvents: { driver: ReplicaDriver | null } = { driver: null };
+
+  async #openTransport(): Promise<QuicTransport> {
+    const { gossip, faults } = this.#options;
+    const late = this.#lateEvents;
+    const transport = await QuicTransport.open(
+      {
+        local: gossip.addr,
+        certificates: readCertificates(gossip.tls),
+        idleTimeoutMs: gossip.idle_timeout_secs * 1000,
+        maxUdpPayload: gossip.max_mtu,
+        ...(faults ? { faults } : {}),
+      },
+      {
+        datagram: (bytes, remote) => late.driver?.transportEvents.datagram(bytes, remote),
+        uniFrames: (frames, remote) => late.driver?.transportEvents.uniFrames(frames, remote),
+        biStream: (stream) => late.driver?.transportEvents.biStream(stream),
+        rtt: (target, rttMs) => late.driver?.transportEvents.rtt(target, rttMs),
+        connection: (target, state, reason) =>
+          late.driver?.transportEvents.connection(target, state, reason),
+      },
+    );
+    this.#transport = transport;
+    return transport;
+  }
+
+  #advertisedAddress(local: Address): Address {
+    const { addr, external_addr } = this.#options.gossip;
+    if (external_addr !== undefined) return external_addr;
+    return joinHostPort(splitHostPort(addr).host, splitHostPort(local).port);
+  }
+
+  #createCore(self: Address): ReplicaCore {
+    const { gossip, perf, identity } = this.#options;
+    const isLan = gossip.preset === "lan";
+    const hlc = new Hlc();
+    const wallNtp64 = (): bigint => unixMsToNtp64(Date.now());
+    const clusterId = gossip.cluster_id;
+    const sync = isLan
+      ? SYNC_CLIENT_LAN
+      : {
+          ...SYNC_CLIENT_WAN,
+          backoffMinMs: perf.min_sync_backoff * 1000,
+          backoffMaxMs: perf.max_sync_backoff * 1000,
+        };
+    return new ReplicaCore({
+      self: {
+        id: this.#store.actorId,
+        addr: self,
+        ts: hlc.stamp(wallNtp64()),
+        clusterId,
+        memberId: null,
+      },
+      swim: isLan ? lanPreset : wanPreset,
+      broadcast: {
+        ...BROADCAST_DEFAULTS,
+        actorId: this.#store.actorId,
+        clusterId,
+        urgentColumns: identity.urgent,
+      },
+      syncClient: sync,
+      syncServer: SYNC_SERVER_DEFAULTS,
+      books: this.#store.books,
+      prng: createPrng(crypto.getRandomValues(new Uint32Array(1))[0] ?? 1),
+      hlc,
+      wallNtp64,
+    });
+  }
+
+  #createDriver(core: ReplicaCore): ReplicaDriver {
+    const { log, events } = this.#options;
+    return new ReplicaDriver({
+      core,
+      store: this.#store,
+      log,
+      onSwimEvent: (event) => this.#onSwimEvent(event),
+      onRtt: (address, rttMs) => {
+        const actorId = this.#actorIdByAddress.get(address);
+        if (actorId !== undefined) events.rtt(actorId, rttMs);
+      },
+      onStoreFailure: (error) => events.failed(error),
+    });
+  }
+
+  #onSwimEvent(event: SwimEvent): void {
+    const { log, events } = this.#options;
+    switch (event.kind) {
+      case "memberUp": {
+        const { actor } = event;
+        this.#actorIdByAddress.set(actor.addr, actor.id);
+        const rttMs = this.#core?.rings.rttMs(actor.addr) ?? null;
+        if (rttMs !== null) events.rtt(actor.id, rttMs);
+        events.host(actor.id, false);
+        return log.info?.("member-up", `${actor.addr} is up`, { peer: actor.id });
+      }
+      case "memberDown":
+        this.#actorIdByAddress.delete(event.actor.addr);
+        events.host(event.actor.id, true);
+        return log.warn?.("member-down", `${event.actor.addr} is down`, { peer: event.actor.id });
+      case "renamed":
+        this.#actorIdByAddress.delete(event.before.addr);
+        this.#actorIdByAddress.set(event.after.addr, event.after.id);
+        return log.info?.("member-renewed", `${event.after.addr} has a newer identity`, {
+          peer: event.after.id,
+        });
+      case "memberSuspect":
+        return log.info?.("member-suspect", `${event.actor.addr} is suspected`, {
+          peer: event.actor.id,
+        });
+      case "identityConflict":
+        return log.error(
+          "identity-conflict",
+          `${event.other.addr} uses our actor id; give one of the two a database of its own`,
+          { peer: event.other.id },
+        );
+      case "memberAlive":
+      case "identityRenewed":
+      case "refuted":
+      case "connected":
+      case "disconnected":
+      case "left":
+        return log.info?.(`swim-${event.kind.toLowerCase()}`, event.kind);
+    }
+  }
+
+  async #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
+    const { api, db, extensionPath, log } = this.#options;
+    this.#queries = await QueryThread.start({ databasePath: db.path, extensionPath });
+    const backend = createStoreBackend({
+      store: this.#store,
+      queries: this.#queries,
+      onCommit: (commit) => driver.committed(commit),
+      stamp: () => core.stamp(performance.now()),
+      status: () => this.status(),
+    });
+    const { host, port } = splitHostPort(api.addr);
+    const bearerToken = api.authz?.["bearer-token"] ?? null;
+    this.#api = new ApiServer({ host, port, bearerToken, backend, log });
+    const bound = await this.#api.listen();
+    this.#apiAddress = joinHostPort(bound.address, bound.port);
+  }
+
+  #resolve(self: Address): Promise<Address[]> {
+    const { gossip, log } = this.#options;
+    return resolveBootstrap(gossip.bootstrap, self, log);
+  }
+
+  /** Says where this host is, whose replica runs on it, and how it is reached; if it differs. */
+  async #publishOwnNode(address: Address): Promise<void> {
+    const { identity, kind } = this.#options;
+    const commit = await this.#store.putObject(
+      "nodes",
+      {
+        id: identity.node,
+        actorId: this.actorId,
+        region: identity.region,
+        kind,
+        latitude: identity.latitude ?? null,
+        longitude: identity.longitude ?? null,
+        address,
+      },
+      this.#core?.stamp(performance.now()) ?? 0n,
+    );
+    if (commit) this.#driver?.committed(commit);
+  }
+
+  #startTimers(self: Address): void {
+    const { log, metrics } = this.#options;
+    const reporter = new ReplicaMetrics(metrics);
+    const every = (periodMs: number, what: string, task: () => Promise<void>): void => {
+      this.#timers.push(
+        setInterval(() => {
+          task().catch((error: unknown) => log.warn?.(what, errorText(error)));
+        }, periodMs),
+      );
+    };
+    every(METRICS_PERIOD_MS, "metrics-failed", async () => {
+      const sources = {
+        core: this.#core,
+        driver: this.#driver,
+        transport: this.#transport,
+        api: this.#api,
+      };
+      const { core, driver, transport, api } = sources;
+      if (!core || !driver || !transport || !api) return;
+      reporter.report({ core, driver, transport, api }, await this.#store.stats());
+    });
+    every(MEMBERS_PERIOD_MS, "members-not-saved", async () => {
+      if (this.#core) await this.#saveMembers(this.#core);
+    });
+    every(BOOTSTRAP_PERIOD_MS, "bootstrap-failed", async () => {
+      this.#driver?.run({ kind: "bootstrap", addresses: await this.#resolve(self) });
+    });
+  }
+
+  async #saveMembers(core: ReplicaCore): Promise<void> {
+    const nowMs = performance.now() + this.#wallOffsetMs;
+    await this.#store.saveMembers(
+      core.swim.records.map((member) => toRecord(member, core.rings, nowMs)),
+    );
+  }
+}
+
+function readCertificates(tls: GossipConfig["tls"]): TransportCertificates {
+  return {
+    authoritiesPem: readPem("gossip.tls.ca_file", tls.ca_file),
+    serverCertificatePem: readPem("gossip.tls.cert_file", tls.cert_file),
+    serverKeyPem: readPem("gossip.tls.key_file", tls.key_file),
+    clientCertificatePem: readPem("gossip.tls.client.cert_file", tls.client.cert_file),
+    clientKeyPem: readPem("gossip.tls.client.key_file", tls.client.key_file),
+  };
+}
+
+function readPem(key: string, file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new PatinaError(
+      "CERTIFICATE_UNREADABLE",
+      `${key}: ${errorText(error)}; make certificates with patina tls`,
+      { cause: error },
+    );
+  }
+}
+
+const METRICS_PERIOD_MS = 1_000;
+/** Corrosion's: members are compared with the table every 60 s; here ten, so that RTTs survive. */
+const MEMBERS_PERIOD_MS = 10_000;
+/** Names of bootstrap hosts may move. */
+const BOOTSTRAP_PERIOD_MS = 60_000;

@@ -21,7 +21,8 @@ export type EngineErrorCode =
   | "CLIENT_HEAD_TIMEOUT"
   | "CLIENT_BODY_TIMEOUT"
   | "CLIENT_BODY_STALLED"
-  | "CLIENT_GONE";
+  | "CLIENT_GONE"
+  | "LISTEN_FAILED";
 
 /** What is fixed about one code. */
 export interface ProxyError {
@@ -94,6 +95,12 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
   CLIENT_HEAD_TIMEOUT: refused(408, "The request head did not arrive in time."),
   CLIENT_BODY_TIMEOUT: { ...cut("The request body stopped arriving."), status: 408 },
   CLIENT_BODY_STALLED: { ...cut("The client stopped reading the response."), status: 0 },
+  LISTEN_FAILED: {
+    status: 0,
+    meaning: "The listening socket could not be bound or taken over.",
+    effect: "The data plane does not start.",
+    isRetryable: true,
+  },
   CLIENT_GONE: { ...cut("The client closed its connection first."), status: 0 },
 };
 

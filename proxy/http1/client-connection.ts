@@ -12,7 +12,8 @@ import { createPeerBlock, type PeerBlock } from "./core/head-writer.ts";
 import { DONE, MORE } from "./core/header-lines.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import type { EngineParts } from "./engine-parts.ts";
-import { Exchange, type ExchangeClient, type Window } from "./exchange.ts";
+import type { ExchangeClient, Window } from "./exchange-client.ts";
+import { Exchange } from "./exchange.ts";
 
 /** What is known of a connection when it is accepted. */
 export interface ClientConnectionOptions {

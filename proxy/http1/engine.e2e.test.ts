@@ -147,8 +147,15 @@ describe("requests", () => {
   test("hop-by-hop headers and those named in Connection stop here, both ways", async () => {
     const port = await rawUpstream((socket) => {
       socket.once("data", (bytes) => {
-        const names = bytes.toString().split("\r\n").slice(1).map((line) => line.split(":")[0]);
-        const body = names.filter((name) => name !== "").join(" ").toLowerCase();
+        const names = bytes
+          .toString()
+          .split("\r\n")
+          .slice(1)
+          .map((line) => line.split(":")[0]);
+        const body = names
+          .filter((name) => name !== "")
+          .join(" ")
+          .toLowerCase();
         socket.write(
           "HTTP/1.1 200 OK\r\nConnection: X-Own\r\nX-Own: 1\r\nKeep-Alive: 5\r\nX-Kept: 1\r\n" +
             `Content-Length: ${body.length}\r\n\r\n${body}`,
@@ -344,7 +351,10 @@ describe("failures", () => {
 
   test.each([
     ["garbage", "SSH-2.0-OpenSSH_9.2p1 Debian\r\n\r\n"],
-    ["both framing headers", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx"],
+    [
+      "both framing headers",
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
+    ],
     ["two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx"],
     ["a folded header", "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n"],
     ["an unasked switch", "HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"],
@@ -381,6 +391,81 @@ describe("failures", () => {
     expect(proxy.inFlight()).toBe(0);
   });
 
+  test("a client that ends in the middle of its body takes its upstream request with it", async () => {
+    const arrived = Promise.withResolvers<Socket>();
+    const port = await rawUpstream((socket) => socket.once("data", () => arrived.resolve(socket)));
+    const proxy = await proxyTo(port);
+    const client = await clientOf(proxy);
+    client.socket.end("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+    await once(await arrived.promise, "close");
+    await proxy.idle();
+    expect(proxy.finished[0]).toMatchObject({ errorCode: "CLIENT_GONE", status: 0 });
+  });
+
+  test("a half-closed client that gets no response is given up after a while", async () => {
+    const arrived = Promise.withResolvers<Socket>();
+    const port = await rawUpstream((socket) => socket.once("data", () => arrived.resolve(socket)));
+    const proxy = await proxyWith({ ports: [port], times: { responseHeadMs: 1e9 } });
+    const client = await clientOf(proxy);
+    client.socket.end("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    const socket = await arrived.promise;
+    // The client's end arrives in a turn of its own; from then on five seconds count.
+    for (let minutes = 1; !socket.destroyed; minutes += 1) {
+      await proxy.turn();
+      proxy.engine.tick(performance.now() + minutes * 60_000);
+    }
+    await proxy.idle();
+    expect(proxy.attempts).toEqual(["aborted"]);
+  });
+
+  test("clients that vanish at every offset of a request leave nothing behind", async () => {
+    const port = await httpUpstream((request, response) => request.pipe(response));
+    const proxy = await proxyTo(port);
+    const text =
+      "PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for (let offset = 0; offset <= text.length; offset += 1) {
+      const client = await TestClient.connect(proxy.port);
+      client.write(text.slice(0, offset));
+      if (offset % 2 === 0) client.socket.resetAndDestroy();
+      else client.socket.destroySoon();
+    }
+    while (proxy.engine.connectionCount > 0) await proxy.turn();
+    expect(proxy.inFlight()).toBe(0);
+    expect(proxy.refusals).toEqual([]);
+  });
+
+  test("a request cut in two at every byte is answered the same", async () => {
+    const port = await httpUpstream((request, response) => request.pipe(response));
+    const proxy = await proxyTo(port);
+    const client = await clientOf(proxy);
+    const text =
+      "PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for (let offset = 1; offset < text.length; offset += 1) {
+      const arrived = proxy.nextProgress();
+      client.write(text.slice(0, offset));
+      await arrived;
+      client.write(text.slice(offset));
+      expect((await client.response()).body).toBe("abc");
+    }
+  });
+
+  test("a response cut in two at every byte arrives the same", async () => {
+    const text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let offset = 0;
+    const port = await rawUpstream((socket) => {
+      socket.on("data", () => {
+        offset += 1;
+        socket.write(text.slice(0, offset));
+        setImmediate(() => socket.write(text.slice(offset)));
+      });
+    });
+    const client = await clientOf(await proxyTo(port));
+    for (let index = 1; index < text.length; index += 1) {
+      client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+      expect((await client.response()).body).toBe("abc");
+    }
+  });
+
   test("a refused head is answered once and the connection closes", async () => {
     const proxy = await proxyTo(await deadPort());
     const client = await clientOf(proxy);
@@ -396,8 +481,18 @@ describe("failures", () => {
 describe("deadlines", () => {
   test.each([
     ["a head that does not come whole is a 408", "GET / HT", 408, "CLIENT_HEAD_TIMEOUT"],
-    ["a machine that does not answer is a 504", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 504, "UPSTREAM_RESPONSE_TIMEOUT"],
-    ["a body that stops is a 408", "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", 408, "CLIENT_BODY_TIMEOUT"],
+    [
+      "a machine that does not answer is a 504",
+      "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+      504,
+      "UPSTREAM_RESPONSE_TIMEOUT",
+    ],
+    [
+      "a body that stops is a 408",
+      "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx",
+      408,
+      "CLIENT_BODY_TIMEOUT",
+    ],
   ])("%s", async (_name, bytes, status, code) => {
     const arrived = Promise.withResolvers<void>();
     const port = await rawUpstream((socket) => socket.once("data", () => arrived.resolve()));

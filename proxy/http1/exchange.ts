@@ -15,47 +15,14 @@ import type { AttemptOutcome, AttemptResult, Upstream } from "../types.ts";
 import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
 import { Body } from "./core/body.ts";
 import { bytesOf } from "./core/bytes.ts";
-import {
-  hasVia,
-  REQUEST_ADDED_BYTES_MAX,
-  writeRequestHead,
-  type PeerBlock,
-} from "./core/head-writer.ts";
+import { hasVia, REQUEST_ADDED_BYTES_MAX, writeRequestHead } from "./core/head-writer.ts";
 import { isIdempotent, METHOD } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import { decideRetry } from "./core/retry.ts";
 import type { EngineParts } from "./engine-parts.ts";
+import type { ExchangeClient, Window } from "./exchange-client.ts";
 import { RequestRecord } from "./request-record.ts";
 import { ResponseRelay } from "./response-relay.ts";
-
-/** What an exchange asks of its client's connection. */
-export interface ExchangeClient {
-  readonly address: string;
-  readonly peer: PeerBlock;
-  /** Writes; true = the client keeps up. After false wait for `clientDrained`. */
-  write(bytes: Uint8Array): boolean;
-  /** Whether bytes written before still wait for the network. */
-  readonly isCongested: boolean;
-  /** Feeds body bytes that arrived early to `requestBytes`. */
-  flushHeld(): void;
-  /** Stops and resumes reading, for back-pressure. */
-  setReading(isReading: boolean): void;
-  /** The deadline of the current step. */
-  setDeadline(ms: number): void;
-  /** The response is out; false = close after it. */
-  exchangeDone(isPersistent: boolean): void;
-  /** Closes at once, so that nobody takes what was sent for whole. */
-  cut(): void;
-  /** Ends our sending side after what was written. */
-  end(): void;
-}
-
-/** Bytes at hand: a head at `start`, and what follows it up to `end`. */
-export interface Window {
-  bytes: Buffer;
-  start: number;
-  end: number;
-}
 
 type Phase = "idle" | "connecting" | "sent" | "answering" | "tunnel";
 
@@ -78,6 +45,8 @@ export class Exchange implements UpstreamOwner {
   #wasRepeated = false;
   /** An upload waits for the upstream to take more. */
   #isUploadPaused = false;
+  /** The client closed its sending side: it may be gone, or wait for the response. */
+  #hasClientEnded = false;
   #connectUntilMs = 0;
   /** What the last failed attempt would be answered with. */
   #lastCode: ProxyErrorCode | null = null;
@@ -118,6 +87,8 @@ export class Exchange implements UpstreamOwner {
   refuse(code: ProxyErrorCode, startedAtMs: number): void {
     this.#clear();
     this.record.clear(startedAtMs);
+    this.record.head = Buffer.from(this.parts.ids.next());
+    this.record.idEnd = this.record.head.length;
     this.fail(code);
   }
 
@@ -149,11 +120,10 @@ export class Exchange implements UpstreamOwner {
 
   /** The client closed its sending side. */
   clientEnded(): void {
+    this.#hasClientEnded = true;
     if (this.phase === "tunnel") this.connection?.end();
     else if (!this.requestBody.isComplete) this.client.cut();
-    else if (this.phase !== "answering") {
-      this.client.setDeadline(this.parts.settings.times.halfClosedMs);
-    }
+    else if (this.phase === "sent") this.#setSentDeadline();
   }
 
   /** The client's connection is gone. */
@@ -178,12 +148,8 @@ export class Exchange implements UpstreamOwner {
         this.#connectFailed("ETIMEDOUT");
         break;
       case "sent":
-        this.abandon("failed", "timeout");
-        this.fail(
-          this.requestBody.isComplete || this.#isUploadPaused
-            ? "UPSTREAM_RESPONSE_TIMEOUT"
-            : "CLIENT_BODY_TIMEOUT",
-        );
+        if (this.#hasClientEnded) return this.client.cut();
+        this.#answerLate();
         break;
       case "answering": {
         const isClients = this.#relay.isPaused;
@@ -196,6 +162,13 @@ export class Exchange implements UpstreamOwner {
     }
   }
 
+  /** No response in time: the machine's fault unless we still wait for the client's body. */
+  #answerLate(): void {
+    const isMachines = this.requestBody.isComplete || this.#isUploadPaused;
+    this.abandon(isMachines ? "failed" : "aborted", isMachines ? "timeout" : "aborted");
+    this.fail(isMachines ? "UPSTREAM_RESPONSE_TIMEOUT" : "CLIENT_BODY_TIMEOUT");
+  }
+
   // ------------------------------------------------------------ upstream's side
 
   upstreamConnected(connectMs: number): void {
@@ -203,7 +176,10 @@ export class Exchange implements UpstreamOwner {
     router.connectRtt(this.record.upstream as Upstream, connectMs);
     this.record.connectMs = this.record.elapsedMs();
     this.phase = "sent";
-    const first = this.#bodySent === "kept" ? this.record.head : this.record.head.subarray(0, this.record.headLength);
+    const first =
+      this.#bodySent === "kept"
+        ? this.record.head
+        : this.record.head.subarray(0, this.record.headLength);
     this.#pass(first);
     this.#setSentDeadline();
     if (!this.requestBody.isComplete) this.client.flushHeld();
@@ -304,6 +280,7 @@ export class Exchange implements UpstreamOwner {
     this.#bodySent = "none";
     this.#wasRepeated = false;
     this.#isUploadPaused = false;
+    this.#hasClientEnded = false;
     this.#lastCode = null;
     this.#relay.reset();
   }
@@ -403,7 +380,8 @@ export class Exchange implements UpstreamOwner {
   #setSentDeadline(): void {
     const { times } = this.parts.settings;
     const isWaiting = this.phase === "sent" && this.requestBody.isComplete;
-    this.client.setDeadline(isWaiting ? times.responseHeadMs : times.stalledBodyMs);
+    const waitMs = this.#hasClientEnded ? times.halfClosedMs : times.responseHeadMs;
+    this.client.setDeadline(isWaiting ? waitMs : times.stalledBodyMs);
   }
 
   #connectFailed(code: string): void {
@@ -457,7 +435,11 @@ export class Exchange implements UpstreamOwner {
 
   /** A pooled connection was taken for a second attempt. */
   upstreamReady(): void {
-    this.#pass(this.#bodySent === "kept" ? this.record.head : this.record.head.subarray(0, this.record.headLength));
+    this.#pass(
+      this.#bodySent === "kept"
+        ? this.record.head
+        : this.record.head.subarray(0, this.record.headLength),
+    );
     this.#setSentDeadline();
     if (!this.requestBody.isComplete) this.client.flushHeld();
   }

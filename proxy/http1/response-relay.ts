@@ -18,7 +18,8 @@ import { DONE, MORE } from "./core/header-lines.ts";
 import { METHOD } from "./core/methods.ts";
 import type { RefusalCode } from "./core/refusal.ts";
 import type { ResponseHead } from "./core/response-head.ts";
-import type { Exchange, Window } from "./exchange.ts";
+import type { Window } from "./exchange-client.ts";
+import type { Exchange } from "./exchange.ts";
 
 /** The response side of one exchange; reused with it. */
 export class ResponseRelay {
@@ -177,7 +178,11 @@ export class ResponseRelay {
     writer.target = responseSlab.bytes;
     writer.at = responseSlab.at;
     writeResponseHead(writer, head, {
-      id: { bytes: exchange.record.head, start: exchange.record.idStart, end: exchange.record.idEnd },
+      id: {
+        bytes: exchange.record.head,
+        start: exchange.record.idStart,
+        end: exchange.record.idEnd,
+      },
       connection,
       dropsChunked: this.#ranges !== null,
     });

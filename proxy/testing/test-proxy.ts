@@ -25,6 +25,8 @@ export interface TestProxy {
   readonly connectRtts: number[];
   inFlight(): number;
   setPorts(ports: readonly number[]): void;
+  /** Resolves when the event loop has gone round once. */
+  turn(): Promise<void>;
   /** Resolves when the next bytes have arrived from anywhere. */
   nextProgress(): Promise<void>;
   /** Resolves when every started attempt is finished and a request was reported. */
@@ -89,9 +91,13 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     port: listener.address.port,
     inFlight: () => inFlight,
     setPorts: (ports) => void (upstreams = upstreamsOf(ports)),
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
     nextProgress: changed,
     idle: async () => {
-      while (inFlight > 0 || log.finished.length === 0) await changed();
+      for (;;) {
+        if (inFlight === 0 && log.finished.length > 0) return;
+        await changed();
+      }
     },
   };
 }
@@ -107,14 +113,8 @@ function upstreamsOf(ports: readonly number[]): Upstream[] {
   }));
 }
 
-/** The view is only valid during the call. */
+/** The view is only valid during the call; its getters are read here. */
 function copyOf(summary: RequestSummary): RequestSummary {
-  const { method, host, target, requestId, clientAddress, httpMinor, status } = summary;
-  const { errorCode, upstream, pickReason, attempts, retrySkipped, wasReused } = summary;
-  const { bytesIn, bytesOut, durationMs, connectMs, firstByteMs } = summary;
-  return {
-    ...{ method, host, target, requestId, clientAddress, httpMinor, status },
-    ...{ errorCode, upstream, pickReason, attempts, retrySkipped, wasReused },
-    ...{ bytesIn, bytesOut, durationMs, connectMs, firstByteMs },
-  };
+  const { method, host, target, requestId } = summary;
+  return { ...summary, method, host, target, requestId };
 }

@@ -45,7 +45,18 @@ test("the scanner stops where the body ends and finds its data", () => {
 
 test("any bytes in any pieces: never a throw, and the same verdict", () => {
   const pieces = fc.array(
-    fc.constantFrom("0\r\n", "3\r\nabc\r\n", "\r\n", "A: b\r\n", "a", ";x=y", "1", "\r", "\n", "\0"),
+    fc.constantFrom(
+      "0\r\n",
+      "3\r\nabc\r\n",
+      "\r\n",
+      "A: b\r\n",
+      "a",
+      ";x=y",
+      "1",
+      "\r",
+      "\n",
+      "\0",
+    ),
     { maxLength: 20 },
   );
   fc.assert(

@@ -5,13 +5,7 @@
  * headers, a repeated or listed Content-Length even with equal values, any coding but `chunked`.
  */
 import { decimalOf, eachListElement, equalsIgnoringCase } from "./bytes.ts";
-import {
-  NAME_ID,
-  STRIDE,
-  VALUE_END,
-  VALUE_START,
-  type HeaderLines,
-} from "./header-lines.ts";
+import { NAME_ID, STRIDE, VALUE_END, VALUE_START, type HeaderLines } from "./header-lines.ts";
 import { NAME } from "./header-names.ts";
 import type { RefusalCode } from "./refusal.ts";
 

@@ -22,8 +22,16 @@ const END = "via: 1.1 me\r\nx-request-id: ID\r\n\r\n";
 
 describe("requests", () => {
   test.each([
-    ["a plain head keeps its bytes", "GET / HTTP/1.1\r\nhoST:  a\r\nX: \r\n\r\n", "GET / HTTP/1.1\r\nhoST:  a\r\nX: \r\n"],
-    ["an empty first line goes", "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"],
+    [
+      "a plain head keeps its bytes",
+      "GET / HTTP/1.1\r\nhoST:  a\r\nX: \r\n\r\n",
+      "GET / HTTP/1.1\r\nhoST:  a\r\nX: \r\n",
+    ],
+    [
+      "an empty first line goes",
+      "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a\r\n",
+    ],
     [
       "hop-by-hop lines go wherever they are",
       "GET / HTTP/1.1\r\nConnection: B, close\r\nA: 1\r\nB: 2\r\nHost: a\r\nKeep-Alive: 1\r\nC: 3\r\nTE: x\r\n\r\n",
@@ -122,7 +130,11 @@ function parsed(text: string): { out: HeadWriter; head: RequestHead } {
 function request(text: string, isTrusted = false): string {
   const { out, head } = parsed(text);
   const peer = createPeerBlock({
-    ...{ isTrusted, keepsRequestId: false, address: "1.2.3.4", proto: "http", port: 8080 },
+    isTrusted,
+    keepsRequestId: false,
+    address: "1.2.3.4",
+    proto: "http",
+    port: 8080,
   });
   writeRequestHead(out, head, { peer, freshId: bytesOf("ID"), defaultHost: bytesOf("DEFAULT") });
   return textOf(out.target, 0, out.at);

@@ -14,13 +14,7 @@ import {
   TAB,
 } from "./bytes.ts";
 import { dropNominated } from "./connection-header.ts";
-import {
-  NAME_ID,
-  STRIDE,
-  VALUE_END,
-  VALUE_START,
-  type HeaderLines,
-} from "./header-lines.ts";
+import { NAME_ID, STRIDE, VALUE_END, VALUE_START, type HeaderLines } from "./header-lines.ts";
 import { NAME } from "./header-names.ts";
 import type { RequestHead } from "./request-head.ts";
 import type { ResponseHead } from "./response-head.ts";

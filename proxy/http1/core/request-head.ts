@@ -7,14 +7,7 @@
  *
  * Source: RFC 9112 sections 2.2, 3, 6; RFC 9110 section 7.2 (Host), 10.1.1 (Expect).
  */
-import {
-  CR,
-  equalsIgnoringCase,
-  IS_TARGET,
-  IS_TCHAR,
-  LF,
-  SPACE,
-} from "./bytes.ts";
+import { CR, equalsIgnoringCase, IS_TARGET, IS_TCHAR, LF, SPACE } from "./bytes.ts";
 import { Connection } from "./connection-header.ts";
 import { Framing } from "./framing.ts";
 import {

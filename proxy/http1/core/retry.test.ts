@@ -16,7 +16,11 @@ const FIRST: FailedAttempt = {
 
 test.each<[string, Partial<FailedAttempt>, string]>([
   ["a failed connect: next machine", { stage: "connect" }, "exclude"],
-  ["also for a POST with a body", { stage: "connect", isIdempotent: false, hasBody: true }, "exclude"],
+  [
+    "also for a POST with a body",
+    { stage: "connect", isIdempotent: false, hasBody: true },
+    "exclude",
+  ],
   ["not when time is up", { stage: "connect", isOutOfTime: true }, "out-of-time"],
   ["not when attempts are used up", { stage: "connect", attempts: 4 }, "attempts-used-up"],
   ["a stale pooled GET: again", {}, "again"],
@@ -24,7 +28,11 @@ test.each<[string, Partial<FailedAttempt>, string]>([
   ["a second stale one: no", { wasRepeated: true }, "repeated-once"],
   ["a POST whose body was not sent: again", { isIdempotent: false, hasBody: true }, "again"],
   ["a POST without a body: no", { isIdempotent: false }, "not-idempotent"],
-  ["a POST with its body sent: no", { isIdempotent: false, hasBody: true, bodySent: "kept" }, "not-idempotent"],
+  [
+    "a POST with its body sent: no",
+    { isIdempotent: false, hasBody: true, bodySent: "kept" },
+    "not-idempotent",
+  ],
   ["a PUT whose body is kept: again", { hasBody: true, bodySent: "kept" }, "again"],
   ["a PUT whose body is gone: no", { hasBody: true, bodySent: "gone" }, "body-gone"],
   ["after a response byte: no", { stage: "answering" }, "response-started"],
@@ -56,7 +64,16 @@ function* everyAttempt(): Generator<FailedAttempt> {
           (bit) => booleans[(bits >> bit) & 1] as boolean,
         ) as [boolean, boolean, boolean, boolean, boolean];
         const attempts = isLast ? 4 : 1;
-        yield { ...FIRST, stage, bodySent, wasReused, isIdempotent, hasBody, wasRepeated, attempts };
+        yield {
+          ...FIRST,
+          stage,
+          bodySent,
+          wasReused,
+          isIdempotent,
+          hasBody,
+          wasRepeated,
+          attempts,
+        };
       }
     }
   }

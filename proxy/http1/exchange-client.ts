@@ -1,0 +1,34 @@
+/**
+ * The client's side as an exchange sees it: a port, so that exchange and connection do not import
+ * each other.
+ */
+import type { PeerBlock } from "./core/head-writer.ts";
+
+/** What an exchange asks of its client's connection. */
+export interface ExchangeClient {
+  readonly address: string;
+  readonly peer: PeerBlock;
+  /** Writes; true = the client keeps up. After false wait for `clientDrained`. */
+  write(bytes: Uint8Array): boolean;
+  /** Whether bytes written before still wait for the network. */
+  readonly isCongested: boolean;
+  /** Feeds body bytes that arrived early to `requestBytes`. */
+  flushHeld(): void;
+  /** Stops and resumes reading, for back-pressure. */
+  setReading(isReading: boolean): void;
+  /** The deadline of the current step. */
+  setDeadline(ms: number): void;
+  /** The response is out; false = close after it. */
+  exchangeDone(isPersistent: boolean): void;
+  /** Closes at once, so that nobody takes what was sent for whole. */
+  cut(): void;
+  /** Ends our sending side after what was written. */
+  end(): void;
+}
+
+/** Bytes at hand: a head at `start`, and what follows it up to `end`. */
+export interface Window {
+  bytes: Buffer;
+  start: number;
+  end: number;
+}

@@ -1,0 +1,170 @@
+/**
+ * Rows with cr-sqlite's merge rules, small enough to be believed: greater causal length wins; in
+ * one life of a row, greater column version; then greater value; then greater actor id, which
+ * changes no value but decides whose version the column counts to (protocol reference, 5.3).
+ *
+ * Each live entry (a column, or the row's sentinel) belongs to the version that wrote it last. A
+ * version whose entries all belong to others is empty, here as in the database.
+ */
+import type { ActorId, ColumnChange, SqlValue } from "../types.ts";
+
+/** Who wrote an entry. */
+export interface Writer {
+  readonly actorId: ActorId;
+  readonly version: number;
+}
+
+/** All rows of one replica. */
+export class ModelRows {
+  readonly #rows = new Map<string, Row>();
+  /** Entries by the version that owns them. */
+  readonly #owned = new Map<string, Set<Entry>>();
+
+  /** Merges one change; returns whether anything of it was taken. */
+  merge(change: ColumnChange, writer: Writer): boolean {
+    const key = rowKey(change);
+    let row = this.#rows.get(key);
+    if (row === undefined) {
+      row = { table: change.table, pk: change.pk, cl: 0, sentinel: null, columns: new Map() };
+      this.#rows.set(key, row);
+    }
+    if (change.cl < row.cl) return false;
+    if (change.cl > row.cl) this.#startLife(row, change.cl);
+    return change.cid === SENTINEL
+      ? this.#mergeSentinel(row, change, writer)
+      : this.#mergeColumn(row, change, writer);
+  }
+
+  /** What is left of a version, ascending by seq. */
+  changesOf(writer: Writer): ColumnChange[] {
+    const entries = [...(this.#owned.get(ownerKey(writer)) ?? [])];
+    entries.sort((one, other) => one.seq - other.seq || (one.cid < other.cid ? -1 : 1));
+    return entries.map(({ row, cid, val, colVersion, seq }) => ({
+      table: row.table,
+      pk: row.pk,
+      cid,
+      val,
+      colVersion,
+      seq,
+      cl: row.cl,
+    }));
+  }
+
+  /** Causal length of a row; 0 = never seen. */
+  causalLength(table: string, pk: Uint8Array): number {
+    return this.#rows.get(rowKey({ table, pk }))?.cl ?? 0;
+  }
+
+  /** Version of a column in the row's present life; 0 = never set in it. */
+  columnVersion(at: { table: string; pk: Uint8Array; cid: string }): number {
+    return this.#rows.get(rowKey(at))?.columns.get(at.cid)?.colVersion ?? 0;
+  }
+
+  /** Everything that replicas must agree on, as sorted text. */
+  digest(): string {
+    const lines: string[] = [];
+    for (const [key, row] of this.#rows) {
+      if (row.cl === 0) continue;
+      const columns = [...row.columns].map(([cid, entry]) => {
+        return `${cid}@${entry.colVersion}=${valueText(entry.val)}`;
+      });
+      lines.push(`${key} cl=${row.cl} ${columns.sort().join(" ")}`);
+    }
+    return lines.sort().join("\n");
+  }
+
+  #startLife(row: Row, cl: number): void {
+    if (row.sentinel !== null) this.#disown(row.sentinel);
+    for (const entry of row.columns.values()) this.#disown(entry);
+    row.cl = cl;
+    row.sentinel = null;
+    row.columns.clear();
+  }
+
+  #mergeSentinel(row: Row, change: ColumnChange, writer: Writer): boolean {
+    const present = row.sentinel;
+    if (present !== null && !isNewer(writer, present.writer)) return false;
+    if (present !== null) this.#disown(present);
+    row.sentinel = this.#own(row, change, writer);
+    return true;
+  }
+
+  #mergeColumn(row: Row, change: ColumnChange, writer: Writer): boolean {
+    const present = row.columns.get(change.cid);
+    if (present !== undefined) {
+      const order =
+        change.colVersion - present.colVersion || compareValues(change.val, present.val);
+      if (order < 0 || (order === 0 && !isNewer(writer, present.writer))) return false;
+      this.#disown(present);
+    }
+    row.columns.set(change.cid, this.#own(row, change, writer));
+    return true;
+  }
+
+  #own(row: Row, change: ColumnChange, writer: Writer): Entry {
+    const { cid, val, colVersion, seq } = change;
+    const entry = { row, cid, val, colVersion, seq, writer };
+    const key = ownerKey(writer);
+    const entries = this.#owned.get(key) ?? new Set();
+    this.#owned.set(key, entries.add(entry));
+    return entry;
+  }
+
+  #disown(entry: Entry): void {
+    const key = ownerKey(entry.writer);
+    const entries = this.#owned.get(key);
+    entries?.delete(entry);
+    if (entries?.size === 0) this.#owned.delete(key);
+  }
+}
+
+/** Name of the change that creates or deletes a row. */
+export const SENTINEL = "-1";
+
+interface Row {
+  readonly table: string;
+  readonly pk: Uint8Array;
+  cl: number;
+  sentinel: Entry | null;
+  readonly columns: Map<string, Entry>;
+}
+
+interface Entry {
+  readonly row: Row;
+  readonly cid: string;
+  readonly val: SqlValue;
+  readonly colVersion: number;
+  readonly seq: number;
+  readonly writer: Writer;
+}
+
+/** Order among writers of equal content: any total order makes replicas agree. */
+function isNewer(one: Writer, other: Writer): boolean {
+  if (one.actorId !== other.actorId) return one.actorId > other.actorId;
+  return one.version > other.version;
+}
+
+/** SQLite's order between types, then the natural one. The model writes text and integers only. */
+function compareValues(one: SqlValue, other: SqlValue): number {
+  const rank = typeRank(one) - typeRank(other);
+  if (rank !== 0 || one === null || other === null) return rank;
+  return one < other ? -1 : one > other ? 1 : 0;
+}
+
+function typeRank(value: SqlValue): number {
+  if (value === null) return 0;
+  if (typeof value === "bigint" || typeof value === "number") return 1;
+  return typeof value === "string" ? 2 : 3;
+}
+
+function valueText(value: SqlValue): string {
+  return `${typeof value}:${String(value)}`;
+}
+
+function rowKey(of: { table: string; pk: Uint8Array }): string {
+  return `${of.table} ${of.pk.join(".")}`;
+}
+
+function ownerKey(writer: Writer): string {
+  return `${writer.actorId} ${writer.version}`;
+}

@@ -1,0 +1,213 @@
+/**
+ * A `ChangeStore` without a database: the model's rows, the buffer of partial versions and the
+ * books, changed together or not at all. Its operations are synchronous; whoever simulates a store
+ * decides when they happen, when they are answered, and whether the replica lives to hear it.
+ */
+import { Bookkeeping, isComplete } from "../core/bookkeeping/bookkeeping.ts";
+import { chunkVersion } from "../core/wire/chunker.ts";
+import type {
+  ActorBook,
+  ActorId,
+  ApplyOutcome,
+  Changeset,
+  ColumnChange,
+  FullChangeset,
+  LocalCommit,
+  PartialVersion,
+  ReadVersionsRequest,
+  SeqRange,
+  VersionRange,
+} from "../types.ts";
+import { RangeSet } from "#base/range-set.ts";
+import { ModelRows, SENTINEL } from "./model-rows.ts";
+import { StoredBooks } from "./stored-books.ts";
+
+/** One write of a local transaction; `columns` null = delete the row. */
+export interface ModelWrite {
+  readonly table: string;
+  readonly pk: Uint8Array;
+  readonly columns: Readonly<Record<string, string>> | null;
+}
+
+/** What a replica has on its disk. */
+export class ModelStore {
+  readonly actorId: ActorId;
+  readonly rows = new ModelRows();
+  readonly #books = new Bookkeeping();
+  readonly #storedBooks = new StoredBooks();
+  /** Stamp of each version that was merged. */
+  readonly #tsByVersion = new Map<string, bigint>();
+  /** Buffered changes of partial versions. */
+  readonly #buffers = new Map<string, ColumnChange[]>();
+  readonly #chunkBytes: number;
+
+  /** `chunkBytes`: own transactions are cut into chunks of about this size. */
+  constructor(actorId: ActorId, chunkBytes: number) {
+    this.actorId = actorId;
+    this.#chunkBytes = chunkBytes;
+  }
+
+  /** The books as a restart reads them. */
+  loadBooks(): Map<ActorId, ActorBook> {
+    return this.#storedBooks.load();
+  }
+
+  /** Commits a transaction; null when it changes nothing, and then no version is used. */
+  transact(writes: readonly ModelWrite[], ts: bigint): LocalCommit | null {
+    const version = this.#books.head(this.actorId) + 1;
+    const writer = { actorId: this.actorId, version };
+    let seq = 0;
+    for (const write of writes) {
+      for (const change of this.#changesFor(write, seq)) {
+        if (this.rows.merge(change, writer)) seq += 1;
+      }
+    }
+    if (seq === 0) return null;
+    const changes = this.rows.changesOf(writer);
+    const lastSeq = seq - 1;
+    this.#tsByVersion.set(versionKey(this.actorId, version), ts);
+    this.#storedBooks.store(
+      this.#books.recordComplete(this.actorId, { start: version, end: version }),
+    );
+    const chunkBytesMax = this.#chunkBytes;
+    const changesets = chunkVersion({ ...writer, changes, lastSeq, ts, chunkBytesMax });
+    return { version, lastSeq, ts, changesets };
+  }
+
+  /** Applies a batch as one transaction. */
+  apply(changesets: readonly Changeset[]): ApplyOutcome[] {
+    this.#books.begin();
+    const outcomes = changesets.map((changeset) => this.#applyOne(changeset));
+    for (const change of this.#books.commit()) this.#storedBooks.store(change);
+    return outcomes;
+  }
+
+  /** Answers a sync server, newest first, Empty last. */
+  readVersions(request: ReadVersionsRequest): Changeset[] {
+    const { actorId, need } = request;
+    if (need.kind === "partial") return this.#readOne(request, need.version, need.seqs);
+    const found: Changeset[] = [];
+    const empty = new RangeSet();
+    const end = Math.min(need.versions.end, this.#books.head(actorId));
+    for (let version = end; version >= Math.max(1, need.versions.start); version -= 1) {
+      for (const changeset of this.#readOne(request, version, null)) {
+        if (changeset.kind === "empty") empty.insert(changeset.versions);
+        else found.push(changeset);
+      }
+    }
+    for (const versions of empty) found.push(emptyOf(actorId, versions));
+    return found;
+  }
+
+  #changesFor(write: ModelWrite, firstSeq: number): ColumnChange[] {
+    const { table, pk, columns } = write;
+    const present = this.rows.causalLength(table, pk);
+    const isLive = present % 2 === 1;
+    const base = { table, pk };
+    if (columns === null) {
+      if (!isLive) return [];
+      const cl = present + 1;
+      return [{ ...base, cid: SENTINEL, val: null, colVersion: cl, seq: firstSeq, cl }];
+    }
+    const cl = isLive ? present : present + 1;
+    const changes: ColumnChange[] = [];
+    if (!isLive) {
+      changes.push({ ...base, cid: SENTINEL, val: null, colVersion: cl, seq: firstSeq, cl });
+    }
+    for (const [cid, val] of Object.entries(columns)) {
+      const known = isLive ? this.rows.columnVersion({ ...base, cid }) : 0;
+      const seq = firstSeq + changes.length;
+      changes.push({ ...base, cid, val, colVersion: known + 1, seq, cl });
+    }
+    return changes;
+  }
+
+  #applyOne(changeset: Changeset): ApplyOutcome {
+    const classification = this.#books.classify(changeset);
+    if (classification === "invalid") return { kind: "refused", changeset, reason: "invalid" };
+    if (classification === "known") return { kind: "known", changeset };
+    const { actorId } = changeset;
+    if (actorId === this.actorId) return { kind: "refused", changeset, reason: "our own" };
+    if (changeset.kind === "empty") {
+      const change = this.#books.recordEmpty(actorId, changeset.versions);
+      for (const { version } of change.partials) this.#buffers.delete(versionKey(actorId, version));
+      return { kind: "applied", changeset, rowsChanged: 0 };
+    }
+    const { version } = changeset;
+    const key = versionKey(actorId, version);
+    const buffered = this.#buffers.get(key) ?? [];
+    if (classification === "partial") {
+      this.#buffers.set(key, [...buffered, ...newIn(changeset, buffered)]);
+      this.#books.recordPartial(changeset);
+      return { kind: "buffered", changeset };
+    }
+    const changes = isComplete(changeset)
+      ? changeset.changes
+      : [...buffered, ...newIn(changeset, buffered)].sort((one, other) => one.seq - other.seq);
+    let rowsChanged = 0;
+    for (const change of changes) {
+      if (this.rows.merge(change, { actorId, version })) rowsChanged += 1;
+    }
+    this.#buffers.delete(key);
+    this.#tsByVersion.set(key, changeset.ts);
+    this.#books.recordComplete(actorId, { start: version, end: version });
+    return { kind: "applied", changeset, rowsChanged };
+  }
+
+  #readOne(
+    request: ReadVersionsRequest,
+    version: number,
+    asked: readonly SeqRange[] | null,
+  ): Changeset[] {
+    const { actorId, chunkBytes } = request;
+    const partial = this.#books.partial(actorId, version);
+    const key = versionKey(actorId, version);
+    if (partial !== undefined) return this.#readBuffer({ request, version, asked, partial });
+    const versions = { start: version, end: version };
+    if (!this.#books.contains(actorId, versions)) return [];
+    const changes = this.rows.changesOf({ actorId, version });
+    const lastSeq = changes.at(-1)?.seq;
+    if (lastSeq === undefined) return [emptyOf(actorId, versions)];
+    const ts = this.#tsByVersion.get(key) ?? 0n;
+    const base = { actorId, version, lastSeq, ts, chunkBytesMax: chunkBytes };
+    const ranges = asked ?? [{ start: 0, end: lastSeq }];
+    return ranges.flatMap((seqs) => chunkVersion({ ...base, seqs, changes: within(changes, seqs) }));
+  }
+
+  #readBuffer(of: {
+    request: ReadVersionsRequest;
+    version: number;
+    asked: readonly SeqRange[] | null;
+    partial: PartialVersion;
+  }): FullChangeset[] {
+    const { request, version, partial } = of;
+    const { actorId, chunkBytes } = request;
+    const buffered = this.#buffers.get(versionKey(actorId, version)) ?? [];
+    const changes = buffered.toSorted((one, other) => one.seq - other.seq);
+    const { lastSeq, ts } = partial;
+    const base = { actorId, version, lastSeq, ts, chunkBytesMax: chunkBytes };
+    const held = RangeSet.from(partial.seqs);
+    const ranges = of.asked === null ? held : held.intersect(RangeSet.from(of.asked));
+    return [...ranges].flatMap((seqs) =>
+      chunkVersion({ ...base, seqs, changes: within(changes, seqs) }),
+    );
+  }
+}
+
+/** The rows of a chunk whose seqs are not buffered: the first copy of a seq wins. */
+function newIn(chunk: FullChangeset, buffered: readonly ColumnChange[]): ColumnChange[] {
+  const known = new Set(buffered.map((change) => change.seq));
+  return chunk.changes.filter((change) => !known.has(change.seq));
+}
+
+function within(changes: readonly ColumnChange[], seqs: SeqRange): ColumnChange[] {
+  return changes.filter((change) => change.seq >= seqs.start && change.seq <= seqs.end);
+}
+
+function emptyOf(actorId: ActorId, versions: VersionRange): Changeset {
+  return { kind: "empty", actorId, versions, ts: null };
+}
+
+function versionKey(actorId: ActorId, version: number): string {
+  return `${actorId} ${version}`;
+}

@@ -215,6 +215,43 @@ describe("bodies", () => {
     expect((source as Socket | null)?.writableLength).toBe(0);
   });
 
+  test("many bodies at once, slow readers among them, are never mixed", async () => {
+    const lengths = [100, 20_000, 70_000, 900_000, 3_000_000];
+    const bodyOf = (seed: number): Buffer => {
+      const length = lengths[seed % lengths.length] as number;
+      return Buffer.from(new Uint8Array(length).map((_, at) => (at * 31 + seed * 7) % 253));
+    };
+    const port = await httpUpstream((request, response) => {
+      const body = bodyOf(Number(request.url?.slice(1)));
+      const isChunked = request.headers["x-chunked"] === "1";
+      if (!isChunked) response.setHeader("content-length", body.length);
+      for (let at = 0; at < body.length; at += 50_000)
+        response.write(body.subarray(at, at + 50_000));
+      response.end();
+    });
+    const proxy = await proxyTo(port);
+    const clients = await Promise.all(Array.from({ length: 15 }, () => clientOf(proxy)));
+    await Promise.all(
+      clients.map(async (client, index) => {
+        // Every third client stops reading at each chunk and goes on in a later turn.
+        if (index % 3 === 0) {
+          client.socket.on("data", () => {
+            client.socket.pause();
+            setImmediate(() => client.socket.resume());
+          });
+        }
+        for (let round = 0; round < 4; round += 1) {
+          const seed = index + round;
+          const chunked = (index + round) % 2;
+          client.write(`GET /${seed} HTTP/1.1\r\nHost: a\r\nX-Chunked: ${chunked}\r\n\r\n`);
+          const response = await client.response();
+          expect(response.bytes.equals(bodyOf(seed))).toBe(true);
+        }
+      }),
+    );
+    expect(proxy.inFlight()).toBe(0);
+  });
+
   test("chunked bodies pass as they came, trailers and extensions included", async () => {
     const chunked = "4;x=y\r\nWiki\r\n05\r\npedia\r\n0\r\nX-Sum: 1\r\n\r\n";
     let seen = "";
@@ -615,7 +652,7 @@ async function httpUpstream(listener: RequestListener): Promise<number> {
 
 async function rawUpstream(onSocket: (socket: Socket) => void): Promise<number> {
   const sockets = new Set<Socket>();
-  const server: RawServer = createServer((socket) => {
+  const server: RawServer = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.on("error", () => undefined);
     socket.on("close", () => sockets.delete(socket));

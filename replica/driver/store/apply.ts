@@ -10,7 +10,7 @@ import type Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import type { ActorId, ApplyOutcome, Changeset, ColumnChange, FullChangeset } from "../../types.ts";
 import type { CrrTables } from "./crr-tables.ts";
-import { SENTINEL, checkChange } from "./crr-tables.ts";
+import { checkChange } from "./crr-tables.ts";
 import { isStorageFailure, toStoreError } from "./errors.ts";
 import type { Ledger } from "./ledger.ts";
 import { actorBytes } from "./ledger.ts";
@@ -78,7 +78,7 @@ export class Applier {
     const first = job.outcomes.length;
     this.stats.slices += 1;
     const failed = this.#attempt(job, { end: job.changesets.length, deadlineMs });
-    if (failed !== null) this.#applySingly(job, { first, end: failed.reached, deadlineMs });
+    if (failed !== null) this.#applySingly(job, { end: failed.reached, budgetMs });
     const tookMs = this.#context.nowMs() - startedMs;
     if (tookMs > budgetMs * OVERSHOOT) this.stats.slicesOverBudget += 1;
     for (const outcome of job.outcomes.slice(first)) {
@@ -88,15 +88,16 @@ export class Applier {
   }
 
   /** One changeset per transaction, up to the one that failed; that one is refused. */
-  #applySingly(job: ApplyJob, range: { first: number; end: number; deadlineMs: number }): void {
+  #applySingly(job: ApplyJob, range: { end: number; budgetMs: number }): void {
     this.stats.slicesRetried += 1;
+    const deadlineMs = this.#context.nowMs() + range.budgetMs;
     while (job.outcomes.length <= range.end) {
       const end = job.outcomes.length + 1;
       const failed = this.#attempt(job, { end, deadlineMs: Infinity });
       if (failed !== null) {
         job.outcomes.push({ kind: "refused", rowsChanged: 0, reason: errorText(failed.thrown) });
       }
-      if (this.#context.nowMs() > range.deadlineMs) return;
+      if (this.#context.nowMs() > deadlineMs) return;
     }
   }
 
@@ -154,7 +155,8 @@ export class Applier {
     if (classification === "invalid") return refused("ranges upside down or out of bounds");
     if (classification === "known") return KNOWN;
     // Our own history coming back after a loss: continuing it would give numbers out twice.
-    if (changeset.actorId === ledger.actorId) return refused("a version of our own that we do not have");
+    if (changeset.actorId === ledger.actorId)
+      return refused("a version of our own that we do not have");
     if (changeset.kind === "empty") {
       books.recordEmpty(changeset.actorId, changeset.versions);
       return { kind: "applied", rowsChanged: 0, reason: "" };
@@ -172,7 +174,8 @@ export class Applier {
     const { seqs } = changeset;
     let previous: ColumnChange | null = null;
     for (const change of changeset.changes) {
-      if (change.seq < seqs.start || change.seq > seqs.end) return "a row outside the seqs announced";
+      if (change.seq < seqs.start || change.seq > seqs.end)
+        return "a row outside the seqs announced";
       const reason = checkChange(this.#context.tables, change, previous);
       if (reason !== null) return reason;
       previous = change;
@@ -196,7 +199,13 @@ export class Applier {
     const version = BigInt(changeset.version);
     for (const change of changeset.changes) {
       const { table, pk, cid, val } = change;
-      const numbers = [BigInt(change.colVersion), version, actor, BigInt(change.seq), BigInt(change.cl)];
+      const numbers = [
+        BigInt(change.colVersion),
+        version,
+        actor,
+        BigInt(change.seq),
+        BigInt(change.cl),
+      ];
       this.#statements.insertBuffered.run(table, pk, cid, val, ...numbers);
     }
   }

@@ -17,13 +17,16 @@ test("a reader without a position is reset, gets all rows, and then each commit 
   const reader = subscribe(store, { from: null });
   expect(await reader.take(3)).toMatchObject([
     { kind: "reset" },
-    { kind: "rows", rows: [{ table: "t", key: ["x"], row: { id: "x", a: 1n, b: "b" }, version: 1 }] },
-    { kind: "caughtUp", watermark: { databaseId: store.databaseId, dbVersion: store.ledger.lastLocal } },
+    {
+      kind: "rows",
+      rows: [{ table: "t", key: ["x"], row: { id: "x", a: 1n, b: "b" }, version: 1 }],
+    },
+    {
+      kind: "caughtUp",
+      watermark: { databaseId: store.databaseId, dbVersion: store.ledger.lastLocal },
+    },
   ]);
-  writeAll(store, [
-    { sql: "INSERT INTO k VALUES ('y')" },
-    { sql: "DELETE FROM t" },
-  ]);
+  writeAll(store, [{ sql: "INSERT INTO k VALUES ('y')" }, { sql: "DELETE FROM t" }]);
   const [batch] = await reader.take(1);
   expect(batch).toMatchObject({ kind: "rows", watermark: { dbVersion: store.ledger.lastLocal } });
   expect(rowsIn(batch)).toEqual(
@@ -65,9 +68,15 @@ test("a reader that gives its watermark gets what it missed, without a reset", a
 });
 
 test.each([
-  ["of another database", (store: Store) => ({ databaseId: "other", dbVersion: store.ledger.lastLocal })],
+  [
+    "of another database",
+    (store: Store) => ({ databaseId: "other", dbVersion: store.ledger.lastLocal }),
+  ],
   ["beyond the present", (store: Store) => ({ databaseId: store.databaseId, dbVersion: 99 })],
-  ["older than what is retained", (store: Store) => ({ databaseId: store.databaseId, dbVersion: -1 })],
+  [
+    "older than what is retained",
+    (store: Store) => ({ databaseId: store.databaseId, dbVersion: -1 }),
+  ],
 ])("a position %s leads to a reset", async (_label, positionOf) => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
@@ -95,7 +104,11 @@ test("without credit nothing is sent; what was missed comes as one batch, each r
   const stream = { from: null, tables: null, credit: 1 };
   store.publisher.subscribe(port1, stream, () => drive(store));
   for (let index = 0; index < 10; index += 1) {
-    write(store, "INSERT INTO t VALUES ('x', ?, '') ON CONFLICT DO UPDATE SET a = excluded.a", BigInt(index));
+    write(
+      store,
+      "INSERT INTO t VALUES ('x', ?, '') ON CONFLICT DO UPDATE SET a = excluded.a",
+      BigInt(index),
+    );
   }
   await settle(() => events.length >= 3);
   expect(events.map((event) => event.kind)).toEqual(["reset", "caughtUp", "rows"]);
@@ -113,7 +126,8 @@ test("a reader that falls too far behind is reset", async () => {
   store.publisher.subscribe(port1, { from: null, tables: null, credit: 0 }, () => drive(store));
   port2.postMessage(1);
   await settle(() => events.length >= 2);
-  const insert = "WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO k SELECT i FROM n";
+  const insert =
+    "WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO k SELECT i FROM n";
   write(store, "INSERT INTO t VALUES ('first', 1, '')");
   write(store, insert, 1n, 1n);
   write(store, insert, 10n, BigInt(BACKLOG_ROWS_MAX + 100));

@@ -35,7 +35,9 @@ class ChangeStreamReader implements AsyncIterableIterator<ChangeStreamEvent> {
   constructor(port: MessagePort) {
     this.#port = port;
     port.on("message", (event: ChangeStreamEvent) => this.#onEvent(event));
-    port.on("close", () => this.fail(storeError("STORE_CLOSED", "the store ended the change stream")));
+    port.on("close", () =>
+      this.fail(storeError("STORE_CLOSED", "the store ended the change stream")),
+    );
   }
 
   [Symbol.asyncIterator](): this {

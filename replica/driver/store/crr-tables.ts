@@ -78,7 +78,8 @@ export function checkChange(
 function keyReason(table: CrrTable, pk: Uint8Array): string | null {
   const key = unpackKey(pk);
   if (!key.ok) return `key of ${table.name}: ${key.error}`;
-  if (key.value.length !== table.keys.length) return `key of ${table.name}: wrong number of columns`;
+  if (key.value.length !== table.keys.length)
+    return `key of ${table.name}: wrong number of columns`;
   for (const [index, column] of table.keys.entries()) {
     const value = key.value[index] ?? null;
     if (!keyFits(column, value)) return `key of ${table.name}: wrong type for ${column.name}`;

@@ -96,9 +96,13 @@ function settleIdentity(database: Database.Database, configured: ActorId | undef
   const present = readActorId(database);
   if (present !== null) {
     if (configured === undefined || configured === present) return present;
-    throw storeError("STORE_IDENTITY", `this database belongs to actor ${present}, not to ${configured}`, {
-      details: { present, configured },
-    });
+    throw storeError(
+      "STORE_IDENTITY",
+      `this database belongs to actor ${present}, not to ${configured}`,
+      {
+        details: { present, configured },
+      },
+    );
   }
   const actorId = configured ?? randomUUID();
   const bytes = actorIdToBytes(actorId);
@@ -140,9 +144,14 @@ function configure(database: Database.Database): void {
 }
 
 function settleDatabaseId(database: Database.Database): string {
-  const insert = database.prepare("INSERT OR IGNORE INTO __patina_state (key, value) VALUES ('database_id', ?)");
+  const insert = database.prepare(
+    "INSERT OR IGNORE INTO __patina_state (key, value) VALUES ('database_id', ?)",
+  );
   insert.run(randomUUID());
-  const row = database.prepare("SELECT value FROM __patina_state WHERE key = 'database_id'").pluck().get();
+  const row = database
+    .prepare("SELECT value FROM __patina_state WHERE key = 'database_id'")
+    .pluck()
+    .get();
   return String(row);
 }
 

@@ -122,7 +122,9 @@ export function sqliteCode(thrown: unknown): string {
 
 /** Whether an error says something about the disk or the file rather than about the data. */
 export function isStorageFailure(error: PatinaError): boolean {
-  return error.code === "STORE_FULL" || error.code === "STORE_CORRUPT" || error.code === "STORE_BUSY";
+  return (
+    error.code === "STORE_FULL" || error.code === "STORE_CORRUPT" || error.code === "STORE_BUSY"
+  );
 }
 
 /** An error in the form that crosses threads. */

@@ -31,6 +31,9 @@ export class Ledger {
   readonly #actorByOrdinal = new Map<bigint, ActorId>();
   readonly #statements: Statements;
   #lastLocal = 0;
+  /** What `undo` goes back to. */
+  #lastLocalBefore = 0;
+  readonly #sitesAdded: ActorId[] = [];
   /** Whether the books collect changes, between `begin` and `save`. */
   #isOpen = false;
 
@@ -39,7 +42,7 @@ export class Ledger {
     this.actorId = actorId;
     this.#statements = prepareStatements(database);
     this.books = new Bookkeeping(readBooks(database));
-    this.reload();
+    this.#load();
   }
 
   /** Greatest local number in use: the present position of the change stream. */
@@ -47,25 +50,17 @@ export class Ledger {
     return this.#lastLocal;
   }
 
-  /** After ROLLBACK: puts back what the transaction had changed in memory. */
+  /** After ROLLBACK: puts back what has changed in memory since `begin`. */
   undo(): void {
     if (this.#isOpen) this.books.rollback();
     else this.books.load(readBooks(this.#database));
     this.#isOpen = false;
-    this.reload();
-  }
-
-  /** Reads sites and the last local number again. */
-  reload(): void {
-    this.#ordinalByActor.clear();
-    this.#actorByOrdinal.clear();
-    const sites = this.#database.prepare<[], { site_id: Uint8Array; ordinal: bigint }>(
-      "SELECT site_id, ordinal FROM crsql_site_id",
-    );
-    for (const row of sites.all()) this.#learn(actorIdFromBytes(row.site_id), row.ordinal);
-    const recorded = this.#database.prepare("SELECT max(local) FROM __patina_versions").pluck().get();
-    const counted = this.#database.prepare("SELECT crsql_db_version()").pluck().get();
-    this.#lastLocal = Math.max(Number(recorded ?? 0), Number(counted ?? 0));
+    this.#lastLocal = this.#lastLocalBefore;
+    for (const actorId of this.#sitesAdded) {
+      this.#actorByOrdinal.delete(this.#ordinalByActor.get(actorId) ?? -1n);
+      this.#ordinalByActor.delete(actorId);
+    }
+    this.#sitesAdded.length = 0;
   }
 
   /** The site ordinal of an actor, given one if need be. */
@@ -77,6 +72,7 @@ export class Ledger {
     const ordinal = this.#statements.ordinal.get(bytes);
     assert(typeof ordinal === "bigint", "an inserted site has an ordinal");
     this.#learn(actorId, ordinal);
+    this.#sitesAdded.push(actorId);
     return ordinal;
   }
 
@@ -90,7 +86,13 @@ export class Ledger {
     const { local, actorId, version, lastSeq, ts } = record;
     assert(local > this.#lastLocal, "local numbers grow");
     const ordinal = this.ensureOrdinal(actorId);
-    const numbers = [BigInt(local), ordinal, BigInt(version), BigInt(lastSeq), BigInt.asIntN(64, ts)];
+    const numbers = [
+      BigInt(local),
+      ordinal,
+      BigInt(version),
+      BigInt(lastSeq),
+      BigInt.asIntN(64, ts),
+    ];
     this.#statements.insertVersion.run(...numbers);
     this.#lastLocal = local;
   }
@@ -113,6 +115,8 @@ export class Ledger {
   begin(): void {
     this.books.begin();
     this.#isOpen = true;
+    this.#lastLocalBefore = this.#lastLocal;
+    this.#sitesAdded.length = 0;
   }
 
   /** Before COMMIT: stores what changed in the books since `begin`. */
@@ -129,6 +133,20 @@ export class Ledger {
       }
       for (const partial of change.partials) this.#savePartial(actor, partial);
     }
+  }
+
+  /** Reads sites and the last local number. */
+  #load(): void {
+    const sites = this.#database.prepare<[], { site_id: Uint8Array; ordinal: bigint }>(
+      "SELECT site_id, ordinal FROM crsql_site_id",
+    );
+    for (const row of sites.all()) this.#learn(actorIdFromBytes(row.site_id), row.ordinal);
+    const recorded = this.#database
+      .prepare("SELECT max(local) FROM __patina_versions")
+      .pluck()
+      .get();
+    const counted = this.#database.prepare("SELECT crsql_db_version()").pluck().get();
+    this.#lastLocal = Math.max(Number(recorded ?? 0), Number(counted ?? 0));
   }
 
   #savePartial(actor: Uint8Array, partial: BookChange["partials"][number]): void {
@@ -200,7 +218,11 @@ function readBooks(database: Database.Database): Map<ActorId, ActorBook> {
   }
   const books = new Map<ActorId, ActorBook>();
   for (const [actorId, head] of heads) {
-    const book = { head, gaps: gaps.get(actorId) ?? [], partials: partials.get(actorId) ?? new Map() };
+    const book = {
+      head,
+      gaps: gaps.get(actorId) ?? [],
+      partials: partials.get(actorId) ?? new Map(),
+    };
     books.set(actorId, book);
   }
   return books;
@@ -247,7 +269,9 @@ function prepareStatements(database: Database.Database) {
   return {
     insertSite: database.prepare("INSERT OR IGNORE INTO crsql_site_id (site_id) VALUES (?)"),
     ordinal: database.prepare("SELECT ordinal FROM crsql_site_id WHERE site_id = ?").pluck(),
-    insertVersion: database.prepare(`INSERT INTO __patina_versions (${columns}) VALUES (?, ?, ?, ?, ?)`),
+    insertVersion: database.prepare(
+      `INSERT INTO __patina_versions (${columns}) VALUES (?, ?, ?, ?, ?)`,
+    ),
     versionsIn: database.prepare<[bigint, bigint, bigint], VersionRow>(
       `SELECT ${columns} FROM __patina_versions WHERE actor = ? AND version BETWEEN ? AND ?` +
         " ORDER BY version DESC",
@@ -259,7 +283,9 @@ function prepareStatements(database: Database.Database) {
       "INSERT INTO __patina_heads (actor_id, head) VALUES (?, ?)" +
         " ON CONFLICT (actor_id) DO UPDATE SET head = excluded.head",
     ),
-    deleteGap: database.prepare("DELETE FROM __corro_bookkeeping_gaps WHERE actor_id = ? AND start = ?"),
+    deleteGap: database.prepare(
+      "DELETE FROM __corro_bookkeeping_gaps WHERE actor_id = ? AND start = ?",
+    ),
     insertGap: database.prepare(
       'INSERT INTO __corro_bookkeeping_gaps (actor_id, start, "end") VALUES (?, ?, ?)',
     ),

@@ -73,9 +73,12 @@ export class LocalWriter {
       const local = Number(statements.raiseNumber.get(BigInt(ledger.lastLocal + 1)));
       work();
       const commit = this.record(local, ts);
+      if (commit === null) {
+        this.#undo();
+        return null;
+      }
       ledger.save();
-      if (commit === null) this.#undo();
-      else statements.commit.run();
+      statements.commit.run();
       return commit;
     } catch (thrown) {
       this.#undo();
@@ -92,7 +95,12 @@ export class LocalWriter {
     const version = ledger.books.head(actorId) + 1;
     ledger.recordVersion({ local, actorId, version, lastSeq, ts });
     ledger.books.recordComplete(actorId, { start: version, end: version });
-    return { version, lastSeq, ts, changesets: chunkVersion({ actorId, version, changes, lastSeq, ts }) };
+    return {
+      version,
+      lastSeq,
+      ts,
+      changesets: chunkVersion({ actorId, version, changes, lastSeq, ts }),
+    };
   }
 
   #undo(): void {
@@ -112,7 +120,10 @@ export class LocalWriter {
     } catch (thrown) {
       const error = toStoreError(thrown, "STORE_SQL");
       if (isStorageFailure(error)) throw error;
-      throw storeError("STORE_SQL", `${prefix}: ${error.message}`, { cause: error, details: { index } });
+      throw storeError("STORE_SQL", `${prefix}: ${error.message}`, {
+        cause: error,
+        details: { index },
+      });
     }
   }
 
@@ -139,10 +150,14 @@ export function checkStatement(sql: string): void {
   const keyword = firstKeyword(tokens);
   if (!ALLOWED.has(keyword)) {
     const found = keyword === "" ? "an empty statement" : keyword;
-    throw storeError("STORE_SQL", `${found} is not allowed: only INSERT, REPLACE, UPDATE, DELETE, SELECT, WITH, VALUES`);
+    throw storeError(
+      "STORE_SQL",
+      `${found} is not allowed: only INSERT, REPLACE, UPDATE, DELETE, SELECT, WITH, VALUES`,
+    );
   }
   const internal = internalName(tokens);
-  if (internal !== null) throw storeError("STORE_SQL", `${internal} is internal and cannot be named here`);
+  if (internal !== null)
+    throw storeError("STORE_SQL", `${internal} is internal and cannot be named here`);
 }
 
 /** Parameters in the form that the driver binds; names lose their sigil. */

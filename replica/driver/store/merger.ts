@@ -79,16 +79,25 @@ export class Merger {
     const cl = BigInt(change.cl);
     const seq = BigInt(change.seq);
     const colVersion = BigInt(change.colVersion);
+    const { local, site } = version;
     const { lastInsertRowid } = this.#insert.run(
-      ...[table, pk, cid, val, colVersion, version.local, version.site, cl, seq],
+      table,
+      pk,
+      cid,
+      val,
+      colVersion,
+      local,
+      site,
+      cl,
+      seq,
     );
     if (BigInt(lastInsertRowid) > 0n) return BigInt(lastInsertRowid);
     if (cid !== SENTINEL) return null;
     const key = unpackKey(pk);
     assert(key.ok, "a key was checked before the merge");
-    const { changes } = this.#takeSentinel
-      .get(table)!
-      .run(version.local, seq, version.site, cl, version.site, ...key.value);
+    const take = this.#takeSentinel.get(table);
+    assert(take !== undefined, "a table was checked before the merge");
+    const { changes } = take.run(local, seq, site, cl, site, ...key.value);
     return changes > 0 ? `${table} ${key.value.join(" ")}` : null;
   }
 }
@@ -109,10 +118,10 @@ function takeSentinelSql(table: CrrTable): string {
 
 /** The changes in seq order; most arrive so. */
 function bySeq(changes: readonly ColumnChange[]): readonly ColumnChange[] {
-  for (let index = 1; index < changes.length; index += 1) {
-    if (changes[index - 1]!.seq > changes[index]!.seq) {
-      return changes.toSorted((left, right) => left.seq - right.seq);
-    }
+  let last = -1;
+  for (const { seq } of changes) {
+    if (seq < last) return changes.toSorted((left, right) => left.seq - right.seq);
+    last = seq;
   }
   return changes;
 }

@@ -102,7 +102,11 @@ export class ObjectStore {
   }
 
   /** Writes what differs. Throws `STORE_OWNER` or `STORE_OBJECT`. */
-  put<Kind extends ObjectKind>(kind: Kind, document: DocumentByKind[Kind], writer: ObjectWriter): void {
+  put<Kind extends ObjectKind>(
+    kind: Kind,
+    document: DocumentByKind[Kind],
+    writer: ObjectWriter,
+  ): void {
     const shape = SHAPES[kind];
     const { id } = document;
     if (id === "") throw storeError("STORE_OBJECT", "an id cannot be empty");
@@ -134,10 +138,9 @@ export class ObjectStore {
   /** Objects in order of their ids. */
   list<Kind extends ObjectKind>(kind: Kind, request: ListRequest): StoredObject<Kind>[] {
     const key = quoteName(SHAPES[kind].key);
-    const rows = this.#prepare(`SELECT * FROM ${kind} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`).all(
-      request.after,
-      BigInt(request.limit),
-    );
+    const rows = this.#prepare(
+      `SELECT * FROM ${kind} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`,
+    ).all(request.after, BigInt(request.limit));
     return rows.map((row) => this.#toObject<Kind>(kind, toRow(row)));
   }
 
@@ -146,7 +149,9 @@ export class ObjectStore {
     const { key, owner } = SHAPES[kind];
     const present = this.#prepare(
       `SELECT ${quoteName(owner)} FROM ${kind} WHERE ${quoteName(key)} = ?`,
-    ).pluck().get(id);
+    )
+      .pluck()
+      .get(id);
     const ownerId = kind === "nodes" ? id : present;
     // An empty owner is a row that has not arrived whole: nobody's to overwrite but its writer's.
     if ((present !== undefined || kind === "nodes") && ownerId !== nodeId) {
@@ -172,8 +177,20 @@ export class ObjectStore {
       key: [machine.id, check.service, check.name],
       values: { node_id: nodeId, status: check.status },
     }));
-    this.#replaceParts({ table: "services", keyColumns: SERVICE_KEY, rows: services, machineId: machine.id, nowMs });
-    this.#replaceParts({ table: "checks", keyColumns: CHECK_KEY, rows: checks, machineId: machine.id, nowMs });
+    this.#replaceParts({
+      table: "services",
+      keyColumns: SERVICE_KEY,
+      rows: services,
+      machineId: machine.id,
+      nowMs,
+    });
+    this.#replaceParts({
+      table: "checks",
+      keyColumns: CHECK_KEY,
+      rows: checks,
+      machineId: machine.id,
+      nowMs,
+    });
   }
 
   #replaceParts(parts: PartRows): void {
@@ -186,9 +203,12 @@ export class ObjectStore {
       this.#putRow({ table, key, keyColumns, values, nowMs });
     }
     const where = keyColumns.map((column) => `${column} = ?`).join(" AND ");
-    const present = this.#prepare(`SELECT ${keyColumns.join(", ")} FROM ${table} WHERE machine_id = ?`);
+    const present = this.#prepare(
+      `SELECT ${keyColumns.join(", ")} FROM ${table} WHERE machine_id = ?`,
+    );
     for (const key of present.raw().all(machineId) as SqlValue[][]) {
-      if (!kept.has(JSON.stringify(key))) this.#prepare(`DELETE FROM ${table} WHERE ${where}`).run(...key);
+      if (!kept.has(JSON.stringify(key)))
+        this.#prepare(`DELETE FROM ${table} WHERE ${where}`).run(...key);
     }
   }
 
@@ -230,7 +250,9 @@ export class ObjectStore {
   }
 
   #parts(table: string, machineId: SqlValue | undefined): Row[] {
-    const rows = this.#prepare(`SELECT * FROM ${table} WHERE machine_id = ? ORDER BY name`).all(machineId);
+    const rows = this.#prepare(`SELECT * FROM ${table} WHERE machine_id = ? ORDER BY name`).all(
+      machineId,
+    );
     return rows.map(toRow);
   }
 
@@ -295,7 +317,8 @@ interface PartRows {
 function rowValues(shape: Shape, document: object, nodeId: string | null): Row {
   const values: Record<string, SqlValue> = nodeId === null ? {} : { node_id: nodeId };
   const fields = document as Readonly<Record<string, SqlValue | undefined>>;
-  for (const [field, column] of Object.entries(shape.columns)) values[column] = fields[field] ?? null;
+  for (const [field, column] of Object.entries(shape.columns))
+    values[column] = fields[field] ?? null;
   return values;
 }
 
@@ -304,7 +327,8 @@ function isMachine(kind: ObjectKind, document: object): document is MachineDocum
 }
 
 function integer(value: number, name: string): bigint {
-  if (!Number.isSafeInteger(value)) throw storeError("STORE_OBJECT", `${name} must be a whole number`);
+  if (!Number.isSafeInteger(value))
+    throw storeError("STORE_OBJECT", `${name} must be a whole number`);
   return BigInt(value);
 }
 
@@ -323,5 +347,9 @@ function toService(row: Row): ServiceDocument {
 }
 
 function toCheck(row: Row): CheckDocument {
-  return { service: String(row["service"]), name: String(row["name"]), status: String(row["status"]) };
+  return {
+    service: String(row["service"]),
+    name: String(row["name"]),
+    status: String(row["status"]),
+  };
 }

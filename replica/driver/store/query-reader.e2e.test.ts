@@ -36,7 +36,10 @@ test("a large answer comes in chunks, and stops being read when nobody takes it"
 test.each(["DELETE FROM t", "PRAGMA journal_mode = DELETE", "ATTACH ':memory:' AS x", "BEGIN", ""])(
   "a statement that is not a read is refused: %s",
   async (sql) => {
-    await expect(all({ sql })).rejects.toMatchObject({ code: "STORE_SQL", message: "statement is not readonly" });
+    await expect(all({ sql })).rejects.toMatchObject({
+      code: "STORE_SQL",
+      message: "statement is not readonly",
+    });
   },
 );
 

@@ -46,7 +46,9 @@ class RunningQuery {
     this.#credit = call.credit;
     const prepared = prepareReadOnly(database, call.statement.sql);
     const columns = prepared.columns().map((column) => column.name);
-    this.#rows = prepared.raw().iterate(...bindable(call.statement.params)) as IterableIterator<SqlValue[]>;
+    this.#rows = prepared.raw().iterate(...bindable(call.statement.params)) as IterableIterator<
+      SqlValue[]
+    >;
     this.#send({ kind: "columns", columns });
     this.#timer = setTimeout(() => this.#fail(timeoutError(call.timeoutMs)), call.timeoutMs);
     this.#port.on("message", (credit: number) => {

@@ -61,7 +61,8 @@ export class RowReader {
     const found = reader.page(cursor?.key ?? 0n, limit);
     const rows: RowChange[] = [];
     for (const row of found) {
-      if (reader.isPresent(row)) rows.push(this.#toChange(reader, row, row.at(-1) as bigint | null));
+      if (reader.isPresent(row))
+        rows.push(this.#toChange(reader, row, row.at(-1) as bigint | null));
     }
     const last = found.at(-1);
     if (last !== undefined && found.length === limit) {

@@ -39,17 +39,25 @@ export function applySchema(database: Database.Database, schema: Schema): Schema
     violations.push(...found);
     if (found.length > 0) continue;
     if (!isCrr(database, table.name)) makeCrr(database, table.name);
-    const missing = table.columns.filter((column) => !present.some((other) => other.name === column.name));
+    const missing = table.columns.filter(
+      (column) => !present.some((other) => other.name === column.name),
+    );
     if (missing.length > 0) addColumns(database, table.name, missing);
     columnsAdded += missing.length;
   }
   if (violations.length > 0) throw schemaError(violations);
-  return { tablesCreated, columnsAdded, indexesChanged: applyIndexes(database, schema, indexesBefore) };
+  return {
+    tablesCreated,
+    columnsAdded,
+    indexesChanged: applyIndexes(database, schema, indexesBefore),
+  };
 }
 
 /** Whether a table is replicated. */
 export function isCrr(database: Database.Database, table: string): boolean {
-  const statement = database.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?");
+  const statement = database.prepare(
+    "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+  );
   return statement.get(`${table}__crsql_clock`) !== undefined;
 }
 
@@ -58,7 +66,11 @@ function makeCrr(database: Database.Database, table: string): void {
   database.prepare("SELECT crsql_as_crr('main', ?)").get(table);
 }
 
-function addColumns(database: Database.Database, table: string, columns: readonly ColumnSpec[]): void {
+function addColumns(
+  database: Database.Database,
+  table: string,
+  columns: readonly ColumnSpec[],
+): void {
   database.prepare("SELECT crsql_begin_alter('main', ?)").get(table);
   for (const column of columns) {
     database.exec(`ALTER TABLE ${quoteName(table)} ADD COLUMN ${columnSql(column)}`);
@@ -79,7 +91,9 @@ function differences(table: TableSpec, present: readonly ColumnSpec[]): string[]
   for (const old of present) {
     const column = table.columns.find((candidate) => candidate.name === old.name);
     if (column === undefined) {
-      found.push(`${label}: column ${quoteName(old.name)} exists in the database and cannot be removed`);
+      found.push(
+        `${label}: column ${quoteName(old.name)} exists in the database and cannot be removed`,
+      );
     } else if (!isSameColumn(column, old)) {
       found.push(`${label}: the definition of column ${quoteName(old.name)} cannot be changed`);
     }
@@ -88,7 +102,9 @@ function differences(table: TableSpec, present: readonly ColumnSpec[]): string[]
     if (present.some((old) => old.name === column.name)) continue;
     if (column.keyPosition > 0) found.push(`${label}: the primary key cannot be changed`);
     if (column.isGenerated) {
-      found.push(`${label}: generated column ${quoteName(column.name)} cannot be added to a table that exists`);
+      found.push(
+        `${label}: generated column ${quoteName(column.name)} cannot be added to a table that exists`,
+      );
     }
   }
   return found;

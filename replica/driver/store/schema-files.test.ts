@@ -1,16 +1,11 @@
-import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { PatinaError } from "#base/errors.ts";
-import { readSchema } from "./schema-files.ts";
+import { readSchema, readSchemaFolder } from "./schema-files.ts";
 
 test("the platform's schema keeps its own rules", () => {
   const folder = join(import.meta.dirname, "..", "..", "schema");
-  const files = readdirSync(folder).map((name) => ({
-    name,
-    text: readFileSync(join(folder, name), "utf8"),
-  }));
-  const schema = readSchema(files);
+  const schema = readSchema(readSchemaFolder(folder));
   expect(schema.tables.map((table) => table.name)).toEqual([
     "apps",
     "checks",
@@ -35,14 +30,26 @@ test.each([
   ["CREATE TABLE t (id TEXT PRIMARY KEY)", "must be NOT NULL"],
   ["CREATE TABLE t (id TEXT)", "a primary key is needed"],
   ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT NOT NULL)", "NOT NULL needs a DEFAULT"],
-  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT NOT NULL DEFAULT NULL)", "needs a DEFAULT"],
+  [
+    "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT NOT NULL DEFAULT NULL)",
+    "needs a DEFAULT",
+  ],
   ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a UNIQUE)", "UNIQUE is not allowed"],
-  ["CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT)", "AUTOINCREMENT is not allowed"],
-  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a REFERENCES t (id))", "foreign keys are not allowed"],
+  [
+    "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT)",
+    "AUTOINCREMENT is not allowed",
+  ],
+  [
+    "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a REFERENCES t (id))",
+    "foreign keys are not allowed",
+  ],
   ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a CHECK (a > 1))", "CHECK is not allowed"],
   ["CREATE TABLE t AS SELECT 1 AS a", "AS SELECT is not allowed"],
   ["CREATE TEMP TABLE t (id TEXT NOT NULL PRIMARY KEY)", "temporary tables are not allowed"],
-  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY); CREATE UNIQUE INDEX i ON t (id)", "unique indexes"],
+  [
+    "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY); CREATE UNIQUE INDEX i ON t (id)",
+    "unique indexes",
+  ],
   ["CREATE VIEW v AS SELECT 1", "CREATE VIEW is not allowed"],
   ["DROP TABLE t", "DROP is not allowed"],
   ["DROP INDEX i", "with IF EXISTS only"],
@@ -58,7 +65,7 @@ test("every violation is reported at once, with file and line", () => {
   const message = errorOf(text);
   expect(message.split("\n")).toHaveLength(3);
   expect(message).toContain("bad.sql:3: DROP is not allowed");
-  expect(message).toContain("bad.sql:1: table \"t\"");
+  expect(message).toContain('bad.sql:1: table "t"');
 });
 
 function errorOf(text: string): string {

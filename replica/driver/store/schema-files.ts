@@ -5,6 +5,8 @@
  * The statements are carried out in a scratch database in memory and its catalogue is looked at, so
  * SQLite's own parser decides what a statement means. Nothing here knows of the real database.
  */
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import Database from "better-sqlite3";
 import type { PatinaError } from "#base/errors.ts";
 import { errorText } from "#base/errors.ts";
@@ -54,6 +56,17 @@ export interface Schema {
   readonly indexes: readonly IndexSpec[];
 }
 
+/** The `*.sql` files of a folder in name order. Throws `STORE_SCHEMA` when it cannot be read. */
+export function readSchemaFolder(folder: string): SchemaFile[] {
+  try {
+    const names = readdirSync(folder).filter((name) => name.endsWith(".sql"));
+    names.sort();
+    return names.map((name) => ({ name, text: readFileSync(join(folder, name), "utf8") }));
+  } catch (thrown) {
+    throw storeError("STORE_SCHEMA", errorText(thrown), { cause: thrown, details: { folder } });
+  }
+}
+
 /**
  * Reads files in the order given. Throws `STORE_SCHEMA` with every violation found, each naming
  * file, line and rule; the details carry them as a list.
@@ -83,7 +96,7 @@ export function readSchema(files: readonly SchemaFile[]): Schema {
 export function readColumns(database: Database.Database, table: string): ColumnSpec[] {
   const rows = database
     .prepare<[string], ColumnRow>(
-      "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?)",
+      'SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)',
     )
     .safeIntegers(false)
     .all(table);
@@ -143,11 +156,13 @@ function kindRefusal(statement: SqlStatement): string | null {
     return "unique indexes are not allowed: two replicas could both succeed, and neither row could be merged";
   }
   if (second === "INDEX") return null;
-  if (second !== "TABLE") return `CREATE ${second ?? ""} is not allowed: only CREATE TABLE and CREATE INDEX`;
+  if (second !== "TABLE")
+    return `CREATE ${second ?? ""} is not allowed: only CREATE TABLE and CREATE INDEX`;
   const open = statement.tokens.findIndex((token) => token.text === "(");
   const as = statement.tokens.findIndex((token) => isWord(token, "AS"));
   if (as >= 0 && (open < 0 || as < open)) return "CREATE TABLE ... AS SELECT is not allowed";
-  if (words.includes("AUTOINCREMENT")) return "AUTOINCREMENT is not allowed: replicas would hand out the same numbers";
+  if (words.includes("AUTOINCREMENT"))
+    return "AUTOINCREMENT is not allowed: replicas would hand out the same numbers";
   if (words.includes("REFERENCES") || words.includes("FOREIGN")) {
     return "foreign keys are not allowed: rows arrive in any order";
   }
@@ -161,7 +176,8 @@ function isWord(token: { kind: string; text: string }, word: string): boolean {
 
 function tableViolations(scratch: Database.Database, table: TableSpec): string[] {
   const found: string[] = [];
-  const say = (text: string): number => found.push(`${table.source}: table ${quoteName(table.name)}: ${text}`);
+  const say = (text: string): number =>
+    found.push(`${table.source}: table ${quoteName(table.name)}: ${text}`);
   const keys = table.columns.filter((column) => column.keyPosition > 0);
   if (keys.length === 0) say("a primary key is needed");
   for (const column of table.columns) {
@@ -181,7 +197,10 @@ function tableViolations(scratch: Database.Database, table: TableSpec): string[]
   return found;
 }
 
-function readTables(scratch: Database.Database, sourceByTable: ReadonlyMap<string, string>): TableSpec[] {
+function readTables(
+  scratch: Database.Database,
+  sourceByTable: ReadonlyMap<string, string>,
+): TableSpec[] {
   const statement = scratch.prepare<[string], { sql: string; strict: number }>(
     "SELECT m.sql, l.strict FROM sqlite_master m JOIN pragma_table_list(m.name) l WHERE m.name = ? AND l.schema = 'main'",
   );

@@ -56,7 +56,8 @@ export class VersionServer {
     const range = { start: Math.max(1, asked.start), end: Math.min(asked.end, head) };
     if (range.end < range.start) return [];
     const records = this.#context.ledger.versionsIn(actorId, range).slice(0, SERVED_VERSIONS_MAX);
-    if (records.length === SERVED_VERSIONS_MAX) range.start = records.at(-1)?.version ?? range.start;
+    if (records.length === SERVED_VERSIONS_MAX)
+      range.start = records.at(-1)?.version ?? range.start;
     const changesets: FullChangeset[] = [];
     const served = new RangeSet();
     for (const version of this.#partialsIn(actorId, range)) {
@@ -72,7 +73,9 @@ export class VersionServer {
       served.insert({ start: record.version, end: record.version });
       changesets.push(...chunks);
     }
-    changesets.sort((left, right) => right.version - left.version || left.seqs.start - right.seqs.start);
+    changesets.sort(
+      (left, right) => right.version - left.version || left.seqs.start - right.seqs.start,
+    );
     return [...changesets, ...this.#knownEmpty(actorId, served.missing(range))];
   }
 
@@ -86,7 +89,11 @@ export class VersionServer {
     return chunkVersion({ actorId, version, changes, lastSeq, ts, chunkBytesMax: chunkBytes });
   }
 
-  #readPartial(request: ReadVersionsRequest, version: number, asked: readonly SeqRange[]): Changeset[] {
+  #readPartial(
+    request: ReadVersionsRequest,
+    version: number,
+    asked: readonly SeqRange[],
+  ): Changeset[] {
     const { actorId, chunkBytes } = request;
     const { ledger, rows } = this.#context;
     const partial = ledger.books.partial(actorId, version);
@@ -102,7 +109,9 @@ export class VersionServer {
     const { changes, lastSeq } = stored;
     const base = { actorId, version, lastSeq, ts: record.ts, chunkBytesMax: chunkBytes };
     return asked.flatMap((seqs) =>
-      seqs.end < seqs.start ? [] : chunkVersion({ ...base, seqs, changes: changesIn(changes, seqs) }),
+      seqs.end < seqs.start
+        ? []
+        : chunkVersion({ ...base, seqs, changes: changesIn(changes, seqs) }),
     );
   }
 

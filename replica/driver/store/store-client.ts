@@ -100,12 +100,18 @@ export class StoreClient implements ChangeStore {
   }
 
   /** One object, or null. */
-  getObject<Kind extends ObjectKind>(kind: Kind, objectId: string): Promise<StoredObject<Kind> | null> {
+  getObject<Kind extends ObjectKind>(
+    kind: Kind,
+    objectId: string,
+  ): Promise<StoredObject<Kind> | null> {
     return this.#calls.call({ kind: "getObject", objectKind: kind, objectId });
   }
 
   /** A page of objects in order of their ids. */
-  listObjects<Kind extends ObjectKind>(kind: Kind, page: ListRequest): Promise<StoredObject<Kind>[]> {
+  listObjects<Kind extends ObjectKind>(
+    kind: Kind,
+    page: ListRequest,
+  ): Promise<StoredObject<Kind>[]> {
     return this.#calls.call({ kind: "listObjects", objectKind: kind, page });
   }
 

@@ -74,7 +74,7 @@ export function serve(
 
 /** All versions that `source` knows of, to `target`. */
 export function copyAll(source: Store, target: Store): void {
-  for (const actorId of [...source.ledger.books.actors()]) {
+  for (const actorId of source.ledger.books.actors()) {
     const versions = { start: 1, end: source.ledger.books.head(actorId) };
     apply(target, serve(source, actorId, versions));
   }

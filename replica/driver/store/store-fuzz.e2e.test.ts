@@ -38,7 +38,10 @@ function runSeed(seed: number): { versions: number; partials: number } {
     const reader = pick(prng, writers);
     pullSome({ reader, peers: writers, prng, stats, isThorough: false });
   }
-  const fresh = [folder.open("f0", { actorId: actor(0) }), folder.open("f1", { actorId: actor(9) })];
+  const fresh = [
+    folder.open("f0", { actorId: actor(0) }),
+    folder.open("f1", { actorId: actor(9) }),
+  ];
   const everyone = [...writers, ...fresh];
   for (let round = 0; !everyone.every((store) => isComplete(store, writers)); round += 1) {
     expect(round, `seed ${seed} does not settle`).toBeLessThan(200);
@@ -49,7 +52,10 @@ function runSeed(seed: number): { versions: number; partials: number } {
   const tables = everyone.map(tablesOf);
   for (const table of tables) expect(table, `seed ${seed}`).toEqual(tables[0]);
   folder.remove();
-  const versions = writers.reduce((sum, writer) => sum + writer.ledger.books.head(writer.actorId), 0);
+  const versions = writers.reduce(
+    (sum, writer) => sum + writer.ledger.books.head(writer.actorId),
+    0,
+  );
   return { versions, partials: stats.partials };
 }
 
@@ -65,18 +71,27 @@ function writeRandom(store: Store, prng: Prng): void {
   const text = pick(prng, ["", "m", "n"]);
   const key = BigInt(prng.below(2));
   const choices = [
-    { sql: "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b", params: [id, value, text] },
+    {
+      sql: "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b",
+      params: [id, value, text],
+    },
     { sql: "UPDATE t SET a = ? WHERE id = ?", params: [value, id] },
     { sql: "UPDATE t SET b = ? WHERE id = ?", params: [text, id] },
     { sql: "DELETE FROM t WHERE id = ?", params: [id] },
     { sql: "REPLACE INTO t VALUES (?, ?, ?)", params: [id, value, text] },
     { sql: "INSERT OR IGNORE INTO k VALUES (?)", params: [id] },
     { sql: "DELETE FROM k WHERE id = ?", params: [id] },
-    { sql: "INSERT INTO p VALUES (?, ?, 1.5) ON CONFLICT DO UPDATE SET v = v + 1", params: [key, id] },
+    {
+      sql: "INSERT INTO p VALUES (?, ?, 1.5) ON CONFLICT DO UPDATE SET v = v + 1",
+      params: [key, id],
+    },
     { sql: "DELETE FROM p WHERE x = ?", params: [key] },
   ];
   const count = 1 + prng.below(3);
-  writeAll(store, Array.from({ length: count }, () => pick(prng, choices)));
+  writeAll(
+    store,
+    Array.from({ length: count }, () => pick(prng, choices)),
+  );
 }
 
 function pullSome(pull: {
@@ -90,7 +105,7 @@ function pullSome(pull: {
   const wanted: Changeset[] = [];
   for (const peer of peers) {
     if (peer === reader) continue;
-    for (const actorId of [...peer.ledger.books.actors()]) {
+    for (const actorId of peer.ledger.books.actors()) {
       if (actorId === reader.actorId) continue;
       for (let version = 1; version <= peer.ledger.books.head(actorId); version += 1) {
         const versions = { start: version, end: version };

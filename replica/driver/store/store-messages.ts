@@ -127,29 +127,29 @@ export function packChangesets(changesets: readonly Changeset[]): PackedChangese
 export function unpackChangesets(packed: PackedChangesets): Changeset[] {
   const changesets: Changeset[] = [];
   let at = 0;
-  const take = <Value>(): Value => packed[at++] as Value;
+  const take = (): unknown => packed[at++];
   while (at < packed.length) {
-    if (take<number>() === 0) {
-      const actorId = take<ActorId>();
-      const versions = { start: take<number>(), end: take<number>() };
-      changesets.push({ kind: "empty", actorId, versions, ts: take<bigint | null>() });
+    if (take() === 0) {
+      const actorId = take() as ActorId;
+      const versions = { start: take() as number, end: take() as number };
+      changesets.push({ kind: "empty", actorId, versions, ts: take() as bigint | null });
       continue;
     }
-    const actorId = take<ActorId>();
-    const version = take<number>();
-    const seqs = { start: take<number>(), end: take<number>() };
-    const lastSeq = take<number>();
-    const ts = take<bigint>();
+    const actorId = take() as ActorId;
+    const version = take() as number;
+    const seqs = { start: take() as number, end: take() as number };
+    const lastSeq = take() as number;
+    const ts = take() as bigint;
     const changes: ColumnChange[] = [];
-    for (let count = take<number>(); count > 0; count -= 1) {
+    for (let count = take() as number; count > 0; count -= 1) {
       changes.push({
-        table: take<string>(),
-        pk: take<Uint8Array>(),
-        cid: take<string>(),
-        val: take<SqlValue>(),
-        colVersion: take<number>(),
-        seq: take<number>(),
-        cl: take<number>(),
+        table: take() as string,
+        pk: take() as Uint8Array,
+        cid: take() as string,
+        val: take() as SqlValue,
+        colVersion: take() as number,
+        seq: take() as number,
+        cl: take() as number,
       });
     }
     changesets.push({ kind: "full", actorId, version, changes, seqs, lastSeq, ts });

@@ -1,9 +1,9 @@
 /** Whole objects: what a repeated, changed or foreign publish does. */
-import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { FullChangeset } from "../../types.ts";
 import type { MachineDocument } from "./objects.ts";
+import { readSchemaFolder } from "./schema-files.ts";
 import type { Store } from "./store.ts";
 import { StoreFolder, TS, copyAll } from "./store-fixture.ts";
 
@@ -35,8 +35,13 @@ test("only columns that differ are written, and the time of their row", () => {
   const [check] = MACHINE.checks;
   const changed = { ...MACHINE, checks: [{ ...check!, status: "critical" }] };
   const commit = store.putObject("machines", changed, TS);
-  const changes = (commit?.changesets ?? []).flatMap((changeset: FullChangeset) => changeset.changes);
-  expect(changes.map(({ table, cid }) => `${table}.${cid}`)).toEqual(["checks.status", "checks.updated_at"]);
+  const changes = (commit?.changesets ?? []).flatMap(
+    (changeset: FullChangeset) => changeset.changes,
+  );
+  expect(changes.map(({ table, cid }) => `${table}.${cid}`)).toEqual([
+    "checks.status",
+    "checks.updated_at",
+  ]);
 });
 
 test("services and checks that are gone from the document are deleted", () => {
@@ -63,7 +68,10 @@ test("an object of another node is refused and left as it was, also for deletion
 test("deleting a machine takes its services and checks along; deleting again is no version", () => {
   const store = open("w1");
   store.putObject("machines", MACHINE, TS);
-  expect(store.deleteObject("machines", "m1", TS)).toMatchObject({ existed: true, commit: { version: 2 } });
+  expect(store.deleteObject("machines", "m1", TS)).toMatchObject({
+    existed: true,
+    commit: { version: 2 },
+  });
   expect(store.deleteObject("machines", "m1", TS)).toEqual({ existed: false, commit: null });
   for (const table of ["machines", "services", "checks"]) {
     expect(store.databaseForTests.prepare(`SELECT count(*) FROM ${table}`).pluck().get()).toBe(0n);
@@ -74,7 +82,9 @@ test("two services of one name are refused and nothing is half-written", () => {
   const store = open("w1");
   const [service] = MACHINE.services;
   const twice = { ...MACHINE, services: [service!, service!] };
-  expect(() => store.putObject("machines", twice, TS)).toThrow(expect.objectContaining({ code: "STORE_OBJECT" }));
+  expect(() => store.putObject("machines", twice, TS)).toThrow(
+    expect.objectContaining({ code: "STORE_OBJECT" }),
+  );
   expect(store.objects.get("machines", "m1")).toBeNull();
 });
 
@@ -115,10 +125,7 @@ let counter = 0;
 
 function open(nodeId: string): Store {
   const schemaFolder = join(import.meta.dirname, "..", "..", "schema");
-  const schemaFiles = readdirSync(schemaFolder).map((name) => ({
-    name,
-    text: readFileSync(join(schemaFolder, name), "utf8"),
-  }));
+  const schemaFiles = readSchemaFolder(schemaFolder);
   counter += 1;
   return folder.open(`s${counter}`, { nodeId, schemaFiles });
 }

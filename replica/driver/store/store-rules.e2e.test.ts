@@ -2,7 +2,17 @@
 import { afterAll, expect, test } from "vitest";
 import { packKey } from "../../core/wire/packed-key.ts";
 import type { Changeset, ColumnChange, FullChangeset } from "../../types.ts";
-import { StoreFolder, TS, actor, apply, copyAll, rowsOf, serve, write, writeAll } from "./store-fixture.ts";
+import {
+  StoreFolder,
+  TS,
+  actor,
+  apply,
+  copyAll,
+  rowsOf,
+  serve,
+  write,
+  writeAll,
+} from "./store-fixture.ts";
 import type { Store } from "./store.ts";
 
 const folder = new StoreFolder();
@@ -47,7 +57,8 @@ test("a version of more than 8 KiB is cut into chunks whose seqs tile it", () =>
 test("writes that change nothing use no version and emit nothing", () => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
-  const upsert = "INSERT INTO t VALUES ('x', 1, 'b') ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b";
+  const upsert =
+    "INSERT INTO t VALUES ('x', 1, 'b') ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b";
   expect(write(store, upsert)).toEqual([]);
   expect(write(store, "UPDATE t SET a = 1, b = 'b'")).toEqual([]);
   expect(write(store, "DELETE FROM t WHERE id = 'absent'")).toEqual([]);
@@ -143,7 +154,10 @@ test("a tie of two deletes goes to the greater site in every order", () => {
   apply(high, base);
   const fromLow = write(low, "DELETE FROM t");
   const fromHigh = write(high, "DELETE FROM t");
-  for (const order of [[...fromLow, ...fromHigh], [...fromHigh, ...fromLow]]) {
+  for (const order of [
+    [...fromLow, ...fromHigh],
+    [...fromHigh, ...fromLow],
+  ]) {
     const store = open();
     apply(store, [...base, ...order]);
     expect(serve(store, high.actorId, ONE)).toMatchObject([{ kind: "full", version: 1 }]);
@@ -154,7 +168,10 @@ test("a tie of two key-only inserts goes to the greater site in every order", ()
   const [low, high] = [open(1), open(2)];
   const fromLow = write(low, "INSERT INTO k VALUES ('x')");
   const fromHigh = write(high, "INSERT INTO k VALUES ('x')");
-  for (const order of [[...fromLow, ...fromHigh], [...fromHigh, ...fromLow]]) {
+  for (const order of [
+    [...fromLow, ...fromHigh],
+    [...fromHigh, ...fromLow],
+  ]) {
     const store = open();
     const outcomes = apply(store, order);
     expect(outcomes.map((outcome) => outcome.kind)).toEqual(["applied", "applied"]);
@@ -163,16 +180,21 @@ test("a tie of two key-only inserts goes to the greater site in every order", ()
 });
 
 test("columns reset by a resurrection are not served", () => {
-  const [writer, reader] = [open(1), open(2)];
-  apply(reader, write(writer, "INSERT INTO t VALUES ('x', 1, 'b')"));
-  write(writer, "DELETE FROM t");
-  const resurrected = write(writer, "INSERT INTO t VALUES ('x', 2, 'c')") as FullChangeset[];
-  apply(reader, resurrected);
-  const served = serve(reader, writer.actorId, { start: 3, end: 3 }) as FullChangeset[];
-  expect(served[0]?.changes.every((change) => change.colVersion > 0)).toBe(true);
-  const fresh = open(3);
-  apply(fresh, served);
-  expect(rowsOf(fresh, "SELECT * FROM t")).toEqual([["x", 2n, "c"]]);
+  const { writer, resurrection } = resurrect();
+  const reader = open();
+  apply(reader, resurrection.slice(0, 1));
+  // Of version 3, the writer has only the sentinel and `a` left: the reader's old `b` is reset.
+  apply(reader, serve(writer, writer.actorId, { start: 3, end: 3 }));
+  expect(rowsOf(reader, "SELECT id, b FROM t")).toEqual([["x", "b"]]);
+  expect(columnsServed(reader, writer, 3)).toEqual(["-1", "a"]);
+});
+
+test("a sentinel that the merge of a column made up is not served", () => {
+  const { writer } = resurrect();
+  const reader = open();
+  apply(reader, serve(writer, writer.actorId, { start: 4, end: 4 }));
+  expect(rowsOf(reader, "SELECT id, b FROM t")).toEqual([["x", "d"]]);
+  expect(columnsServed(reader, writer, 4)).toEqual(["b"]);
 });
 
 test("an incomplete version is buffered, and merged when its last seqs arrive", () => {
@@ -183,7 +205,9 @@ test("an incomplete version is buffered, and merged when its last seqs arrive", 
   ]);
   const chunks = serve(source, source.actorId, ONE, 1) as FullChangeset[];
   expect(chunks).toHaveLength(4);
-  const kinds = apply(target, [chunks[3]!, chunks[0]!, chunks[0]!, chunks[2]!]).map(({ kind }) => kind);
+  const kinds = apply(target, [chunks[3]!, chunks[0]!, chunks[0]!, chunks[2]!]).map(
+    ({ kind }) => kind,
+  );
   expect(kinds).toEqual(["buffered", "buffered", "known", "buffered"]);
   expect(rowsOf(target, "SELECT * FROM t")).toEqual([]);
   expect(target.ledger.books.partial(source.actorId, 1)?.seqs).toEqual([
@@ -203,11 +227,12 @@ test("an incomplete version is buffered, and merged when its last seqs arrive", 
 test("partial versions, gaps and heads outlive a restart", () => {
   const source = open();
   const writer = open();
-  for (let index = 0; index < 5; index += 1) write(writer, "INSERT INTO t VALUES (?, 1, 'b')", `k${index}`);
+  for (let index = 0; index < 5; index += 1)
+    write(writer, "INSERT INTO t VALUES (?, 1, 'b')", `k${index}`);
   const before = open(7);
   const name = `s${counter}`;
   apply(before, serve(writer, writer.actorId, { start: 2, end: 2 }));
-  apply(before, (serve(writer, writer.actorId, { start: 5, end: 5 }, 1)).slice(0, 1));
+  apply(before, serve(writer, writer.actorId, { start: 5, end: 5 }, 1).slice(0, 1));
   write(before, "INSERT INTO k VALUES ('own')");
   const books = before.ledger.books.snapshot();
   before.close();
@@ -222,7 +247,10 @@ test("partial versions, gaps and heads outlive a restart", () => {
 test.each<[string, Partial<ColumnChange>]>([
   ["an empty key", { pk: new Uint8Array() }],
   ["a key of no columns", { pk: Uint8Array.of(0) }],
-  ["an integer of nine bytes in the key", { pk: Uint8Array.of(1, (9 << 3) | 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) }],
+  [
+    "an integer of nine bytes in the key",
+    { pk: Uint8Array.of(1, (9 << 3) | 1, 1, 1, 1, 1, 1, 1, 1, 1, 1) },
+  ],
   ["a NULL key", { pk: Uint8Array.of(1, 5) }],
   ["a key of the wrong type", { pk: packKey([5n]) }],
   ["a key with too many columns", { pk: packKey(["x", "y"]) }],
@@ -307,14 +335,19 @@ test("the missing seqs of a partial version are answered by chunks that tile the
   write(store, "UPDATE t SET b = 'd' WHERE id = 'x'");
   const need = { kind: "partial", version: 1, seqs: [{ start: 1, end: 2 }] } as const;
   const answer = store.server.read({ actorId: store.actorId, need, chunkBytes: 8192 });
-  expect(answer).toMatchObject([{ version: 1, seqs: { start: 1, end: 2 }, changes: [{ seq: 2 }], lastSeq: 3 }]);
+  expect(answer).toMatchObject([
+    { version: 1, seqs: { start: 1, end: 2 }, changes: [{ seq: 2 }], lastSeq: 3 },
+  ]);
 });
 
 test("added columns emit no changes; removed and changed ones are refused", () => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
   const before = store.ledger.lastLocal;
-  const grown = SMALL.replace("b TEXT NOT NULL DEFAULT ''", "b TEXT NOT NULL DEFAULT '', c TEXT NOT NULL DEFAULT 'c'");
+  const grown = SMALL.replace(
+    "b TEXT NOT NULL DEFAULT ''",
+    "b TEXT NOT NULL DEFAULT '', c TEXT NOT NULL DEFAULT 'c'",
+  );
   const { change, commit } = store.applySchema([{ name: "s.sql", text: grown }], TS);
   expect({ change, commit }).toEqual({
     change: { tablesCreated: 0, columnsAdded: 1, indexesChanged: 0 },
@@ -322,11 +355,15 @@ test("added columns emit no changes; removed and changed ones are refused", () =
   });
   expect(store.ledger.lastLocal).toBe(before);
   expect(rowsOf(store, "SELECT * FROM t")).toEqual([["x", 1n, "b", "c"]]);
-  expect(write(store, "UPDATE t SET c = 'd'")).toMatchObject([{ version: 2, changes: [{ cid: "c" }] }]);
+  expect(write(store, "UPDATE t SET c = 'd'")).toMatchObject([
+    { version: 2, changes: [{ cid: "c" }] },
+  ]);
   const schemaError = expect.objectContaining({ code: "STORE_SCHEMA" });
   expect(() => store.applySchema([{ name: "s.sql", text: SMALL }], TS)).toThrow(schemaError);
   const changed = grown.replace("v REAL", "v INTEGER");
-  expect(() => store.applySchema([{ name: "s.sql", text: changed }], TS)).toThrow(/cannot be changed/);
+  expect(() => store.applySchema([{ name: "s.sql", text: changed }], TS)).toThrow(
+    /cannot be changed/,
+  );
   expect(store.applySchema([{ name: "s.sql", text: grown }], TS).change.columnsAdded).toBe(0);
 });
 
@@ -335,6 +372,25 @@ const SMALL = `CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a, b TEXT NOT NULL 
 CREATE TABLE k (id TEXT NOT NULL PRIMARY KEY);
 CREATE TABLE p (x INTEGER NOT NULL, y TEXT NOT NULL, v REAL, PRIMARY KEY (x, y));`;
 
+/** A row written, deleted, written again, and changed in `b`: versions 1 to 4. */
+function resurrect(): { writer: Store; resurrection: Changeset[] } {
+  const writer = open();
+  const resurrection = [
+    ...write(writer, "INSERT INTO t VALUES ('x', 1, 'b')"),
+    ...write(writer, "DELETE FROM t"),
+    ...write(writer, "INSERT INTO t VALUES ('x', 2, 'c')"),
+    ...write(writer, "UPDATE t SET b = 'd'"),
+  ];
+  return { writer, resurrection };
+}
+
+function columnsServed(store: Store, writer: Store, version: number): string[] {
+  const served = serve(store, writer.actorId, { start: version, end: version });
+  return served.flatMap((changeset) =>
+    changeset.kind === "full" ? changeset.changes.map((change) => change.cid) : [],
+  );
+}
+
 let counter = 0;
 
 function open(index?: number): Store {
@@ -342,10 +398,22 @@ function open(index?: number): Store {
   return folder.open(`s${counter}`, index === undefined ? {} : { actorId: actor(index) });
 }
 
-function changesetOf(actorId: string, version: number, change: Partial<ColumnChange>): FullChangeset {
+function changesetOf(
+  actorId: string,
+  version: number,
+  change: Partial<ColumnChange>,
+): FullChangeset {
   const base = { table: "t", pk: packKey(["x"]), cid: "a", val: 1n, colVersion: 1, seq: 0, cl: 1 };
   const changes = [{ ...base, ...change }];
-  return { kind: "full", actorId, version, changes, seqs: { start: 0, end: 0 }, lastSeq: 0, ts: TS };
+  return {
+    kind: "full",
+    actorId,
+    version,
+    changes,
+    seqs: { start: 0, end: 0 },
+    lastSeq: 0,
+    ts: TS,
+  };
 }
 
 function summary(changeset: Changeset): string {

@@ -43,7 +43,10 @@ test("calls from other threads are carried out, and changes come back as a strea
 test("outcomes come in the order of the changesets, and refusals say why", async () => {
   const { client } = await start(folder.options("a"));
   const good = changesetOf(1, "x");
-  const bad = { ...changesetOf(2, "y"), changes: [{ ...changesetOf(2, "y").changes[0]!, table: "u" }] };
+  const bad = {
+    ...changesetOf(2, "y"),
+    changes: [{ ...changesetOf(2, "y").changes[0]!, table: "u" }],
+  };
   const outcomes = await client.apply([good, bad, good]);
   expect(outcomes).toEqual([
     { kind: "applied", changeset: good, rowsChanged: 1 },
@@ -162,14 +165,19 @@ test("a process killed while it writes loses nothing that it acknowledged", asyn
 
 const cli = ["/usr/bin/sqlite3", "/usr/local/bin/sqlite3"].find((path) => existsSync(path));
 
-test.skipIf(cli === undefined)("stock sqlite3 reads the file while the store runs (needs the sqlite3 tool)", async () => {
-  const options = folder.options("a");
-  const { client } = await start(options);
-  await client.transact([{ sql: "INSERT INTO t VALUES ('x', 7, 'b')" }], TS);
-  const output = execFileSync(cli ?? "", [options.path, "SELECT id, a, b FROM t"], { encoding: "utf8" });
-  expect(output.trim()).toBe("x|7|b");
-  expect((await client.transact([{ sql: "UPDATE t SET a = 8" }], TS)).commit?.version).toBe(2);
-});
+test.skipIf(cli === undefined)(
+  "stock sqlite3 reads the file while the store runs (needs the sqlite3 tool)",
+  async () => {
+    const options = folder.options("a");
+    const { client } = await start(options);
+    await client.transact([{ sql: "INSERT INTO t VALUES ('x', 7, 'b')" }], TS);
+    const output = execFileSync(cli ?? "", [options.path, "SELECT id, a, b FROM t"], {
+      encoding: "utf8",
+    });
+    expect(output.trim()).toBe("x|7|b");
+    expect((await client.transact([{ sql: "UPDATE t SET a = 8" }], TS)).commit?.version).toBe(2);
+  },
+);
 
 async function start(options: StoreOptions): Promise<{ thread: StoreThread; client: StoreClient }> {
   const thread = await startStore(options);

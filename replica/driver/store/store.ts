@@ -188,7 +188,9 @@ export class Store {
   /** The kept members. */
   loadMembers(): MemberRecord[] {
     const rows = this.#database
-      .prepare<[], MemberRow>("SELECT actor_id, address, foca_state, rtt_min, updated_at FROM __corro_members")
+      .prepare<[], MemberRow>(
+        "SELECT actor_id, address, foca_state, rtt_min, updated_at FROM __corro_members",
+      )
       .all();
     return rows.map((row) => ({
       actorId: actorIdFromBytes(row.actor_id),

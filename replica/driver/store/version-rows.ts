@@ -26,7 +26,10 @@ export class VersionRowReader {
 
   constructor(database: Database.Database, tables: CrrTables) {
     const parts = [...tables.values()].map(clockSql);
-    this.#clocks = parts.length === 0 ? null : database.prepare<[VersionAddress], ClockRow>(parts.join(" UNION ALL "));
+    this.#clocks =
+      parts.length === 0
+        ? null
+        : database.prepare<[VersionAddress], ClockRow>(parts.join(" UNION ALL "));
     for (const table of tables.values()) {
       this.#values.set(table.name, new RowValues(database, table));
     }
@@ -50,7 +53,9 @@ export class VersionRowReader {
       if (!isSentinel && (previous === null || !isSameRow(previous.row, row))) {
         previous = { row, values: this.#values.get(row.tbl)?.read(row.key) ?? [] };
       }
-      const val = isSentinel ? null : this.#values.get(row.tbl)?.pick(previous?.values ?? [], row.cid);
+      const val = isSentinel
+        ? null
+        : this.#values.get(row.tbl)?.pick(previous?.values ?? [], row.cid);
       if (val === undefined) continue;
       changes.push(toChange(row, val));
     }
@@ -68,7 +73,8 @@ class RowValues {
     const sql =
       `SELECT ${columnList(table.values, "t")} FROM ${quoteName(`${table.name}__crsql_pks`)} p` +
       ` JOIN ${quoteName(table.name)} t ON ${keyJoin(table, "t", "p")} WHERE p.__crsql_key = ?`;
-    this.#statement = table.values.length === 0 ? null : database.prepare<[bigint], SqlValue[]>(sql).raw();
+    this.#statement =
+      table.values.length === 0 ? null : database.prepare<[bigint], SqlValue[]>(sql).raw();
   }
 
   read(key: bigint): readonly SqlValue[] {

@@ -1,0 +1,49 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { PipeLines } from "./pipe-lines.ts";
+
+test("each line has its meaning", () => {
+  const lines = take("b\nr\nd\ns 20260101T000000000Z-12-main\n");
+  expect(lines).toEqual([
+    { kind: "beat" },
+    { kind: "ready" },
+    { kind: "notReady" },
+    { kind: "stall", id: "20260101T000000000Z-12-main" },
+  ]);
+});
+
+test("a line may arrive in any pieces", () => {
+  const text = "b\ns id-1\nr\n";
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 12 }), (sizes) => {
+      const lines = new PipeLines();
+      let rest = text;
+      const kinds = sizes.flatMap((size) => {
+        const piece = rest.slice(0, size);
+        rest = rest.slice(size);
+        return lines.take(new TextEncoder().encode(piece)).map((line) => line.kind);
+      });
+      expect(kinds).toEqual(["beat", "stall", "ready"]);
+    }),
+  );
+});
+
+test.each(["x", "", "s ", "s ../etc/passwd", "s a b", "bb", `s ${"a".repeat(200)}`])(
+  "%j is unknown, and what follows is read",
+  (line) => {
+    expect(take(`${line}\nr\n`)).toEqual([{ kind: "unknown" }, { kind: "ready" }]);
+  },
+);
+
+test("no bytes make it throw", () => {
+  const lines = new PipeLines();
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 2000 }), (bytes) => {
+      for (const line of lines.take(bytes)) expect(line.kind).toBeTypeOf("string");
+    }),
+  );
+});
+
+function take(text: string) {
+  return new PipeLines().take(new TextEncoder().encode(text));
+}

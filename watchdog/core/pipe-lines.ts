@@ -1,0 +1,42 @@
+/**
+ * The lines an edge writes to its supervisor's pipe.
+ *
+ * | line    | meaning                                             |
+ * |---------|-----------------------------------------------------|
+ * | `b`     | the watchdog thread lives (every 250 ms)            |
+ * | `r`     | ready: requests are answered                        |
+ * | `d`     | no longer ready: draining, or the table is gone     |
+ * | `s <id>`| evidence with this id has been written              |
+ *
+ * The edge may die in the middle of a line, or be broken and write anything: unknown lines count as
+ * a sign of life and nothing else, and no more than one line of 256 bytes is kept.
+ */
+
+/** One line as understood. */
+export type PipeLine =
+  | { readonly kind: "beat" | "ready" | "notReady" | "unknown" }
+  | { readonly kind: "stall"; readonly id: string };
+
+/** Cuts the bytes of one edge's pipe into lines. */
+export class PipeLines {
+  readonly #decoder = new TextDecoder();
+  #rest = "";
+
+  /** Takes what was read; the answer is the lines that it completes. */
+  take(bytes: Uint8Array): readonly PipeLine[] {
+    const parts = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split("\n");
+    this.#rest = (parts.pop() ?? "").slice(0, LINE_MAX);
+    return parts.map(parseLine);
+  }
+}
+
+function parseLine(line: string): PipeLine {
+  if (line === "b") return { kind: "beat" };
+  if (line === "r") return { kind: "ready" };
+  if (line === "d") return { kind: "notReady" };
+  const id = STALL.exec(line)?.[1];
+  return id === undefined ? { kind: "unknown" } : { kind: "stall", id };
+}
+
+const LINE_MAX = 256;
+const STALL = /^s ([0-9A-Za-z][0-9A-Za-z-]{0,127})$/;

@@ -1,0 +1,90 @@
+/**
+ * One run of the edge process: spawned on the held sockets, listened to through its pipe.
+ *
+ * Descriptors are described to it in the environment: `PATINA_FDS={"beat":3,"http":[4,5]}`.
+ * It leads a process group of its own, so that a Ctrl-C in a terminal reaches the supervisor alone
+ * and the edge hears of it once.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { Readable } from "node:stream";
+import { type PipeLine, PipeLines } from "../../core/pipe-lines.ts";
+import type { SupervisorConfig } from "../supervisor-config.ts";
+import type { HeldSocket } from "./held-sockets.ts";
+
+/** How to start an edge. */
+export interface EdgeRequest {
+  readonly config: SupervisorConfig;
+  /** The effective config file: the edge's only argument. */
+  readonly configPath: string;
+  readonly sockets: readonly HeldSocket[];
+}
+
+/** What an edge tells. */
+export interface EdgeEvents {
+  line(line: PipeLine): void;
+  /** The process ended, or could not be started (code 1). Called once. */
+  exited(code: number | null, signal: NodeJS.Signals | null): void;
+  /** Everything it had written to the pipe has been read, or 200 ms have passed. After `exited`. */
+  closed(): void;
+}
+
+/** A running edge. */
+export interface EdgeProcess {
+  /** 0 where it could not be started. */
+  readonly pid: number;
+  signal(signal: NodeJS.Signals): void;
+}
+
+/** Starts an edge. */
+export function startEdge(request: EdgeRequest, events: EdgeEvents): EdgeProcess {
+  const { config, configPath, sockets } = request;
+  const flags = config.nodeFlags ?? [];
+  const child = spawn(process.execPath, [...flags, config.edgeEntry, configPath], {
+    stdio: ["ignore", "inherit", "inherit", "pipe", ...sockets.map((socket) => socket.fd)],
+    env: { ...process.env, ...config.env, PATINA_FDS: JSON.stringify(describeFds(sockets)) },
+    detached: true,
+  });
+  const isPipeRead = readPipe(child, events);
+  const onEnd = (code: number | null, signal: NodeJS.Signals | null): void => {
+    events.exited(code, signal);
+    const limit = new Promise((resolve) => setTimeout(resolve, PIPE_LIMIT_MS));
+    void Promise.race([isPipeRead, limit]).then(() => events.closed());
+  };
+  child.once("exit", onEnd);
+  child.once("error", () => {
+    if (child.pid === undefined) onEnd(1, null);
+  });
+  return {
+    pid: child.pid ?? 0,
+    // Already gone is as good as signalled: `exited` is on its way.
+    signal: (signal) => void child.kill(signal),
+  };
+}
+
+/** `{"beat":3,"http":[4,5]}`: stdio positions by name, in the order of the config. */
+export function describeFds(sockets: readonly { readonly name: string }[]): object {
+  const fds: Record<string, number | number[]> = { beat: BEAT_FD };
+  for (const [index, { name }] of sockets.entries()) {
+    const group = (fds[name] ??= []);
+    if (Array.isArray(group)) group.push(BEAT_FD + 1 + index);
+  }
+  return fds;
+}
+
+function readPipe(child: ChildProcess, events: EdgeEvents): Promise<void> {
+  const pipe = child.stdio[BEAT_FD];
+  if (!(pipe instanceof Readable)) return Promise.resolve();
+  const lines = new PipeLines();
+  return new Promise((resolve) => {
+    pipe.on("data", (bytes: Buffer) => {
+      for (const line of lines.take(bytes)) events.line(line);
+    });
+    // A reset is how a pipe ends when its writer was killed.
+    pipe.on("error", () => resolve());
+    pipe.on("close", () => resolve());
+  });
+}
+
+const BEAT_FD = 3;
+/** A grandchild may hold the pipe open; the alert does not wait for it. */
+const PIPE_LIMIT_MS = 200;

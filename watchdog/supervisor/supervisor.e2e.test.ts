@@ -1,0 +1,213 @@
+/**
+ * The real supervisor with a tiny edge that stalls, crashes and drains on request. Nothing is timed
+ * but by events: log lines, answers and exits.
+ */
+import { createServer } from "node:http";
+import { createServer as createTcpServer } from "node:net";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { afterEach, expect, test } from "vitest";
+import { listStalls, readStall } from "../driver/stall-files.ts";
+import type { StallEvidence } from "../types.ts";
+import { SupervisedEdge, fetchText } from "./fixtures/supervised-edge.ts";
+
+test("a stalled loop is bounced with evidence, and no connection is refused", async () => {
+  const edge = open();
+  const before = await edge.answer();
+  const clients = edge.steadyClients(4);
+  const block = edge.askOnce("/block").catch((error: unknown) => error);
+  const alert = await edge.line("edge-bounced");
+  const after = await edge.answer();
+  expect(await clients.stop()).toBeGreaterThan(0);
+  expect(await block).toBeInstanceOf(Error);
+  expect(edge.refused).toBe(0);
+  expect(after.pid).not.toBe(before.pid);
+
+  const evidence = onlyEvidence(edge);
+  expect(evidence).toMatchObject({ kind: "stall", loop: "main", phase: "steady", pid: before.pid });
+  expect(evidence.stack.kind).toBe("javascript");
+  const frames = evidence.stack.kind === "javascript" ? evidence.stack.frames : [];
+  // The interrupt may find the loop inside `progress`, which it calls.
+  const blocker = frames.find((frame) => frame.function === "blockForEver");
+  expect(blocker?.url).toContain("tiny-edge.ts");
+  expect(lineOf("tiny-edge.ts", blocker?.line ?? 0)).toContain("for (;;)");
+  expect(evidence.breadcrumb).toBe("change 42");
+  expect(evidence.lastBreadcrumbs).toEqual(["change 42"]);
+  expect(evidence.resources["residentBytes"]).toBeGreaterThan(1e6);
+  expect(evidence.loops[0]?.heapUsedBytes).toBeGreaterThan(1e5);
+  expect(evidence.configHash).toBe("fixture");
+  expect(alert).toMatchObject({ signal: "SIGKILL", stall: evidence.id, breadcrumb: "change 42" });
+  expect(alert["at"]).toContain("tiny-edge.ts");
+});
+
+test("health and metrics answer while the main thread is stuck", async () => {
+  const edge = open();
+  const { healthPort } = await edge.answer();
+  const probe = (path: string) => fetchText(`http://127.0.0.1:${healthPort}${path}`);
+  expect(await probe("/readyz")).toMatchObject({ status: 200 });
+  expect(await probe("/nothing")).toMatchObject({ status: 404 });
+  // A thread stopped in a child process's wait() cannot be interrupted, so the kill takes longest.
+  const block = edge.askOnce("/block-native").catch((error: unknown) => error);
+  let silence = 0;
+  while (silence < 0.4) {
+    const { status, text } = await probe("/metrics");
+    expect(status).toBe(200);
+    silence = Number(/^patina_loop_silence_seconds{loop="main"} (.+)$/m.exec(text)?.[1]);
+  }
+  expect((await probe("/healthz")).text).toContain('"name":"main"');
+  await block;
+  await edge.line("edge-bounced");
+  const evidence = onlyEvidence(edge);
+  expect(evidence.stack).toMatchObject({ kind: "native", thread: { threadId: evidence.pid } });
+  expect(evidence.breadcrumb).toBe("change 44");
+});
+
+test("a stalled loop that is only reported leaves the process serving", async () => {
+  const edge = open();
+  const before = await edge.answer();
+  await edge.ask("/block-worker");
+  const alert = await edge.line("loop-stalled");
+  expect(alert).toMatchObject({ loop: "second", breadcrumb: "change 45" });
+  expect(await edge.answer()).toEqual(before);
+  const { stack } = onlyEvidence(edge);
+  const frames = stack.kind === "javascript" ? stack.frames : [];
+  expect(frames.map((frame) => frame.function)).toContain("blockThisWorker");
+});
+
+test("an edge whose watchdog is itself blocked is killed by the supervisor", async () => {
+  const edge = open({ silenceLimitMs: 2000 });
+  const before = await edge.answer();
+  await edge.askOnce("/block-all").catch((error: unknown) => error);
+  const alert = await edge.line("edge-bounced");
+  expect(alert).toMatchObject({ pid: before.pid, signal: "SIGKILL", kind: "silence" });
+  const evidence = onlyEvidence(edge);
+  expect(evidence.threads.some((thread) => thread.name === "node-MainThread")).toBe(true);
+  expect((await edge.answer()).pid).not.toBe(before.pid);
+});
+
+test("an exception leaves evidence too", async () => {
+  const edge = open();
+  await edge.answer();
+  await edge.askOnce("/crash").catch((error: unknown) => error);
+  const alert = await edge.line("edge-bounced");
+  expect(alert).toMatchObject({ kind: "crash", exitCode: 1, breadcrumb: "change 43" });
+  expect(alert["error"]).toBe("the fixture was told to crash");
+  await edge.answer();
+});
+
+test("four SIGKILLs under steady clients refuse nobody, and every request is answered", async () => {
+  const edge = open({ listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2 }] });
+  const clients = edge.steadyClients(4);
+  const pids = new Set<number>();
+  for (let kill = 1; kill <= 4; kill++) {
+    const { pid } = await edge.answer();
+    pids.add(pid);
+    await edge.line("edge-ready", kill);
+    process.kill(pid, "SIGKILL");
+    await edge.line("edge-bounced", kill);
+  }
+  await edge.answer();
+  expect(await clients.stop()).toBeGreaterThan(0);
+  expect(pids.size).toBe(4);
+  expect(edge.refused).toBe(0);
+});
+
+test("SIGTERM drains: the request in flight is completed and the exit code is 0", async () => {
+  const edge = open();
+  await edge.line("edge-ready");
+  const slow = edge.ask("/slow");
+  await edge.answer();
+  edge.child.kill("SIGTERM");
+  expect(await slow).toBe("slow but complete");
+  expect(await edge.ended).toEqual({ code: 0, signal: null });
+});
+
+test("an edge that never gets ready is started ever more slowly and then given up", async () => {
+  const edge = open({ backOffFirstMs: 10, giveUpExits: 7 }, { exitCode: 1 });
+  expect(await edge.ended).toEqual({ code: 9, signal: null });
+  const delays = edge.lines
+    .filter((line) => line.event === "edge-bounced")
+    .map((line) => line["restartDelayMs"]);
+  expect(delays).toEqual([0, 0, 0, 0, 10, 20]);
+  expect(edge.lines.some((line) => line.event === "crash-loop")).toBe(true);
+});
+
+test("an exit code that no restart can mend is passed on at once", async () => {
+  const edge = open({}, { exitCode: 2 });
+  expect(await edge.ended).toEqual({ code: 2, signal: null });
+  expect(edge.lines.some((line) => line.event === "edge-bounced")).toBe(false);
+});
+
+test.each([1, 2])("a port in use is one line and exit code 4 (%d sockets)", async (sockets) => {
+  const other = createTcpServer().listen(0, "127.0.0.1");
+  await once(other, "listening");
+  const address = other.address();
+  const port = typeof address === "object" && address !== null ? address.port : 0;
+  const edge = open({ listen: [{ name: "http", host: "127.0.0.1", port, sockets }] });
+  expect(await edge.ended).toEqual({ code: 4, signal: null });
+  expect(edge.lines.map((line) => line["msg"])).toEqual([
+    `cannot listen on 127.0.0.1:${port} (http): the port is in use`,
+  ]);
+  expect(edge.plainLines).toEqual([]);
+  other.close();
+});
+
+test("an alert reaches the webhook, also when the first tries fail", async () => {
+  const bodies: string[] = [];
+  let isSent: (value: unknown) => void = () => undefined;
+  const sent = new Promise((resolve) => (isSent = resolve));
+  const webhook = createServer((request, response) => {
+    let body = "";
+    request.on("data", (part: Buffer) => (body += part.toString()));
+    request.on("end", () => {
+      bodies.push(body);
+      response.writeHead(bodies.length === 1 ? 500 : 204).end();
+      if (bodies.length === 2) isSent(null);
+    });
+  }).listen(0, "127.0.0.1");
+  await once(webhook, "listening");
+  const address = webhook.address();
+  const port = typeof address === "object" && address !== null ? address.port : 0;
+  const edge = open({ webhook: `http://127.0.0.1:${port}/alerts` });
+  process.kill((await edge.answer()).pid, "SIGKILL");
+  await sent;
+  expect(bodies[1]).toBe(bodies[0]);
+  expect(JSON.parse(bodies[1] ?? "")).toMatchObject({ event: "edge-bounced", signal: "SIGKILL" });
+  webhook.close();
+});
+
+test("an edge whose supervisor is gone drains and ends", async () => {
+  const edge = open();
+  const { pid } = await edge.answer();
+  await edge.line("edge-ready");
+  edge.child.kill("SIGKILL");
+  await edge.line("supervisor-gone").catch((error: unknown) => error);
+  // stderr of both is one pipe: it closes when the last of them has ended.
+  if (edge.child.stderr !== null) await once(edge.child, "close");
+  expect(() => process.kill(pid, 0)).toThrow();
+});
+
+const opened: SupervisedEdge[] = [];
+
+function open(...args: ConstructorParameters<typeof SupervisedEdge>): SupervisedEdge {
+  const edge = new SupervisedEdge(...args);
+  opened.push(edge);
+  return edge;
+}
+
+afterEach(async () => {
+  for (const edge of opened.splice(0)) await edge.close();
+});
+
+function onlyEvidence(edge: SupervisedEdge): StallEvidence {
+  const ids = listStalls(edge.stateFolder);
+  expect(ids).toHaveLength(1);
+  const evidence = readStall(edge.stateFolder, ids[0] ?? "");
+  if (!evidence.ok) throw new Error(evidence.error);
+  return evidence.value;
+}
+
+function lineOf(file: string, line: number): string {
+  const text = readFileSync(new URL(`./fixtures/${file}`, import.meta.url), "utf8");
+  return text.split("\n")[line - 1] ?? "";
+}

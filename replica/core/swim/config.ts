@@ -42,6 +42,11 @@ export interface SwimConfig {
   readonly forgetDownAfterMs: number;
   /** Gossip of queued updates; silent while there is none. */
   readonly gossip: RoundConfig;
+  /**
+   * Each update is sent this often times log10(members + 1), by each replica. An update sent k times
+   * by each of n replicas misses about n·e^-k of them, which then learn it by other ways, later.
+   */
+  readonly transmissionsFactor: number;
   /** Announcements to active members, which answer with members we may have missed. */
   readonly announceToActive: RoundConfig;
   /** Announcements to down members, which heal a partition. */
@@ -74,6 +79,7 @@ export const wanPreset: SwimConfig = {
   suspicionPeriods: 6,
   forgetDownAfterMs: 48 * 3_600_000,
   gossip: { periodMs: 500, members: 4 },
+  transmissionsFactor: 4,
   announceToActive: { periodMs: 60_000, members: 2 },
   announceToDown: { periodMs: 125_000, members: 3 },
   announcer: {
@@ -107,6 +113,8 @@ export const lanPreset: SwimConfig = {
   suspicionPeriods: 5,
   forgetDownAfterMs: 48 * 3_600_000,
   gossip: { periodMs: 100, members: 4 },
+  // 11 transmissions among 30, where 4 times the logarithm leaves one update in five unheard by one.
+  transmissionsFactor: 8,
   announceToActive: { periodMs: 12_000, members: 2 },
   announceToDown: { periodMs: 15_000, members: 3 },
   announcer: {
@@ -125,8 +133,8 @@ export const lanPreset: SwimConfig = {
 };
 
 /** How often one update is sent before it is dropped from the queue, in a cluster of `members`. */
-export function maxTransmissions(members: number): number {
-  const count = Math.floor(4 * Math.log10(Math.max(1, members) + 1));
+export function maxTransmissions(config: SwimConfig, members: number): number {
+  const count = Math.floor(config.transmissionsFactor * Math.log10(Math.max(1, members) + 1));
   return Math.min(255, Math.max(1, count));
 }
 

@@ -27,6 +27,11 @@ export class DisseminationQueue {
     return this.#queuedById.size;
   }
 
+  /** Whether an update about a replica is waiting. */
+  has(id: ActorId): boolean {
+    return this.#queuedById.has(id);
+  }
+
   /** Queues an update, in place of an earlier one about any identity of the same replica. */
   add(update: MemberUpdate, transmissions: number): void {
     const { id } = update.actor;

@@ -29,10 +29,13 @@ export interface Member extends MemberUpdate {
 
 /** What news did to the list. */
 export type ApplyOutcome =
-  /**
-   * Nothing. `isActive`: whether the identity the news was about counts as alive or suspect here.
-   */
-  | { readonly kind: "unchanged"; readonly isActive: boolean }
+  | {
+      readonly kind: "unchanged";
+      /** Whether the identity the news are about counts as alive or suspect here. */
+      readonly isActive: boolean;
+      /** The record where it supersedes the news, so that their sender has missed it. */
+      readonly better: Member | null;
+    }
   /** The record was made or replaced; `before` may be of an older identity of the replica. */
   | { readonly kind: "changed"; readonly before: Member | null; readonly after: Member }
   /** An unknown replica, and no room for it. */
@@ -99,10 +102,11 @@ export class MemberList {
     const before = this.#memberById.get(actor.id) ?? null;
     const isKnown = before !== null && isSameActor(before.actor, actor);
     if (isKnown && !supersedes(before, news)) {
-      return { kind: "unchanged", isActive: isActive(before) };
+      const better = supersedes(news, before) ? before : null;
+      return { kind: "unchanged", isActive: isActive(before), better };
     }
     if (before !== null && !isKnown && winsConflict(before.actor, actor)) {
-      return { kind: "unchanged", isActive: false };
+      return { kind: "unchanged", isActive: false, better: before };
     }
     if (before === null && !this.#makeRoom()) return { kind: "full" };
     const sinceMs = isKnown && before.state === state ? before.sinceMs : nowMs;

@@ -59,6 +59,7 @@ export class Membership<Timer extends string> {
     const outcome = this.list.apply(news, nowMs);
     switch (outcome.kind) {
       case "unchanged":
+        if (outcome.better !== null) this.#answerStale(outcome.better);
         return outcome.isActive ? "active" : "inactive";
       case "full":
         this.#options.stats.membersRefused += 1;
@@ -86,7 +87,16 @@ export class Membership<Timer extends string> {
 
   /** Queues news for the packets to come, in place of earlier ones about the same replica. */
   spread({ actor, incarnation, state }: MemberUpdate): void {
-    this.queue.add({ actor, incarnation, state }, maxTransmissions(this.list.active.length));
+    const transmissions = maxTransmissions(this.#options.config, this.list.active.length);
+    this.queue.add({ actor, incarnation, state }, transmissions);
+  }
+
+  /**
+   * Whoever told us has missed something. Once is enough: with luck it rides on our answer to the
+   * same packet.
+   */
+  #answerStale({ actor, incarnation, state }: Member): void {
+    if (!this.queue.has(actor.id)) this.queue.add({ actor, incarnation, state }, 1);
   }
 
   #setTimers(after: Member, nowMs: number): void {

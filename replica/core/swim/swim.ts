@@ -22,6 +22,7 @@
  * - A failed probe is followed by an announcement to the bare address: a restarted peer drops what
  *   is meant for its earlier identity, and answers this.
  * - A machine that was not run for a while moves its deadlines: it could not have heard an ack.
+ * - News that we know better than are answered with what we know, once.
  * - Losing the last member starts the bootstrap schedule anew.
  *
  * Not here: sockets, names of bootstrap hosts, persistence (the driver's), and awareness of the own

@@ -43,8 +43,8 @@ export interface SwimConfig {
   /** Gossip of queued updates; silent while there is none. */
   readonly gossip: RoundConfig;
   /**
-   * Each update is sent this often times log10(members + 1), by each replica. An update sent k times
-   * by each of n replicas misses about n·e^-k of them, which then learn it by other ways, later.
+   * Each replica sends each update this often, times log10(members + 1). An update sent k times by
+   * each of n replicas misses about n·e^-k of them, which then learn it by other ways, later.
    */
   readonly transmissionsFactor: number;
   /** Announcements to active members, which answer with members we may have missed. */
@@ -101,8 +101,8 @@ export const wanPreset: SwimConfig = {
  *
  * A probe to a peer not yet connected costs three round trips (both sides dial first), and emulated
  * ones reach 0.3 s: hence a period of 1 s, and no less. The direct ack of a connected peer has 400
- * ms, so that even the longest emulated path needs no help. A crash is known to all after about 7
- * s: up to 2 s until a probe has failed, 5 s of suspicion. Five periods, for a stall of a second or
+ * ms, so that even the longest emulated path needs no help. A crash among ten is known to all after about
+ * 7 s: up to 2 s until a probe has failed, 5 s of suspicion. Five periods, for a stall of a second or
  * two of a busy test machine must not cost an identity. Gossip at 100 ms keeps Corrosion's ratio of
  * gossip rounds to suspicion time, so a refutation has the same odds of being heard.
  */
@@ -113,7 +113,7 @@ export const lanPreset: SwimConfig = {
   suspicionPeriods: 5,
   forgetDownAfterMs: 48 * 3_600_000,
   gossip: { periodMs: 100, members: 4 },
-  // 11 transmissions among 30, where 4 times the logarithm leaves one update in five unheard by one.
+  // 11 transmissions among 30; with Corrosion's 5 one update in five would miss a replica.
   transmissionsFactor: 8,
   announceToActive: { periodMs: 12_000, members: 2 },
   announceToDown: { periodMs: 15_000, members: 3 },

@@ -62,7 +62,7 @@ describe.each(SEEDS)("seed %i", (seed) => {
     expect(net.incompleteViews()).toEqual([]);
   });
 
-  test("a restart that nobody is told of is found out by the announcement after a failed probe", () => {
+  test("a restart that nobody is told of is found out after a failed probe", () => {
     const net = new Network(seed, lanPreset);
     net.startAll(SIZE);
     net.runFor(10_000);
@@ -87,7 +87,7 @@ describe.each(SEEDS)("seed %i", (seed) => {
     expect(net.incompleteViews()).toEqual([]);
   });
 
-  test("two halves that held each other to be down are one cluster 60 s after the cut heals", () => {
+  test("halves that held each other to be down are one cluster 60 s after the cut heals", () => {
     const net = new Network(seed, lanPreset);
     net.startAll(10);
     net.runFor(10_000);

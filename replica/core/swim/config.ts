@@ -100,11 +100,12 @@ export const wanPreset: SwimConfig = {
  * round trips.
  *
  * A probe to a peer not yet connected costs three round trips (both sides dial first), and emulated
- * ones reach 0.3 s: hence a period of 1 s, and no less. The direct ack of a connected peer has 400
- * ms, so that even the longest emulated path needs no help. A crash among ten is known to all after about
- * 7 s: up to 2 s until a probe has failed, 5 s of suspicion. Five periods, for a stall of a second or
- * two of a busy test machine must not cost an identity. Gossip at 100 ms keeps Corrosion's ratio of
- * gossip rounds to suspicion time, so a refutation has the same odds of being heard.
+ * ones reach 0.3 s: hence a period of 1 s, and no less. The direct ack of a connected peer has
+ * 400 ms, so that even the longest emulated path needs no help. A crash among ten is known to all
+ * after about 7 s: up to 2 s until a probe has failed, 5 s of suspicion. Five periods, for a stall
+ * of a second or two of a busy test machine must not cost an identity. Gossip at 100 ms keeps
+ * Corrosion's ratio of gossip rounds to suspicion time, so a refutation has the same odds of being
+ * heard.
  */
 export const lanPreset: SwimConfig = {
   probePeriodMs: 1_000,

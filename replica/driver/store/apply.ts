@@ -274,7 +274,8 @@ function prepareStatements(database: Database.Database) {
     clearSyncBit: database.prepare("SELECT crsql_internal_sync_bit(0)"),
     buffered: prepareBuffered(database),
     insertBuffered: database.prepare(
-      'INSERT OR IGNORE INTO __corro_buffered_changes ("table", pk, cid, val, col_version, db_version,' +
+      "INSERT OR IGNORE INTO __corro_buffered_changes" +
+        ' ("table", pk, cid, val, col_version, db_version,' +
         " site_id, seq, cl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
   };

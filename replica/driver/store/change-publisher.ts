@@ -2,15 +2,15 @@
  * The store worker's end of the change stream: sends committed row changes to readers, each at its
  * own pace.
  *
- * Nothing is buffered for a reader. It has a position (a local number), and what changed after it is
- * read from the tables when the reader has credit: at once for one that keeps up, later and in one
- * batch for one that lags. One that lags by more than `BACKLOG_ROWS_MAX` rows is reset.
+ * Nothing is buffered for a reader. It has a position (a local number), and what changed after it
+ * is read from the tables when the reader has credit: at once for one that keeps up, later and in
+ * one batch for one that lags. One that lags by more than `BACKLOG_ROWS_MAX` rows is reset.
  *
  *     paging ──all rows sent──► replaying ──nearly there──► live ──too far behind──► paging (reset)
  *       ▲ reset                                              ▲ `from` is known and not too far back
  *
- * In `live` a batch holds every row of the versions it covers, as of its watermark. Before the first
- * `caughtUp` after a reset there is no such promise, and batches carry the watermark 0.
+ * In `live` a batch holds every row of the versions it covers, as of its watermark. Before the
+ * first `caughtUp` after a reset there is no such promise, and batches carry the watermark 0.
  */
 import type { MessagePort } from "node:worker_threads";
 import type { ChangeStreamEvent, RowChange, Watermark } from "../../types.ts";
@@ -51,7 +51,7 @@ export class ChangePublisher {
     return this.#readers.size;
   }
 
-  /** Takes over another source; every reader starts anew, because its rows may have other columns. */
+  /** Takes over another source; every reader starts anew: its rows may have other columns. */
   replaceSource(source: PublisherSource): void {
     this.#source = source;
     this.#shared = null;

@@ -11,7 +11,7 @@ import { StoreFolder, actor, apply, rowsOf, serve, write, writeAll } from "./sto
 const folder = new StoreFolder();
 afterAll(() => folder.remove());
 
-test("a reader without a position is reset, gets all rows, and then each commit as one batch", async () => {
+test("a reader without a position is reset, gets all rows, then a batch per commit", async () => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
   const reader = subscribe(store, { from: null });
@@ -96,7 +96,7 @@ test("a reader of some tables sees nothing of the others", async () => {
   await reader.end();
 });
 
-test("without credit nothing is sent; what was missed comes as one batch, each row once", async () => {
+test("without credit nothing is sent; what was missed comes at once, each row once", async () => {
   const store = open();
   const { port1, port2 } = new MessageChannel();
   const events: ChangeStreamEvent[] = [];
@@ -127,7 +127,8 @@ test("a reader that falls too far behind is reset", async () => {
   port2.postMessage(1);
   await settle(() => events.length >= 2);
   const insert =
-    "WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO k SELECT i FROM n";
+    "WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?)" +
+    " INSERT INTO k SELECT i FROM n";
   write(store, "INSERT INTO t VALUES ('first', 1, '')");
   write(store, insert, 1n, 1n);
   write(store, insert, 10n, BigInt(BACKLOG_ROWS_MAX + 100));

@@ -27,7 +27,8 @@ export type CrrTables = ReadonlyMap<string, CrrTable>;
 export function readCrrTables(database: Database.Database): CrrTables {
   const names = database
     .prepare<[], { name: string; strict: number }>(
-      "SELECT l.name, l.strict FROM pragma_table_list l JOIN sqlite_master c ON c.name = l.name || '__crsql_clock'" +
+      "SELECT l.name, l.strict FROM pragma_table_list l" +
+        " JOIN sqlite_master c ON c.name = l.name || '__crsql_clock'" +
         " WHERE l.schema = 'main' ORDER BY l.name",
     )
     .safeIntegers(false)

@@ -1,8 +1,8 @@
 /**
  * Opens the store's database: lock, cr-sqlite, settings, identity and internal tables.
  *
- * The lock is an exclusive SQLite transaction on an empty side file (`<path>.lock`), held as long as
- * the store is open. The kernel drops it when the process ends in whatever way, SIGKILL included,
+ * The lock is an exclusive SQLite transaction on an empty side file (`<path>.lock`), held as long
+ * as the store is open. The kernel drops it when the process ends in whatever way, by SIGKILL too,
  * so there is no stale lock to judge by process ids; and unlike a bare lock of the kernel it also
  * keeps two threads of one process apart, because SQLite accounts for its locks per process.
  */
@@ -65,7 +65,7 @@ function lockStore(path: string): Database.Database {
   } catch (thrown) {
     lock?.close();
     if (!sqliteCode(thrown).startsWith("SQLITE_BUSY")) throw toStoreError(thrown, "STORE_FULL");
-    const message = `the database ${path} is owned by another running process (lock file ${path}.lock)`;
+    const message = `the database ${path} is owned by another running process (lock: ${path}.lock)`;
     throw storeError("STORE_LOCKED", message, { cause: thrown, details: { path } });
   }
 }

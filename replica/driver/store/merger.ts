@@ -3,7 +3,8 @@
  *
  * Rules that a plain insert into `crsql_changes` lacks, and without which replicas diverge
  * (docs/decisions/0004-version-map.md): a distinct local number per version; a lost sentinel takes
- * the clock row over when its site id is the greater; a version is mapped only if something of it won.
+ * the clock row over when its site id is the greater; a version is mapped only if something of it
+ * won.
  */
 import type Database from "better-sqlite3";
 import { unpackKey } from "../../core/wire/packed-key.ts";
@@ -30,7 +31,8 @@ export class Merger {
     const { database } = context;
     this.#context = context;
     this.#insert = database.prepare(
-      'INSERT INTO crsql_changes ("table", pk, cid, val, col_version, db_version, site_id, cl, seq)' +
+      "INSERT INTO crsql_changes" +
+        ' ("table", pk, cid, val, col_version, db_version, site_id, cl, seq)' +
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     );
     this.#nextNumber = database.prepare("SELECT crsql_next_db_version()").pluck();

@@ -2,8 +2,8 @@
  * Whole objects of the platform (nodes, apps, hostnames, machines with their services and checks)
  * as the HTTP API and the publisher give them, written so that nothing but what differs changes.
  *
- * A row belongs to the node that wrote it first: a write by another is refused (`STORE_OWNER`). Shapes
- * are judged by the caller (the API); here only what would harm the database is.
+ * A row belongs to the node that wrote it first: a write by another is refused (`STORE_OWNER`).
+ * Shapes are judged by the caller (the API); here only what would harm the database is.
  */
 import type Database from "better-sqlite3";
 import type { SqlValue } from "../../types.ts";
@@ -146,16 +146,17 @@ export class ObjectStore {
 
   /** Whether the row exists; throws when it is another node's. */
   #checkOwner(kind: ObjectKind, id: string, nodeId: string): boolean {
-    const { key, owner } = SHAPES[kind];
+    const { key, owner: ownerColumn } = SHAPES[kind];
     const present = this.#prepare(
-      `SELECT ${quoteName(owner)} FROM ${kind} WHERE ${quoteName(key)} = ?`,
+      `SELECT ${quoteName(ownerColumn)} FROM ${kind} WHERE ${quoteName(key)} = ?`,
     )
       .pluck()
       .get(id);
     const ownerId = kind === "nodes" ? id : present;
     // An empty owner is a row that has not arrived whole: nobody's to overwrite but its writer's.
     if ((present !== undefined || kind === "nodes") && ownerId !== nodeId) {
-      const message = `${kind} ${id} is owned by node ${String(ownerId) || "(not known yet)"}, not by ${nodeId}`;
+      const owner = String(ownerId) || "(not known yet)";
+      const message = `${kind} ${id} is owned by node ${owner}, not by ${nodeId}`;
       throw storeError("STORE_OWNER", message, { details: { kind, id, ownerId, nodeId } });
     }
     return present !== undefined;

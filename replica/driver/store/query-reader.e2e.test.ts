@@ -52,7 +52,7 @@ test("a wrong statement and a failure between rows are told with SQLite's words"
   await expect(all({ sql: late })).rejects.toMatchObject({ message: "integer overflow" });
 });
 
-test("a query that is too slow is given up at its deadline, and the next one is answered", async () => {
+test("a query beyond its deadline is given up, and the next one is answered", async () => {
   const endless = all({ sql: `${COUNT} SELECT i FROM n` }, 1);
   await expect(endless).rejects.toMatchObject({ code: "STORE_TIMEOUT" });
   expect(await all({ sql: "SELECT 1 AS one" })).toHaveLength(2);

@@ -110,7 +110,8 @@ class TableReader {
       .raw();
     this.#changed = database.prepare(
       `SELECT key, max(db_version) AS local FROM ${clock} INDEXED BY` +
-        ` ${quoteName(`${table.name}__crsql_clock_dbv_idx`)} WHERE db_version > ? AND db_version <= ? GROUP BY key LIMIT ?`,
+        ` ${quoteName(`${table.name}__crsql_clock_dbv_idx`)} ` +
+        " WHERE db_version > ? AND db_version <= ? GROUP BY key LIMIT ?",
     );
   }
 

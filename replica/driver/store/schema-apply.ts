@@ -102,9 +102,7 @@ function differences(table: TableSpec, present: readonly ColumnSpec[]): string[]
     if (present.some((old) => old.name === column.name)) continue;
     if (column.keyPosition > 0) found.push(`${label}: the primary key cannot be changed`);
     if (column.isGenerated) {
-      found.push(
-        `${label}: generated column ${quoteName(column.name)} cannot be added to a table that exists`,
-      );
+      found.push(`${label}: generated column ${quoteName(column.name)} cannot be added later`);
     }
   }
   return found;

@@ -149,11 +149,12 @@ function kindRefusal(statement: SqlStatement): string | null {
     return isConditional ? null : "DROP INDEX is allowed with IF EXISTS only";
   }
   if (first !== "CREATE") {
-    return `${firstKeyword(statement.tokens) || "this"} is not allowed: only CREATE TABLE, CREATE INDEX, DROP INDEX IF EXISTS`;
+    const found = firstKeyword(statement.tokens) || "this";
+    return `${found} is not allowed: only CREATE TABLE, CREATE INDEX, DROP INDEX IF EXISTS`;
   }
   if (second === "TEMP" || second === "TEMPORARY") return "temporary tables are not allowed";
   if (second === "UNIQUE") {
-    return "unique indexes are not allowed: two replicas could both succeed, and neither row could be merged";
+    return "unique indexes are not allowed: two replicas could both succeed";
   }
   if (second === "INDEX") return null;
   if (second !== "TABLE")
@@ -202,7 +203,8 @@ function readTables(
   sourceByTable: ReadonlyMap<string, string>,
 ): TableSpec[] {
   const statement = scratch.prepare<[string], { sql: string; strict: number }>(
-    "SELECT m.sql, l.strict FROM sqlite_master m JOIN pragma_table_list(m.name) l WHERE m.name = ? AND l.schema = 'main'",
+    "SELECT m.sql, l.strict FROM sqlite_master m JOIN pragma_table_list(m.name) l" +
+      " WHERE m.name = ? AND l.schema = 'main'",
   );
   return tableNames(scratch).map((name) => {
     const row = statement.get(name);
@@ -220,7 +222,8 @@ function readTables(
 export function readIndexes(database: Database.Database): IndexSpec[] {
   return database
     .prepare<[], IndexSpec>(
-      "SELECT name, tbl_name AS \"table\", sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name",
+      'SELECT name, tbl_name AS "table", sql FROM sqlite_master' +
+        " WHERE type = 'index' AND sql IS NOT NULL ORDER BY name",
     )
     .all()
     .filter((index) => !isInternalName(index.table) && !isInternalName(index.name));
@@ -229,7 +232,8 @@ export function readIndexes(database: Database.Database): IndexSpec[] {
 function tableNames(database: Database.Database): string[] {
   return database
     .prepare<[], { name: string }>(
-      "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+      "SELECT name FROM sqlite_master WHERE type = 'table'" +
+        " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
     )
     .all()
     .map((row) => row.name);

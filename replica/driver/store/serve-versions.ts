@@ -1,6 +1,6 @@
 /**
- * Answers what a peer asks of one actor's history (protocol reference, section 4.4): what is stored,
- * what is only buffered, and Empty for versions that are known but of which nothing is left.
+ * Answers what a peer asks of one actor's history (protocol reference, section 4.4): what is
+ * stored, what is only buffered, and Empty for versions that are known but have nothing left.
  *
  * Nothing is said of versions in our gaps or above our head: an Empty for those would make the peer
  * believe that they never held anything.

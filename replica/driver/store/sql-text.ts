@@ -20,7 +20,7 @@ export interface SqlStatement {
   readonly tokens: readonly SqlToken[];
 }
 
-/** The tokens of `sql`, comments and space left out. Total: a quote never closed runs to the end. */
+/** The tokens of `sql`, comments and space left out. A quote never closed runs to the end. */
 export function tokenize(sql: string): SqlToken[] {
   const tokens: SqlToken[] = [];
   for (const match of sql.matchAll(TOKEN)) {

@@ -1,6 +1,6 @@
 /**
- * What the store's tests share: databases in a folder of their own, small schemas, and the exchange of
- * versions between stores without a network.
+ * What the store's tests share: databases in a folder of their own, small schemas, and the exchange
+ * of versions between stores without a network.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -72,7 +72,8 @@ function writeRandom(store: Store, prng: Prng): void {
   const key = BigInt(prng.below(2));
   const choices = [
     {
-      sql: "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b",
+      sql: `INSERT INTO t VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET a = excluded.a, b = excluded.b`,
       params: [id, value, text],
     },
     { sql: "UPDATE t SET a = ? WHERE id = ?", params: [value, id] },

@@ -102,8 +102,9 @@ export interface Greeting {
 export type PackedChangesets = readonly unknown[];
 
 /**
- * Flattens changesets. Per changeset: `1, actorId, version, seqs.start, seqs.end, lastSeq, ts, count`
- * then per change `table, pk, cid, val, colVersion, seq, cl`; or `0, actorId, start, end, ts`.
+ * Flattens changesets. Per full changeset `1, actorId, version, seqs.start, seqs.end, lastSeq, ts,
+ * count`, then per change `table, pk, cid, val, colVersion, seq, cl`; per empty one `0, actorId,
+ * start, end, ts`.
  */
 export function packChangesets(changesets: readonly Changeset[]): PackedChangesets {
   const packed: unknown[] = [];

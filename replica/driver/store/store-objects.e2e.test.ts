@@ -10,7 +10,7 @@ import { StoreFolder, TS, copyAll } from "./store-fixture.ts";
 const folder = new StoreFolder();
 afterAll(() => folder.remove());
 
-test("a machine is published with its services and checks in one version and read back whole", () => {
+test("a machine is published with all its parts in one version and read back whole", () => {
   const store = open("w1");
   const commit = store.putObject("machines", MACHINE, TS);
   expect(commit?.version).toBe(1);

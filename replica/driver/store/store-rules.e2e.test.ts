@@ -271,11 +271,12 @@ test.each<[string, Partial<ColumnChange>]>([
   expect(store.ledger.books.gaps(actor(5))).toEqual([{ start: 2, end: 2 }]);
 });
 
-test("a changeset that only fails inside SQLite is refused alone, and local writes stay tracked", () => {
+test("a changeset that fails inside SQLite is refused alone; local writes stay tracked", () => {
   const store = open();
   // A trigger that the store does not know of, in the way that a damaged schema would be.
   store.databaseForTests.exec(
-    "CREATE TEMP TRIGGER trip BEFORE INSERT ON t WHEN NEW.id = 'trip' BEGIN SELECT RAISE(ABORT, 'tripped'); END",
+    "CREATE TEMP TRIGGER trip BEFORE INSERT ON t WHEN NEW.id = 'trip'" +
+      " BEGIN SELECT RAISE(ABORT, 'tripped'); END",
   );
   const changesets = ["a", "trip", "b"].map((id, index) =>
     changesetOf(actor(5), index + 1, { pk: packKey([id]) }),

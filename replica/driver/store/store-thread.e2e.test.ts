@@ -104,7 +104,7 @@ test("calls after the end of the store are answered with STORE_CLOSED", async ()
   await expect(drained).rejects.toMatchObject({ code: "STORE_CLOSED" });
 });
 
-test("a configured identity is taken by a new database and checked against one that exists", async () => {
+test("a configured identity is taken by a new database and checked by an old one", async () => {
   const { thread, client } = await start(folder.options("a", { actorId: actor(7) }));
   expect(client.actorId).toBe(actor(7));
   await thread.close();
@@ -114,7 +114,7 @@ test("a configured identity is taken by a new database and checked against one t
   expect(again.client.actorId).toBe(actor(7));
 });
 
-test("a missing extension, a file that is no database, and a bad schema are told apart", async () => {
+test("a missing extension, a file of another kind and a bad schema are told apart", async () => {
   const missing = startStore(folder.options("a", { extensionPath: "/nowhere/crsqlite.so" }));
   await expect(missing).rejects.toMatchObject({ code: "STORE_EXTENSION" });
   const options = folder.options("b");
@@ -194,7 +194,8 @@ function killWhileWriting(options: StoreOptions, count: number): Promise<number>
     const client = await StoreClient.connect(thread.connect());
     for (let index = 0; ; index += 1) {
       const params = ["k" + index, BigInt(index)];
-      const answer = await client.transact([{ sql: "INSERT INTO t VALUES (?, ?, '')", params }], 1n);
+      const sql = "INSERT INTO t VALUES (?, ?, '')";
+      const answer = await client.transact([{ sql, params }], 1n);
       process.stdout.write(answer.commit.version + "\\n");
     }
   `;

@@ -174,7 +174,8 @@ export class Store {
   /** Replaces the kept members. */
   saveMembers(members: readonly MemberRecord[]): void {
     const insert = this.#database.prepare(
-      "INSERT INTO __corro_members (actor_id, address, foca_state, rtt_min, updated_at) VALUES (?, ?, ?, ?, ?)",
+      "INSERT INTO __corro_members (actor_id, address, foca_state, rtt_min, updated_at)" +
+        " VALUES (?, ?, ?, ?, ?)",
     );
     this.#database.transaction(() => {
       this.#database.exec("DELETE FROM __corro_members");

@@ -93,8 +93,9 @@ function clockSql(table: CrrTable): string {
   const clock = quoteName(`${table.name}__crsql_clock`);
   const keys = quoteName(`${table.name}__crsql_pks`);
   return (
-    `SELECT ${name} AS tbl, crsql_pack_columns(${columnList(table.keys, "p")}) AS pk, c.key AS key,` +
-    " c.col_name AS cid, c.col_version AS colVersion, c.seq AS seq, COALESCE(s.col_version, 1) AS cl" +
+    `SELECT ${name} AS tbl, crsql_pack_columns(${columnList(table.keys, "p")}) AS pk,` +
+    " c.key AS key, c.col_name AS cid, c.col_version AS colVersion, c.seq AS seq," +
+    " COALESCE(s.col_version, 1) AS cl" +
     ` FROM ${clock} c JOIN ${keys} p ON p.__crsql_key = c.key` +
     ` LEFT JOIN ${clock} s ON s.key = c.key AND s.col_name = '${SENTINEL}'` +
     " WHERE c.db_version = :local AND c.site_id = :site AND c.col_version <> 0"

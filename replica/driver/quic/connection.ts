@@ -20,11 +20,12 @@ import { formatAddress, parseAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
 import type { TransportSettings } from "./options.ts";
-import { OutboundStream } from "./outbound-stream.ts";
+import type { OutboundStream } from "./outbound-stream.ts";
 import type { PacketBuffers } from "./packet-buffers.ts";
 import type { TransportStats } from "./stats.ts";
 import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
+import { UniOutbox, type UniSend } from "./uni-outbox.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 /**
@@ -55,17 +56,6 @@ export interface ConnectionParts {
   readonly nowMs: number;
 }
 
-/** One unidirectional send. `settle` is called exactly once. */
-export interface UniSend {
-  readonly frames: readonly Uint8Array[];
-  readonly bytes: number;
-  readonly isUrgent: boolean;
-  /** Set while the send is on a stream. */
-  abort: (() => void) | null;
-  /** `null` once settled. */
-  settle: ((handedOver: boolean) => void) | null;
-}
-
 /** A connection in either direction. */
 export class QuicConnection implements StreamHost {
   readonly remote: Address;
@@ -82,18 +72,20 @@ export class QuicConnection implements StreamHost {
   readonly #parts: ConnectionParts;
   readonly #writes: WriteQueue;
   readonly #inbox: UniInbox;
+  readonly #outbox: UniOutbox;
   readonly #biStreams = new Map<number, QuicBiStream>();
   /** Streams whose listener is ready again. */
   #resumed = new Set<QuicBiStream>();
   readonly #abandoned = new Set<number>();
-  /** Unidirectional sends for which the peer grants no stream yet. */
-  readonly #urgentUnis: UniSend[] = [];
-  readonly #bulkUnis: UniSend[] = [];
-  #waitingUniBytes = 0;
   readonly #recvInfo: { from: HostPort; to: HostPort };
   #nextBiId = 0;
-  #nextUniId = CLIENT_UNI;
   #state: "handshaking" | "open" | "closing" | "closed" = "handshaking";
+  /** A short packet came, which a server sends only once its handshake is complete. */
+  #isConfirmed = false;
+  /** What to close with as soon as that is safe. */
+  #goodbye: { reason: string; untilMs: number } | null = null;
+  /** Packets sent since the goodbye. */
+  #lastPackets = 0;
   /** Smallest round-trip time seen, whole milliseconds as the binding gives them. */
   #rttMs = Number.POSITIVE_INFINITY;
   #lastSendMs: number;
@@ -108,6 +100,14 @@ export class QuicConnection implements StreamHost {
     this.#lastSendMs = parts.nowMs;
     this.#recvInfo = { from: parts.peer, to: parts.socket.bound };
     this.#writes = new WriteQueue(parts.native);
+    this.#outbox = new UniOutbox({
+      native: parts.native,
+      writes: this.#writes,
+      reset: (id) => {
+        this.#shutdown(id, quiche.Shutdown.Write);
+        this.wake();
+      },
+    });
     this.#inbox = new UniInbox(parts.settings.limits, parts.stats);
   }
 
@@ -138,7 +138,9 @@ export class QuicConnection implements StreamHost {
     const isKnown = host === this.peer.host && port === this.peer.port;
     const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
     try {
+      const isShort = ((packet[0] ?? LONG_FORM) & LONG_FORM) === 0;
       this.#native.recv(packet, info);
+      this.#isConfirmed ||= isShort;
     } catch (thrown) {
       if (!(thrown instanceof Error)) throw thrown;
       // quiche has set the connection's error where the packet was authentic; `pump` looks at that.
@@ -166,10 +168,14 @@ export class QuicConnection implements StreamHost {
   pump(nowMs: number): boolean {
     if (this.#state === "closed") return false;
     if (this.#state === "handshaking" && this.#native.isEstablished()) this.#open(nowMs);
+    if (this.#goodbye !== null && this.#isConfirmed) {
+      this.#native.close(true, 0, Buffer.from(this.#goodbye.reason));
+      this.#goodbye = null;
+    }
     let hasMore = false;
     if (this.#state === "open") {
       hasMore = this.#read();
-      this.#startUnis();
+      this.#outbox.start();
       hasMore = this.#writes.run() || hasMore;
     }
     hasMore = this.#flush(nowMs) || hasMore;
@@ -181,6 +187,9 @@ export class QuicConnection implements StreamHost {
       const { connectTimeoutMs } = this.#parts.settings;
       this.deadlineMs = Math.min(this.deadlineMs, this.startedMs + connectTimeoutMs);
     }
+    if (this.#goodbye !== null) {
+      this.deadlineMs = Math.min(this.deadlineMs, this.#goodbye.untilMs);
+    }
     return hasMore;
   }
 
@@ -191,7 +200,8 @@ export class QuicConnection implements StreamHost {
       this.discard(noAnswerError(connectTimeoutMs));
       return;
     }
-    this.#native.onTimeout();
+    if (this.#goodbye !== null && nowMs >= this.#goodbye.untilMs) this.#state = "closed";
+    else this.#native.onTimeout();
     this.wake();
   }
 
@@ -213,13 +223,11 @@ export class QuicConnection implements StreamHost {
   /** Queues a unidirectional send; settles it with `false` when over a limit. */
   sendUni(send: UniSend): void {
     const { limits } = this.#parts.settings;
-    const waiting = this.#urgentUnis.length + this.#bulkUnis.length;
-    if (waiting >= limits.waitingMax || this.admit(send.bytes) !== null) {
+    if (this.#outbox.waiting >= limits.waitingMax || this.admit(send.bytes) !== null) {
       send.settle?.(false);
       return;
     }
-    this.#waitingUniBytes += send.bytes;
-    (send.isUrgent ? this.#urgentUnis : this.#bulkUnis).push(send);
+    this.#outbox.push(send);
     this.wake();
   }
 
@@ -253,11 +261,21 @@ export class QuicConnection implements StreamHost {
 
   /**
    * Closes with application code 0. Streams break at once; the goodbye leaves with the next pump.
+   *
+   * A dialler that does not know yet that the peer completed the handshake waits for that sign, up to
+   * a second (`isFinal`: not at all): closed earlier, quiche may have handshake packets to repeat, in
+   * which it can neither say goodbye nor stop.
    */
-  close(reason: string): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
-    this.#native.close(true, 0, Buffer.from(reason));
+  close(request: { reason: string; nowMs: number; isFinal: boolean }): void {
+    const { reason, nowMs, isFinal } = request;
+    if (this.#state === "handshaking") return this.discard(closedError(reason));
+    if (this.#state !== "open") return;
     this.#end("closing", closedError(reason));
+    if (this.isOutgoing && !this.#isConfirmed && !isFinal) {
+      this.#goodbye = { reason, untilMs: nowMs + GOODBYE_WAIT_MS };
+    } else {
+      this.#native.close(true, 0, Buffer.from(reason));
+    }
     this.wake();
   }
 
@@ -270,7 +288,7 @@ export class QuicConnection implements StreamHost {
   // ------------------------------------------------------------------ StreamHost
 
   admit(bytes: number): PatinaError | null {
-    const queued = this.#writes.queuedBytes() + this.#waitingUniBytes;
+    const queued = this.#writes.queuedBytes() + this.#outbox.waitingBytes;
     return queued + bytes > this.#parts.settings.limits.queuedBytesMax
       ? limitError("queuedBytesMax")
       : null;
@@ -382,44 +400,6 @@ export class QuicConnection implements StreamHost {
     return stream;
   }
 
-  #startUnis(): void {
-    const waiting = this.#urgentUnis.length + this.#bulkUnis.length;
-    if (waiting === 0) return;
-    let left = this.#native.peerStreamsLeftUni();
-    for (const queue of [this.#urgentUnis, this.#bulkUnis]) {
-      let taken = 0;
-      for (; taken < queue.length && left > 0; taken += 1) {
-        const send = queue[taken];
-        if (send === undefined) break;
-        this.#waitingUniBytes -= send.bytes;
-        if (send.settle === null) continue;
-        this.#startUni(send);
-        left -= 1;
-      }
-      queue.splice(0, taken);
-    }
-  }
-
-  #startUni(send: UniSend): void {
-    const stream = new OutboundStream(this.#nextUniId, send.isUrgent);
-    this.#nextUniId += STREAM_ID_STEP;
-    // Also tells quiche of the stream, so that its count of open ones is right before any write.
-    const urgency = send.isUrgent ? URGENCY_URGENT : URGENCY_BULK;
-    this.#native.streamPriority(stream.id, urgency, !send.isUrgent);
-    for (const frame of send.frames) stream.pushFrame(frame);
-    stream.pushEnd();
-    stream.onProgress = (outcome) => {
-      if (outcome === "broken") send.settle?.(false);
-      else if (stream.isFinished) send.settle?.(true);
-    };
-    send.abort = () => {
-      this.#writes.remove(stream);
-      this.#shutdown(stream.id, quiche.Shutdown.Write);
-      this.wake();
-    };
-    this.#writes.add(stream);
-  }
-
   #flush(nowMs: number): boolean {
     const { socket, settings, buffers } = this.#parts;
     const { host, port } = this.peer;
@@ -428,8 +408,17 @@ export class QuicConnection implements StreamHost {
       const sent = this.#native.send(buffers.reserve(settings.maxUdpPayload));
       if (sent === null) return false;
       this.#lastSendMs = nowMs;
+      if (this.#state === "closing" && this.#isTalkative()) return false;
       socket.send(buffers.commit(sent[0]), host, port);
     }
+    return true;
+  }
+
+  /** A goodbye takes a packet or two. See `close` for when quiche would go on for ever. */
+  #isTalkative(): boolean {
+    if (this.#goodbye === null) this.#lastPackets += 1;
+    if (this.#lastPackets <= LAST_PACKETS_MAX) return false;
+    this.#state = "closed";
     return true;
   }
 
@@ -448,10 +437,7 @@ export class QuicConnection implements StreamHost {
     if (!isFirst) return;
     for (const stream of this.#biStreams.values()) stream.breakWith(error);
     this.#writes.breakAll();
-    for (const queue of [this.#urgentUnis, this.#bulkUnis]) {
-      for (const send of queue.splice(0)) send.settle?.(false);
-    }
-    this.#waitingUniBytes = 0;
+    this.#outbox.failAll();
     this.#parts.owner.ended(this, error);
   }
 
@@ -466,13 +452,14 @@ export class QuicConnection implements StreamHost {
 }
 
 const EMPTY = Buffer.alloc(0);
-/** Stream ids: bit 0 = opened by the server, bit 1 = unidirectional (RFC 9000, section 2.1). */
+const LONG_FORM = 0x80;
+/** Arbitrary; some repeated handshakes fit in. Later the peer learns by silence or by a reset. */
+const GOODBYE_WAIT_MS = 1_000;
+/** Arbitrary; far more than a goodbye and its repetitions take. */
+const LAST_PACKETS_MAX = 32;
+/** Stream ids: bit 1 = unidirectional; a client's bidirectional ones are 0, 4, 8, ... */
 const UNI_BIT = 2;
-const CLIENT_UNI = 2;
 const STREAM_ID_STEP = 4;
-/** quiche sends lower numbers first; 127 is its default. */
-const URGENCY_URGENT = 0;
-const URGENCY_BULK = 127;
 /** Given-up streams of which late bytes may still be reported; more than can be open at once. */
 const ABANDONED_MAX = 1_024;
 /** Work of one turn: about 10 ms of reading and 1 ms of sending on the reference machine. */

@@ -16,10 +16,11 @@ import { PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";
 import { parseAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, type QuicBiStream } from "./bi-stream.ts";
-import type { QuicConnection, UniSend } from "./connection.ts";
+import type { QuicConnection } from "./connection.ts";
 import { TRANSPORT_CONNECT, TRANSPORT_TLS } from "./errors.ts";
 import type { TransportSettings } from "./options.ts";
 import type { TransportStats } from "./stats.ts";
+import type { UniSend } from "./uni-outbox.ts";
 
 /** What the cache needs from the transport. */
 export interface OutgoingParts {
@@ -110,7 +111,7 @@ export class OutgoingConnections {
     if (connection.isOpen) {
       this.#parts.stats.connectionsLost += 1;
       this.#parts.report(address, "down", reason);
-      connection.close(reason);
+      connection.close({ reason, nowMs: this.#parts.nowMs(), isFinal: false });
     } else {
       connection.discard(closedError(reason));
     }

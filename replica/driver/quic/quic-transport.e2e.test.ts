@@ -175,6 +175,21 @@ test("a restarted peer's own first handshake ends connections to its predecessor
   await close();
 });
 
+test("connections made and forgotten over and over leave nothing behind", async () => {
+  // Also guards against closing at a moment when quiche would send for ever: see `close` of
+  // connection.ts; it struck once in some hundred connections.
+  await using left = await openEndpoint({ certificates });
+  await using right = await openEndpoint({ certificates });
+  const target = right.transport.local;
+  for (let round = 1; round <= 300; round += 1) {
+    expect(await left.transport.sendUni(target, [Buffer.from("x")])).toBe(true);
+    await right.events.until(() => right.events.unis.length === round);
+    left.transport.forget(target, "test");
+  }
+  await everyTurn(() => left.transport.connectionCount + right.transport.connectionCount === 0);
+  expect(left.transport.stats.packetsSent).toBeLessThan(300 * 100);
+});
+
 test("after forget the first message reaches a peer restarted with another key", async () => {
   const { left, restart, close } = await openAndKillPeer();
   await using reborn = await restart(await createTestCertificates({ authority }));

@@ -18,7 +18,7 @@ import type { PatinaError } from "#base/errors.ts";
 import type { Address, BiStream, Transport, TransportEvents } from "../../types.ts";
 import { formatAddress, hostForSocket, type HostPort } from "./address.ts";
 import { closedError } from "./bi-stream.ts";
-import { QuicConnection, type ConnectionOwner, type UniSend } from "./connection.ts";
+import { QuicConnection, type ConnectionOwner } from "./connection.ts";
 import { resolveSettings, type QuicTransportOptions, type TransportSettings } from "./options.ts";
 import { OutgoingConnections } from "./outgoing-connections.ts";
 import {
@@ -43,6 +43,7 @@ import {
   type TransportCertificates,
 } from "./tls-config.ts";
 import { UdpSocket } from "./udp-socket.ts";
+import type { UniSend } from "./uni-outbox.ts";
 
 /** QUIC between replicas. Created by `open`; ends with `close`. */
 export class QuicTransport implements Transport {
@@ -208,7 +209,8 @@ export class QuicTransport implements Transport {
 
   async #close(): Promise<void> {
     this.#outgoing.close(closedError(SHUTTING_DOWN));
-    for (const connection of this.#connections) connection.close(SHUTTING_DOWN);
+    const goodbye = { reason: SHUTTING_DOWN, nowMs: performance.now(), isFinal: true };
+    for (const connection of this.#connections) connection.close(goodbye);
     this.#expiries.length = 0;
     // Two turns: the goodbyes leave, and what they set off is told.
     for (let turns = 0; turns < 2; turns += 1) {

@@ -17,7 +17,7 @@ for (const change of source.prepare(`SELECT ${columns} FROM crsql_changes`).raw(
   insert.run(.../** @type {unknown[]} */ (change));
 }
 const row = target.prepare("SELECT v FROM t WHERE id = 'a'").pluck().get();
-if (row !== 1n) throw new Error(`the merged row has v = ${row}, not 1`);
+if (row !== 1n) throw new Error(`the merged row has v = ${String(row)}, not 1`);
 for (const database of [source, target]) {
   database.prepare("SELECT crsql_finalize()").get();
   database.close();
@@ -29,8 +29,8 @@ function openReplica(path) {
   const database = new Database(":memory:");
   // Integers as BigInt both ways: a JavaScript number binds as REAL.
   database.defaultSafeIntegers(true);
-  // The entry point is named, so that the file may have any name.
-  database.loadExtension(path, "sqlite3_crsqlite_init");
+  // The entry point is named, so that the file may have any name; the types leave it out.
+  /** @type {any} */ (database).loadExtension(path, "sqlite3_crsqlite_init");
   database.exec("CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, v INTEGER)");
   // Two arguments: the form with one reads past a string that has no terminator.
   database.prepare("SELECT crsql_as_crr('main', 't')").get();

@@ -48,6 +48,7 @@ export function prepareSources({ packageFolder, target }) {
 export async function buildExtension({ folder, output, cargo, cc, version }) {
   const crate = join(folder, "rs", "bundle_static");
   const targetFolder = join(folder, "target");
+  /** @type {NodeJS.ProcessEnv} */
   const env = { ...process.env, CRSQLITE_COMMIT_SHA: `v${version}` };
   for (const name of OVERRIDES) delete env[name];
   const args = ["build", "--release", "--offline", "--features", "loadable_extension"];

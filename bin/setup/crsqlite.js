@@ -25,7 +25,7 @@ import { buildExtension, prepareSources } from "./crsqlite-recipe.js";
 import { findOnPath, runCommand } from "./command.js";
 import { withLock } from "./lock.js";
 import { sayWaiting } from "./packages.js";
-import { builtCrsqlitePath, cacheFolder } from "./paths.js";
+import { builtCrsqlitePath, cacheFolder, rootFolder } from "./paths.js";
 import { SetupError, runStep, say } from "./report.js";
 
 /**
@@ -50,9 +50,9 @@ export async function ensureCrsqlite({ root, nodePath }) {
  */
 export async function ensureBuilt(library, build) {
   if (isIntact(library)) return;
-  makeFolder(dirname(library));
   await withLock(`${library}.lock`, sayWaiting, async () => {
     if (isIntact(library)) return;
+    if (existsSync(library)) say(`${library} does not match its checksum; building it again`);
     const work = makeWorkFolder(dirname(library));
     try {
       const aside = join(work, basename(library));
@@ -68,12 +68,13 @@ export async function ensureBuilt(library, build) {
   });
 }
 
-/** Runs the proof on a library; null when it works, else what went wrong.
+/**
+ * Runs the proof on a library; null when it works, else what went wrong.
  * @param {string} nodePath
  * @param {string} library
  */
 export async function proveCrsqlite(nodePath, library) {
-  const proof = join(import.meta.dirname ?? dirname(new URL(import.meta.url).pathname), PROOF);
+  const proof = join(rootFolder, "bin", "setup", "crsqlite-proof.js");
   const tried = await runCommand(nodePath, [proof, library], { timeoutMs: PROOF_MS_MAX });
   return tried.isOk && tried.stdout === "merged\n"
     ? null
@@ -151,10 +152,9 @@ async function findCompilers() {
     await runStep(`installing ${wanted.join(", ")} with apt-get`, () => aptInstall(aptGet, wanted));
     ({ cargo, cc } = find());
   }
-  if (cargo === null)
-    throw missingTool("cargo", "Rust (1.63 or newer)", "cargo rustc", "brew install rust");
-  if (cc === null)
-    throw missingTool("cc", "a C compiler", "gcc libc6-dev", "xcode-select --install");
+  if (cargo === null || cc === null) {
+    throw missingTools({ hasCargo: cargo !== null, hasCc: cc !== null });
+  }
   return { cargo, cc };
 }
 
@@ -177,17 +177,22 @@ async function aptInstall(aptGet, packages) {
   });
 }
 
-/**
- * @param {string} tool
- * @param {string} what
- * @param {string} debian
- * @param {string} mac
- */
-function missingTool(tool, what, debian, mac) {
+/** @param {{ hasCargo: boolean, hasCc: boolean }} found */
+function missingTools({ hasCargo, hasCc }) {
+  const rust = {
+    what: "Rust 1.63 or newer (cargo)",
+    debian: "cargo rustc",
+    mac: "brew install rust",
+  };
+  const c = { what: "a C compiler (cc)", debian: "gcc libc6-dev", mac: "xcode-select --install" };
+  const missing = [...(hasCargo ? [] : [rust]), ...(hasCc ? [] : [c])];
+  const what = missing.map((tool) => tool.what).join(" and ");
   const hint =
-    process.platform === "darwin" ? mac : `on Debian or Ubuntu: apt-get install ${debian}`;
+    process.platform === "darwin"
+      ? missing.map((tool) => tool.mac).join("; ")
+      : `on Debian or Ubuntu: apt-get install ${missing.map((tool) => tool.debian).join(" ")}`;
   return new SetupError(
-    `${tool} is missing: building cr-sqlite needs ${what}. Install it (${hint}), or set` +
+    `building cr-sqlite needs ${what}, not found on PATH. Install what is missing (${hint}), or set` +
       " PATINA_CRSQLITE to a crsqlite library built elsewhere.",
   );
 }
@@ -198,10 +203,7 @@ function isIntact(library) {
   if (stamp === null) return false;
   if (readText(`${library}.stamp`) === stamp) return true;
   const expected = readText(`${library}.sha256`)?.split(" ")[0];
-  if (expected !== sha256OfFile(library)) {
-    say(`the checksum of ${library} does not match; building it again`);
-    return false;
-  }
+  if (expected !== sha256OfFile(library)) return false;
   try {
     writeStamp(library, `${library}.stamp`);
   } catch {
@@ -242,20 +244,6 @@ function sha256OfFile(path) {
   return createHash("sha256").update(readFileSync(path)).digest("hex");
 }
 
-/** @param {string} folder */
-function makeFolder(folder) {
-  try {
-    mkdirSync(folder, { recursive: true });
-  } catch (cause) {
-    const { message } = /** @type {Error} */ (cause);
-    throw new SetupError(
-      `the cache folder cannot be made (${message}). Set XDG_CACHE_HOME to a folder that can be` +
-        " written, or PATINA_CRSQLITE to a crsqlite library.",
-      { cause },
-    );
-  }
-}
-
 /**
  * A folder for one build, on the same file system as its result. Only called under the lock, so any
  * other such folder was left by a process that was killed.
@@ -268,7 +256,6 @@ function makeWorkFolder(folder) {
   return mkdtempSync(join(folder, WORK));
 }
 
-const PROOF = "crsqlite-proof.js";
 const WORK = "build-";
 
 /** Far more than the second it takes; a library that hangs must not hang the set-up. */

@@ -20,7 +20,7 @@ export async function launch(args) {
       PATINA_CRSQLITE: crsqlite,
       NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] ?? join(cacheFolder(), "compile-cache"),
     };
-    endAs(await start(nodePath, [entry, ...args.slice(isDev ? 1 : 0)], env));
+    endAs(await startEntry(nodePath, [entry, ...args.slice(isDev ? 1 : 0)], env));
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     printFailure(error);
@@ -29,11 +29,12 @@ export async function launch(args) {
 }
 
 /**
+ * Starts a program on the pinned Node, with the sockets of systemd when it passed any.
  * @param {string} nodePath
  * @param {readonly string[]} args
  * @param {NodeJS.ProcessEnv} env
  */
-function start(nodePath, args, env) {
+export function startEntry(nodePath, args, env) {
   const sockets = Number(env["LISTEN_PID"]) === process.pid ? Number(env["LISTEN_FDS"]) || 0 : 0;
   if (sockets === 0) return runForeground(nodePath, args, { env });
   // systemd names the process its sockets are for. The shell puts in its own id, which the entry

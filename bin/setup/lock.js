@@ -21,6 +21,7 @@ import {
 } from "node:fs";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
+import { SetupError } from "./report.js";
 
 /**
  * Runs `work` while holding the lock.
@@ -28,11 +29,19 @@ import { dirname } from "node:path";
  * @param {string} path The lock's file; its folder is created.
  * @param {(ownerPid: number) => void} onWait Called once, when another process holds the lock.
  * @param {() => Promise<T>} work
- * @returns {Promise<T>}
+ * @returns {Promise<T>} Rejects with SetupError when the lock's folder cannot be written.
  */
 export async function withLock(path, onWait, work) {
-  mkdirSync(dirname(path), { recursive: true });
-  await acquire(path, onWait);
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    await acquire(path, onWait);
+  } catch (cause) {
+    const { message } = /** @type {Error} */ (cause);
+    throw new SetupError(
+      `the cache folder cannot be written (${message}). Set XDG_CACHE_HOME to a folder that can be.`,
+      { cause },
+    );
+  }
   held.add(path);
   const refresh = setInterval(() => touch(path), REFRESH_PERIOD_MS);
   try {

@@ -6,7 +6,12 @@ if (Number(process.versions.node.split(".")[0]) < 18) {
   console.error("patina needs Node 18 or newer to start; this is " + process.versions.node + ".");
   process.exitCode = 3;
 } else {
-  import("./launch.js").then(function (launcher) {
-    return launcher.launch(process.argv.slice(2));
-  });
+  import("./launch.js")
+    .then(function (launcher) {
+      return launcher.launch(process.argv.slice(2));
+    })
+    .catch(function (error) {
+      console.error(error);
+      process.exitCode = 1;
+    });
 }

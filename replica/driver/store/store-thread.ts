@@ -18,14 +18,25 @@ export interface StoreThread {
   onFailure(listener: (error: Error) => void): void;
 }
 
+/** How the thread is started, for an owner that wraps it. */
+export interface StoreThreadOptions {
+  /** A module that does something of its own and then imports `store-worker.ts`. */
+  readonly entry?: URL;
+  /** Added to the worker's data, for that module. */
+  readonly workerData?: Readonly<Record<string, unknown>>;
+}
+
 /**
  * Starts the worker; resolves when the database is open. Rejects with `STORE_LOCKED`,
  * `STORE_EXTENSION`, `STORE_IDENTITY`, `STORE_SCHEMA`, `STORE_CORRUPT` or `STORE_FULL`.
  */
-export async function startStore(options: StoreOptions): Promise<StoreThread> {
-  const worker = new Worker(new URL("./store-worker.ts", import.meta.url), {
+export async function startStore(
+  options: StoreOptions,
+  thread: StoreThreadOptions = {},
+): Promise<StoreThread> {
+  const worker = new Worker(thread.entry ?? new URL("./store-worker.ts", import.meta.url), {
     name: "store",
-    workerData: options,
+    workerData: { ...options, ...thread.workerData },
     // Not the parent's: `node --eval` would pass its flags on.
     execArgv: [],
   });

@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { PatinaError } from "#base/errors.ts";
-import { exitCodeOf } from "./exit-code-of.ts";
+import { exitCodeOf } from "../proxy/exit-code-of.ts";
 
 await main(process.argv);
 

@@ -64,6 +64,8 @@ export interface ReplicaEvents {
   rtt(actorId: ActorId, rttMs: number): void;
   /** SWIM's word on another replica. */
   host(actorId: ActorId, isDown: boolean): void;
+  /** Said once: a sync round found nothing missing, or there is nobody to learn from. */
+  synced(): void;
   /** The store cannot go on: the process should end and say why. */
   failed(error: Error): void;
 }
@@ -107,6 +109,7 @@ class RunningReplica implements Replica {
   #queries: QueryThread | null = null;
   #api: ApiServer | null = null;
   #apiAddress: Address = "";
+  #hasSynced = false;
   readonly #timers: NodeJS.Timeout[] = [];
 
   constructor(options: ReplicaOptions, store: StoreClient) {
@@ -140,6 +143,7 @@ class RunningReplica implements Replica {
     const bootstrap = await this.#resolve(self);
     this.#driver.run({ kind: "start", bootstrap, members });
     await this.#publishOwnNode(self);
+    if (bootstrap.length === 0 && members.length === 0) this.#noteSynced();
     this.#startTimers(self);
     this.#options.log.info?.("replica-started", `${self} is up`, {
       replica: this.actorId,
@@ -171,7 +175,7 @@ class RunningReplica implements Replica {
   async stop(options: { leave: boolean }): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#api?.close();
-    await this.#queries?.stop();
+    await this.#queries?.close();
     if (this.#core && this.#driver) {
       await this.#saveMembers(this.#core);
       this.#driver.stop(options);
@@ -261,8 +265,16 @@ class RunningReplica implements Replica {
         const actorId = this.#actorIdByAddress.get(address);
         if (actorId !== undefined) events.rtt(actorId, rttMs);
       },
+      onSyncFinished: () => this.#noteSynced(),
       onStoreFailure: (error) => events.failed(error),
     });
+  }
+
+  /** Caught up for the first time: what is learnt later is news like any other. */
+  #noteSynced(): void {
+    if (this.#hasSynced || !this.#core || missingVersions(this.#core) > 0) return;
+    this.#hasSynced = true;
+    this.#options.events.synced();
   }
 
   #onSwimEvent(event: SwimEvent): void {

@@ -31,6 +31,8 @@ export interface ReplicaDriverOptions {
   readonly log: Logger;
   readonly onSwimEvent: (event: SwimEvent) => void;
   readonly onRtt: (address: Address, rttMs: number) => void;
+  /** A sync round in which at least one server took part has ended. */
+  readonly onSyncFinished: () => void;
   /** The store failed for good (disk full, file corrupt): nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
@@ -55,6 +57,8 @@ export class ReplicaDriver {
   #isRunning = false;
   #isStopped = false;
   readonly #queued: ReplicaInput[] = [];
+  /** Whether a server of the running sync round has said what it has. */
+  #hasCompared = false;
 
   constructor(options: ReplicaDriverOptions) {
     this.#options = options;
@@ -248,9 +252,12 @@ export class ReplicaDriver {
   #logSync(event: SyncClientEvent): void {
     const { log } = this.#options;
     if (event.kind === "sessionEnded") {
+      this.#hasCompared ||= event.reason === "done" || event.reason === "nothing needed";
       return log.debug?.("sync-session-ended", `${event.peer.address}: ${event.reason}`);
     }
     const { receivedVersions, servers } = event;
+    if (this.#hasCompared) this.#options.onSyncFinished();
+    this.#hasCompared = false;
     const line = receivedVersions > 0 ? log.info : log.debug;
     line?.("sync-finished", `${receivedVersions} versions from ${servers} servers`, { ...event });
   }

@@ -1,0 +1,29 @@
+/**
+ * `patina run` and `patina agent`: validate, freeze the effective config, and become the supervisor.
+ *
+ * The process replaces itself, so that the supervisor carries none of the packages needed here.
+ */
+import { fileURLToPath } from "node:url";
+import { writeEffectiveConfig, type Mode } from "../../proxy/effective-config.ts";
+import { loadConfig, stateFolderOf } from "../config-file.ts";
+import { overridesFromFlags } from "../overrides.ts";
+import { crsqlitePath } from "../setup/paths.js";
+
+/** Does not return when the config is valid; throws `CONFIG_INVALID` or `CONFIG_UNREADABLE`. */
+export function run(mode: Mode, options: { config: string; set?: string[] }): void {
+  const { config, file, hash } = loadConfig({
+    file: options.config,
+    overrides: overridesFromFlags(options.set ?? []),
+    environment: process.env,
+  });
+  const path = writeEffectiveConfig({
+    mode,
+    config,
+    file,
+    hash,
+    stateFolder: stateFolderOf(config),
+    extensionPath: crsqlitePath(),
+  });
+  const supervisor = fileURLToPath(new URL("../../watchdog/supervisor/main.ts", import.meta.url));
+  process.execve?.(process.execPath, [process.execPath, supervisor, path]);
+}

@@ -1,0 +1,319 @@
+/**
+ * The whole system in one process: the only place that constructs it.
+ *
+ * ```
+ *  watchdog thread   first, so that boot is watched too
+ *  main thread       routing table from the database as it was left -> listen -> serve
+ *  store worker      then the store,
+ *  replica thread    then the replica, whose changes reach every table by the store's change stream
+ *  data planes 1..n  each with its own table and socket
+ * ```
+ *
+ * A bounced edge therefore serves before its replica is up. A fresh one has nothing to serve from
+ * and is not ready until it has caught up with somebody, or there is nobody to learn from.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { PatinaError } from "#base/errors.ts";
+import { splitHostPort } from "#base/host-port.ts";
+import type { Logger } from "#base/logger.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import { StoreClient } from "../replica/driver/store/store-client.ts";
+import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
+import { readTableSnapshot } from "../replica/driver/store/table-snapshot.ts";
+import { REPLICA_METRICS } from "../replica/metrics.ts";
+import { LoadSlots } from "../routing/core/load-slots.ts";
+import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
+import type { LoopDeclaration } from "../watchdog/types.ts";
+import { AccessLog } from "./access-log.ts";
+import { DataPlane, ROUTING_TABLES } from "./data-plane.ts";
+import type { EffectiveConfig } from "./effective-config.ts";
+import { PROXY_METRICS } from "./metrics.ts";
+import type {
+  DataPlaneThreadData,
+  DataPlaneThreadEvent,
+  HostNews,
+  ReplicaThreadData,
+  ReplicaThreadEvent,
+  ThreadCommand,
+  ThreadData,
+} from "./threads/messages.ts";
+
+/** Sockets and the pipe that the supervisor passed on; null fields = started without one. */
+export interface InheritedFds {
+  readonly beat: number | null;
+  readonly http: readonly number[];
+}
+
+/** What the app is made of. */
+export interface AppOptions {
+  readonly effective: EffectiveConfig;
+  readonly fds: InheritedFds;
+  readonly log: Logger;
+  /** Something failed that the process cannot go on without. */
+  readonly onFailure: (error: PatinaError) => void;
+}
+
+/** A running edge or agent. */
+export class App {
+  readonly #options: AppOptions;
+  readonly #metrics: MetricSlots;
+  readonly #threadNames: readonly string[];
+  readonly #load = new LoadSlots({});
+  readonly #workers: Worker[] = [];
+  #watchdog: Watchdog | null = null;
+  #plane: DataPlane | null = null;
+  #accessLog: AccessLog | null = null;
+  #store: StoreThread | null = null;
+  #replica: Worker | null = null;
+  #isStopping = false;
+
+  constructor(options: AppOptions) {
+    this.#options = options;
+    const { mode, config } = options.effective;
+    const extra = mode === "edge" ? config.proxy.threads - 1 : 0;
+    this.#threadNames = [
+      "main",
+      "replica",
+      "store",
+      ...Array.from({ length: extra }, (_, index) => `data-plane-${index + 1}`),
+    ];
+    const declarations = [...PROXY_METRICS, ...REPLICA_METRICS];
+    this.#metrics = MetricSlots.allocate(declarations, this.#threadNames.length);
+  }
+
+  /** Address of the HTTP listener; null for an agent, or before it listens. */
+  get httpAddress(): { address: string; port: number } | null {
+    return this.#plane?.address ?? null;
+  }
+
+  /** Starts everything in order. Rejects with the error of whatever could not be started. */
+  async start(): Promise<void> {
+    const watchdog = this.#startWatchdog();
+    this.#watchdog = watchdog;
+    const { beat } = attachLoop(watchdog.loopPlan("main"));
+    const { mode } = this.#options.effective;
+    if (mode === "edge") await this.#startDataPlane(beat);
+    await watchdog.started;
+    this.#store = await this.#startStore();
+    this.#startReplica(this.#store);
+    if (mode === "edge") {
+      this.#startDataPlaneThreads(this.#store);
+      const store = await StoreClient.connect(this.#store.connect());
+      void this.#plane?.follow(store, () => undefined).catch((error: unknown) => this.#fail(error));
+    }
+    beat.enter("steady");
+  }
+
+  /** Drains HTTP, leaves the cluster, closes the database. Idempotent. */
+  async stop(): Promise<void> {
+    if (this.#isStopping) return;
+    this.#isStopping = true;
+    const deadlineMs = this.#options.effective.config.proxy.drain_timeout_ms;
+    this.#watchdog?.setReady({ isReady: false, reason: "draining" });
+    const threads = this.#workers.map((worker) => stopThread(worker, deadlineMs));
+    const cut = (await this.#plane?.drain(deadlineMs)) ?? 0;
+    await Promise.all(threads);
+    if (this.#replica) await stopThread(this.#replica, deadlineMs);
+    await this.#store?.close();
+    await this.#accessLog?.close();
+    this.#options.log.info?.("stopped", "drained and closed", { connectionsCut: cut });
+    await this.#watchdog?.stop();
+  }
+
+  #startWatchdog(): Watchdog {
+    const { effective, fds } = this.#options;
+    const { config, stateFolder, hash } = effective;
+    const { watchdog, telemetry } = config;
+    return startWatchdog({
+      loops: this.#threadNames.map((name): LoopDeclaration => ({ name })),
+      metrics: this.#metrics.plan,
+      stateFolder,
+      http: splitHostPort(telemetry.prometheus.addr),
+      beatFd: fds.beat,
+      budgets: {
+        boot: watchdog.boot_ms,
+        load: watchdog.boot_ms,
+        apply: watchdog.apply_ms,
+        steady: watchdog.steady_ms,
+      },
+      jitterMs: watchdog.jitter_ms,
+      breadcrumbDecoderUrl: new URL("./breadcrumbs.ts", import.meta.url).href,
+      configHash: hash,
+    });
+  }
+
+  async #startDataPlane(beat: DataPlaneBeat): Promise<void> {
+    const { effective, log, fds } = this.#options;
+    const { config } = effective;
+    const { access_log, http, threads } = config.proxy;
+    this.#accessLog = access_log === undefined ? null : new AccessLog(access_log);
+    const plane = new DataPlane({
+      config,
+      metrics: this.#metrics.writer(0),
+      beat,
+      log,
+      loadBuffer: this.#load.buffer,
+      accessLog: this.#accessLog,
+    });
+    this.#plane = plane;
+    const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
+    if (snapshot) plane.load(snapshot);
+    const [fd] = fds.http;
+    await plane.listen(
+      fd === undefined ? { ...splitHostPort(http), reusePort: threads > 1 } : { fd },
+    );
+    log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`);
+    if (plane.table.machineCount > 0) this.#setReady("table loaded from the database");
+  }
+
+  async #startStore(): Promise<StoreThread> {
+    const { config, extensionPath } = this.#options.effective;
+    const store = await startStore(
+      {
+        path: config.db.path,
+        extensionPath,
+        nodeId: config.replica.node,
+        schemaFiles: readSchemaFiles(config.db.schema_paths),
+      },
+      {
+        entry: new URL("./threads/store-thread.ts", import.meta.url),
+        workerData: { beat: this.#loopPlan("store") },
+      },
+    );
+    store.onFailure((error) => this.#fail(error));
+    return store;
+  }
+
+  #startReplica(store: StoreThread): void {
+    const storePort = store.connect();
+    const data: ReplicaThreadData = { ...this.#threadData("replica"), storePort };
+    const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
+      name: "replica",
+      workerData: data,
+      transferList: [storePort],
+    });
+    this.#replica = worker;
+    worker.on("message", (event: ReplicaThreadEvent) => this.#onReplicaEvent(event));
+    worker.on("error", (error) => this.#fail(error));
+  }
+
+  #onReplicaEvent(event: ReplicaThreadEvent): void {
+    switch (event.kind) {
+      case "rtt":
+        this.#plane?.sampleRtt(event.actorId, event.rttMs);
+        return this.#tellDataPlanes(event);
+      case "host":
+        this.#plane?.setHostDown(event.actorId, event.isDown);
+        return this.#tellDataPlanes(event);
+      case "started":
+        if (this.#options.effective.mode === "agent") this.#setReady("replica started");
+        return;
+      case "synced":
+        return this.#setReady("caught up");
+      case "failed":
+        return this.#fail(new PatinaError(event.code, event.message));
+      case "stopped":
+        return;
+    }
+  }
+
+  #startDataPlaneThreads(store: StoreThread): void {
+    for (const [index, name] of this.#threadNames.slice(FIRST_DATA_PLANE).entries()) {
+      const storePort = store.connect();
+      const data: DataPlaneThreadData = {
+        ...this.#threadData(name),
+        storePort,
+        loadBuffer: this.#load.buffer,
+        fd: this.#options.fds.http[index + 1] ?? null,
+      };
+      const worker = new Worker(new URL("./threads/data-plane-thread.ts", import.meta.url), {
+        name,
+        workerData: data,
+        transferList: [storePort],
+      });
+      worker.on("message", (event: DataPlaneThreadEvent) => {
+        if (event.kind === "failed") this.#fail(new PatinaError(event.code, event.message));
+      });
+      worker.on("error", (error) => this.#fail(error));
+      this.#workers.push(worker);
+      if (this.#plane?.isReady) tell(worker, { kind: "ready" });
+    }
+  }
+
+  #tellDataPlanes(command: HostNews | { readonly kind: "ready" }): void {
+    for (const worker of this.#workers) tell(worker, command);
+  }
+
+  #setReady(reason: string): void {
+    if (this.#isStopping) return;
+    this.#plane?.setReady();
+    this.#tellDataPlanes({ kind: "ready" });
+    this.#watchdog?.setReady({ isReady: true, reason });
+  }
+
+  #threadData(name: string): ThreadData {
+    return {
+      effective: this.#options.effective,
+      metrics: this.#metrics.plan,
+      bank: this.#threadNames.indexOf(name),
+      beat: this.#loopPlan(name),
+    };
+  }
+
+  #loopPlan(name: string): ThreadData["beat"] {
+    const watchdog = this.#watchdog;
+    if (!watchdog) throw new Error("the watchdog is started first");
+    return watchdog.loopPlan(name);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#isStopping) return;
+    this.#options.onFailure(
+      error instanceof PatinaError
+        ? error
+        : new PatinaError("INTERNAL", error instanceof Error ? error.message : String(error), {
+            cause: error,
+          }),
+    );
+  }
+}
+
+type DataPlaneBeat = ConstructorParameters<typeof DataPlane>[0]["beat"];
+
+function tell(worker: Worker, command: ThreadCommand): void {
+  worker.postMessage(command);
+}
+
+/** Asks a thread to stop and waits for its end; one that does not end is terminated. */
+async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
+  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  tell(worker, { kind: "stop", deadlineMs });
+  const timer = setTimeout(() => void worker.terminate(), deadlineMs + THREAD_MARGIN_MS);
+  await ended;
+  clearTimeout(timer);
+}
+
+/** Patina's own tables first, then the operator's files and folders. */
+function readSchemaFiles(paths: readonly string[]): { name: string; text: string }[] {
+  const own = new URL("../replica/schema/", import.meta.url);
+  const files = readdirSync(own)
+    .filter((name) => name.endsWith(".sql"))
+    .toSorted()
+    .map((name) => ({ name, text: readFileSync(new URL(name, own), "utf8") }));
+  for (const path of paths) {
+    const found = path.endsWith(".sql")
+      ? [path]
+      : readdirSync(path)
+          .filter((name) => name.endsWith(".sql"))
+          .toSorted()
+          .map((name) => join(path, name));
+    for (const file of found) files.push({ name: file, text: readFileSync(file, "utf8") });
+  }
+  return files;
+}
+
+/** After main, replica and store. */
+const FIRST_DATA_PLANE = 3;
+const THREAD_MARGIN_MS = 5_000;

@@ -1,0 +1,226 @@
+/**
+ * The data plane of one thread: a routing table, an HTTP engine and a listening socket. It serves
+ * from a snapshot of the database before the replica is up, and then follows its change stream.
+ */
+import { errorText } from "#base/errors.ts";
+import type { Logger } from "#base/logger.ts";
+import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
+import type { StoreClient } from "../replica/driver/store/store-client.ts";
+import type { TableSnapshot } from "../replica/driver/store/table-snapshot.ts";
+import type { ActorId, ChangeStreamEvent, RowChange, Watermark } from "../replica/types.ts";
+import { LoadSlots } from "../routing/core/load-slots.ts";
+import { RoutingTable } from "../routing/routing-table.ts";
+import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
+import type { AccessLog } from "./access-log.ts";
+import { noteRequest, noteRow } from "./breadcrumbs.ts";
+import type { PatinaConfig } from "./config.ts";
+import { EngineMetrics } from "./engine-metrics.ts";
+import { tcpDelays, withStallPath } from "./fault.ts";
+import { createEngine, type Engine } from "./http1/engine.ts";
+import {
+  createHttpListener,
+  type HttpListener,
+  type ListenSource,
+} from "./listeners/http-listener.ts";
+import { TableRouter } from "./table-router.ts";
+
+/** Tables that routing needs, with their key columns. */
+export const ROUTING_TABLES: Readonly<Record<string, readonly string[]>> = {
+  nodes: ["id"],
+  hostnames: ["hostname"],
+  machines: ["id"],
+  services: ["machine_id", "name"],
+  checks: ["machine_id", "service", "name"],
+};
+
+/** What a data plane is made of. */
+export interface DataPlaneOptions {
+  readonly config: PatinaConfig;
+  readonly metrics: MetricWriter;
+  readonly beat: LoopBeat;
+  readonly log: Logger;
+  /** Requests in flight, shared with the other data-plane threads. */
+  readonly loadBuffer: SharedArrayBuffer;
+  readonly accessLog: AccessLog | null;
+}
+
+/** One thread's data plane. */
+export class DataPlane {
+  readonly table: RoutingTable;
+  readonly #options: DataPlaneOptions;
+  readonly #router: TableRouter;
+  readonly #engine: Engine;
+  readonly #figures: Readonly<Record<"machines" | "watermark", MetricGauge>>;
+  readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
+  #listener: HttpListener | null = null;
+  #watermark: Watermark | null = null;
+  #rowsCounted = 0;
+  #resetsCounted = 0;
+  #isStopped = false;
+
+  constructor(options: DataPlaneOptions) {
+    const { config, beat, metrics } = options;
+    this.#options = options;
+    this.table = new RoutingTable({
+      standpoint: standpointOf(config.replica),
+      load: new LoadSlots({ buffer: options.loadBuffer }),
+      onRow: (change) => noteRow(beat, change),
+      onGone: (candidate) => this.#engine.pool.dropMachine(candidate.machineId),
+    });
+    this.#router = new TableRouter(this.table, () => performance.now());
+    this.#engine = this.#createEngine();
+    this.#figures = {
+      machines: metrics.gauge("patina_route_machines"),
+      watermark: metrics.gauge("patina_route_watermark"),
+    };
+    this.#counts = {
+      rows: metrics.counter("patina_route_rows_applied_total"),
+      resets: metrics.counter("patina_route_resets_total"),
+    };
+  }
+
+  /** Address of the listener, once it listens. */
+  get address(): { address: string; port: number } | null {
+    return this.#listener?.address ?? null;
+  }
+
+  /** Whether requests are routed; before, they are answered with `ROUTE_NOT_READY`. */
+  get isReady(): boolean {
+    return this.#router.isReady;
+  }
+
+  /** How far the table is. */
+  get watermark(): Watermark | null {
+    return this.#watermark;
+  }
+
+  /** Says that the table holds everything there is to know for now. */
+  setReady(): void {
+    this.#router.isReady = true;
+  }
+
+  /** Fills the table from the database as it was left. */
+  load(snapshot: TableSnapshot): void {
+    this.#options.beat.enter("load");
+    for (const event of snapshotEvents(snapshot)) this.table.apply(event);
+    this.#options.beat.done();
+    this.#watermark = snapshot.watermark;
+    this.#report();
+  }
+
+  /** Takes traffic. Rejects with `LISTEN_FAILED`. */
+  async listen(source: ListenSource): Promise<void> {
+    this.#listener = await createHttpListener({ source, engine: this.#engine });
+  }
+
+  /** Follows the change stream from where the table is, until the store closes or `drain`. */
+  async follow(store: StoreClient, onCaughtUp: () => void): Promise<void> {
+    const { beat, log } = this.#options;
+    const tables = Object.keys(ROUTING_TABLES);
+    try {
+      for await (const event of store.changes({ from: this.#watermark, tables })) {
+        if (this.#isStopped) return;
+        beat.enter("apply");
+        this.#apply(event);
+        beat.done();
+        beat.enter("steady");
+        if (event.kind === "caughtUp") onCaughtUp();
+      }
+    } catch (error) {
+      if (this.#isStopped) return;
+      log.error("change-stream-ended", errorText(error));
+      throw error;
+    }
+  }
+
+  /** A round trip to another replica's host. */
+  sampleRtt(actorId: ActorId, rttMs: number): void {
+    this.table.sampleRtt({ actorId }, rttMs);
+  }
+
+  /** SWIM's word on another replica's host. */
+  setHostDown(actorId: ActorId, isDown: boolean): void {
+    this.table.setHostDown(actorId, isDown);
+  }
+
+  /** Stops accepting and finishes what is in flight; the answer is how many connections were cut. */
+  async drain(deadlineMs: number): Promise<number> {
+    this.#isStopped = true;
+    this.#options.beat.enter("drain");
+    return (await this.#listener?.drain(deadlineMs)) ?? 0;
+  }
+
+  #apply(event: ChangeStreamEvent): void {
+    if (event.kind === "reset") {
+      this.#options.log.info?.("change-stream-reset", event.reason);
+    } else {
+      this.#watermark = event.watermark;
+    }
+    this.table.apply(event);
+    this.#report();
+  }
+
+  #report(): void {
+    const { stats } = this.table;
+    this.#counts.rows.add(stats.rowsApplied - this.#rowsCounted);
+    this.#counts.resets.add(stats.resets - this.#resetsCounted);
+    this.#rowsCounted = stats.rowsApplied;
+    this.#resetsCounted = stats.resets;
+    this.#figures.machines.set(this.table.machineCount);
+    this.#figures.watermark.set(this.#watermark?.dbVersion ?? 0);
+  }
+
+  #createEngine(): Engine {
+    const { config, metrics, beat, accessLog } = this.#options;
+    const { proxy, fault } = config;
+    const observer = new EngineMetrics(metrics, {
+      turnStarted: (turn) => noteRequest(beat, turn),
+      turnEnded: () => beat.done(),
+      progressed: () => beat.progress(),
+      ...(accessLog ? { accessLog: (summary) => accessLog.write(summary) } : {}),
+    });
+    const delay = tcpDelays(fault);
+    const router =
+      fault.enabled && fault.stall_path !== undefined
+        ? withStallPath(this.#router, fault.stall_path)
+        : this.#router;
+    return createEngine({
+      router,
+      observer,
+      forwarding: { viaName: proxy.via ?? `patina-${config.replica.node}` },
+      times: {
+        connectMs: proxy.connect_timeout_ms,
+        responseHeadMs: proxy.response_timeout_ms,
+        clientIdleMs: proxy.idle_timeout_ms,
+        requestHeadMs: proxy.head_timeout_ms,
+      },
+      sizes: { attemptsMax: proxy.attempts_max },
+      ...(delay ? { delay } : {}),
+    });
+  }
+}
+
+function standpointOf(replica: PatinaConfig["replica"]) {
+  const { region, latitude, longitude } = replica;
+  return latitude === undefined || longitude === undefined
+    ? { region }
+    : { region, coordinates: { latitude, longitude } };
+}
+
+/** The rows of a snapshot as the change stream would bring them. */
+function* snapshotEvents(snapshot: TableSnapshot): Iterable<ChangeStreamEvent> {
+  yield { kind: "reset", reason: "snapshot" };
+  const { watermark } = snapshot;
+  for (const [table, keyColumns] of Object.entries(ROUTING_TABLES)) {
+    const rows = (snapshot.tables.get(table) ?? []).map((row): RowChange => ({
+      table,
+      key: keyColumns.map((column) => row[column] ?? null),
+      row,
+      // Whose transaction it was is not in the tables; the evidence of a stall says so.
+      actorId: "",
+      version: 0,
+    }));
+    yield { kind: "rows", rows, watermark };
+  }
+  yield { kind: "caughtUp", watermark };
+}

@@ -1,0 +1,49 @@
+/**
+ * Entry of the edge process (and of an agent's): reads the effective config that its argument names,
+ * takes the supervisor's sockets, and runs the app until it is told to stop.
+ */
+import { errorText, PatinaError } from "#base/errors.ts";
+import { App, type InheritedFds } from "./app.ts";
+import { readEffectiveConfig } from "./effective-config.ts";
+import { exitCodeOf } from "./exit-code-of.ts";
+import { createThreadLog } from "./threads/thread-log.ts";
+
+await main(process.argv[2] ?? "");
+
+async function main(configPath: string): Promise<void> {
+  const effective = readEffectiveConfig(configPath);
+  const log = createThreadLog(effective.config.log.level, "main");
+  const fail = (error: PatinaError): void => {
+    log.error("edge-failed", error.message, { code: error.code });
+    process.exit(exitCodeOf(error.code));
+  };
+  const app = new App({ effective, fds: inheritedFds(), log, onFailure: fail });
+  let isStopping = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      // The supervisor turns a second signal into a kill.
+      if (isStopping) return;
+      isStopping = true;
+      app.stop().then(
+        () => process.exit(0),
+        (error: unknown) => fail(new PatinaError("INTERNAL", errorText(error))),
+      );
+    });
+  }
+  try {
+    await app.start();
+  } catch (error) {
+    fail(
+      error instanceof PatinaError
+        ? error
+        : new PatinaError("INTERNAL", errorText(error), { cause: error }),
+    );
+  }
+}
+
+function inheritedFds(): InheritedFds {
+  const text = process.env["PATINA_FDS"];
+  if (text === undefined) return { beat: null, http: [] };
+  const fds = JSON.parse(text) as { beat?: number; http?: number[] };
+  return { beat: fds.beat ?? null, http: fds.http ?? [] };
+}

@@ -1,0 +1,44 @@
+/**
+ * Injected faults for demos and tests; nothing of this is on any path unless the config asks for it.
+ */
+import { joinHostPort } from "#base/host-port.ts";
+import type { FaultInjection } from "../replica/driver/quic/options.ts";
+import type { PatinaConfig } from "./config.ts";
+import type { DelayEmulation, Pick, PickRequest, Router } from "./types.ts";
+
+/** Delays of UDP packets: half of each emulated round trip. Undefined = none asked for. */
+export function udpFaults(fault: PatinaConfig["fault"]): FaultInjection | undefined {
+  if (!fault.enabled || Object.keys(fault.udp_rtt_ms).length === 0) return undefined;
+  const rttByAddress = new Map(Object.entries(fault.udp_rtt_ms));
+  return { delayMs: (remote) => (rttByAddress.get(remote) ?? 0) / 2 };
+}
+
+/** Delays of connections to machines. Undefined = none asked for. */
+export function tcpDelays(fault: PatinaConfig["fault"]): DelayEmulation | undefined {
+  if (!fault.enabled || Object.keys(fault.tcp_rtt_ms).length === 0) return undefined;
+  const rttByAddress = new Map(Object.entries(fault.tcp_rtt_ms));
+  return {
+    oneWayDelayMs: ({ host, port }) => (rttByAddress.get(joinHostPort(host, port)) ?? 0) / 2,
+  };
+}
+
+/** A router that blocks the loop for ever at a request to `path`; else the router given. */
+export function withStallPath(router: Router, path: string): Router {
+  return {
+    pick: (request: PickRequest): Pick => {
+      if (request.target === path) blockForEver();
+      return router.pick(request);
+    },
+    started: (upstream) => router.started(upstream),
+    finished: (upstream, outcome) => router.finished(upstream, outcome),
+    connectFailed: (upstream, code) => router.connectFailed(upstream, code),
+    connectRtt: (upstream, ms) => router.connectRtt(upstream, ms),
+  };
+}
+
+/** The fault itself, under a name that evidence shows. */
+function blockForEver(): never {
+  for (;;) {
+    // Busy, as a bug would be.
+  }
+}

@@ -1,0 +1,64 @@
+/** Entry of a data-plane thread beside the main one: its own table and its own socket. */
+import { parentPort, workerData } from "node:worker_threads";
+import { errorText, PatinaError } from "#base/errors.ts";
+import { splitHostPort } from "#base/host-port.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import { StoreClient } from "../../replica/driver/store/store-client.ts";
+import { readTableSnapshot } from "../../replica/driver/store/table-snapshot.ts";
+import { attachLoop } from "../../watchdog/watchdog.ts";
+import { AccessLog } from "../access-log.ts";
+import { DataPlane, ROUTING_TABLES } from "../data-plane.ts";
+import type { DataPlaneThreadData, DataPlaneThreadEvent, ThreadCommand } from "./messages.ts";
+import { createThreadLog } from "./thread-log.ts";
+
+const data = workerData as DataPlaneThreadData;
+await main();
+
+async function main(): Promise<void> {
+  const { config } = data.effective;
+  const loop = attachLoop(data.beat);
+  const { access_log } = config.proxy;
+  const accessLog = access_log === undefined ? null : new AccessLog(access_log);
+  const plane = new DataPlane({
+    config,
+    metrics: MetricSlots.attach(data.metrics).writer(data.bank),
+    beat: loop.beat,
+    log: createThreadLog(config.log.level, "data-plane"),
+    loadBuffer: data.loadBuffer,
+    accessLog,
+  });
+  parentPort?.on("message", (command: ThreadCommand) => {
+    switch (command.kind) {
+      case "rtt":
+        return plane.sampleRtt(command.actorId, command.rttMs);
+      case "host":
+        return plane.setHostDown(command.actorId, command.isDown);
+      case "ready":
+        return plane.setReady();
+      case "stop":
+        void plane.drain(command.deadlineMs).then(async (cut) => {
+          await accessLog?.close();
+          loop.leave();
+          tell({ kind: "drained", cut });
+          parentPort?.close();
+        });
+        return;
+    }
+  });
+  try {
+    const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
+    if (snapshot) plane.load(snapshot);
+    const { host, port } = splitHostPort(config.proxy.http);
+    await plane.listen(data.fd === null ? { host, port, reusePort: true } : { fd: data.fd });
+    loop.beat.enter("steady");
+    tell({ kind: "listening", port: plane.address?.port ?? port });
+    await plane.follow(await StoreClient.connect(data.storePort), () => undefined);
+  } catch (error) {
+    const code = error instanceof PatinaError ? error.code : "INTERNAL";
+    tell({ kind: "failed", code, message: errorText(error) });
+  }
+}
+
+function tell(event: DataPlaneThreadEvent): void {
+  parentPort?.postMessage(event);
+}

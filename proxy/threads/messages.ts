@@ -1,0 +1,55 @@
+/** What the threads of one process say to each other; plain data and ports. */
+import type { MessagePort } from "node:worker_threads";
+import type { MetricSlotsPlan } from "#base/metric-slots.ts";
+import type { ActorId } from "../../replica/types.ts";
+import type { LoopBeatPlan } from "../../watchdog/types.ts";
+import type { EffectiveConfig } from "../effective-config.ts";
+
+/** What every thread gets as `workerData`. */
+export interface ThreadData {
+  readonly effective: EffectiveConfig;
+  readonly metrics: MetricSlotsPlan;
+  /** The thread's own bank of metrics. */
+  readonly bank: number;
+  readonly beat: LoopBeatPlan;
+}
+
+/** What the replica thread gets. */
+export interface ReplicaThreadData extends ThreadData {
+  readonly storePort: MessagePort;
+}
+
+/** What a data-plane thread gets. */
+export interface DataPlaneThreadData extends ThreadData {
+  readonly storePort: MessagePort;
+  readonly loadBuffer: SharedArrayBuffer;
+  /** An inherited socket; null = bind with SO_REUSEPORT. */
+  readonly fd: number | null;
+}
+
+/** What is learnt of other hosts, for every routing table. */
+export type HostNews =
+  | { readonly kind: "rtt"; readonly actorId: ActorId; readonly rttMs: number }
+  | { readonly kind: "host"; readonly actorId: ActorId; readonly isDown: boolean };
+
+/** What the replica thread tells the main thread. */
+export type ReplicaThreadEvent =
+  | HostNews
+  | { readonly kind: "started"; readonly gossip: string; readonly api: string }
+  /** Nothing is known to be missing any more; also said when there is nobody to learn from. */
+  | { readonly kind: "synced" }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  | { readonly kind: "stopped" };
+
+/** What a data-plane thread tells the main thread. */
+export type DataPlaneThreadEvent =
+  | { readonly kind: "listening"; readonly port: number }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  | { readonly kind: "drained"; readonly cut: number };
+
+/** What the main thread tells the others. */
+export type ThreadCommand =
+  | HostNews
+  | { readonly kind: "ready" }
+  /** Data plane: drain; replica: leave and stop. */
+  | { readonly kind: "stop"; readonly deadlineMs: number };

@@ -17,7 +17,7 @@ import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { SessionMessage } from "../core/sync/messages.ts";
 import type { SyncServerOutput } from "../core/sync/sync-server.ts";
 import { decodeUniPayload } from "../core/wire/uni-payload.ts";
-import type { ActorId, Address, ApplyOutcome, LocalCommit } from "../types.ts";
+import type { ActorId, Address, ApplyOutcome, LocalCommit, SyncNeed } from "../types.ts";
 import type { EventQueue } from "./event-queue.ts";
 import { ModelStore, type ModelWrite } from "./model-store.ts";
 import { recodeMessage, recodePacket } from "./sim-codec.ts";
@@ -35,6 +35,8 @@ export interface SimReplicaOptions {
   readonly prng: Prng;
   /** Greatest virtual time of one store operation. */
   readonly storeMs: number;
+  /** And of each changeset applied or read, on top of that. */
+  readonly storeChangeMs: number;
   /** How far the wall clock is ahead of the world's. */
   readonly skewMs: number;
   /** Send messages through their bytes. */
@@ -227,6 +229,7 @@ export class SimReplica implements NetworkEndpoint {
         return this.#inStore(
           () => this.#noted(this.store.apply(changesets)),
           (outcomes) => [{ kind: "applied", batchId, outcomes }],
+          changesets.length,
         );
       }
       case "syncClient":
@@ -261,6 +264,7 @@ export class SimReplica implements NetworkEndpoint {
           (outcomes) => [
             { kind: "syncClient", input: { kind: "applied", batchId, outcomes } },
           ],
+          changesets.length,
         );
       }
       case "notify":
@@ -292,6 +296,7 @@ export class SimReplica implements NetworkEndpoint {
           (changesets) => [
             { kind: "syncServer", input: { kind: "versions", requestId, changesets } },
           ],
+          versionsIn(request.need),
         );
       }
       case "notify":
@@ -336,9 +341,14 @@ export class SimReplica implements NetworkEndpoint {
   }
 
   /** Performs an operation after those before it, and answers it later still. */
-  #inStore<Answer>(perform: () => Answer, toInputs: (answer: Answer) => ReplicaInput[]): void {
-    const { queue, prng, storeMs } = this.#options;
-    const performedMs = Math.max(queue.nowMs, this.#storeFreeMs) + prng.next() * storeMs;
+  #inStore<Answer>(
+    perform: () => Answer,
+    toInputs: (answer: Answer) => ReplicaInput[],
+    changesets = 1,
+  ): void {
+    const { queue, prng, storeMs, storeChangeMs } = this.#options;
+    const workMs = prng.next() * storeMs + changesets * storeChangeMs;
+    const performedMs = Math.max(queue.nowMs, this.#storeFreeMs) + workMs;
     const answeredMs = performedMs + prng.next() * storeMs;
     this.#storeFreeMs = performedMs;
     const inThisLife = this.#inThisLife();
@@ -400,6 +410,10 @@ type StreamNews =
   | { readonly kind: "message"; readonly message: SessionMessage }
   | { readonly kind: "finished" }
   | { readonly kind: "broken" };
+
+function versionsIn(need: SyncNeed): number {
+  return need.kind === "full" ? need.versions.end - need.versions.start + 1 : 1;
+}
 
 /** What identifies an input in the trace. */
 function describe(input: ReplicaInput): string {

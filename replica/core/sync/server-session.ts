@@ -19,6 +19,7 @@ export class ServerSession {
   heardMs: number;
   peerActorId: ActorId | null = null;
   isClientFinished = false;
+  hasAsked = false;
   /** Frames handed out and not taken. */
   unsentFrames = 0;
   /** Reads of the store without an answer. */
@@ -56,6 +57,7 @@ export class ServerSession {
   }
 
   queue(actorId: ActorId, need: SyncNeed): void {
+    this.hasAsked = true;
     this.#needs.push({ actorId, need });
   }
 

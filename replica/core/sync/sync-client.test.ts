@@ -116,6 +116,27 @@ describe("several servers", () => {
   });
 });
 
+describe("servers that join a round", () => {
+  test("are members that become known while much is left to ask", () => {
+    const client = new Rig({ openVersionsStart: 100, openVersionsMax: 100 });
+    client.startRound([THEM]);
+    client.greet(1, stateOf([[A, 1000]]));
+    const peers = [THEM, OTHER].map((actorId) => ({ actorId, address: "192.0.2.1:1", ring: 0 }));
+    expect(client.put({ kind: "candidates", peers })).toMatchObject([
+      { kind: "open", sessionId: 2, peer: { actorId: OTHER } },
+    ]);
+    expect(client.put({ kind: "candidates", peers })).toEqual([]);
+  });
+
+  test("are none when everything has been asked", () => {
+    const client = new Rig();
+    client.startRound([THEM]);
+    client.greet(1, stateOf([[A, 10]]));
+    const peers = [THEM, OTHER].map((actorId) => ({ actorId, address: "192.0.2.1:1", ring: 0 }));
+    expect(client.put({ kind: "candidates", peers })).toEqual([]);
+  });
+});
+
 describe("answers", () => {
   test("go to the store in one batch at a time, growing while the store is busy", () => {
     const client = new Rig();

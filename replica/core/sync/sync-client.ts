@@ -97,7 +97,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   handle(input: SyncClientInput, nowMs: number): void {
     switch (input.kind) {
       case "candidates":
-        return this.#onCandidates(input.peers);
+        return this.#onCandidates(input.peers, nowMs);
       case "hint":
         return this.#onHint(nowMs);
       case "opened":
@@ -136,12 +136,13 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
 
   // ---------------------------------------------------------------- rounds
 
-  #onCandidates(peers: readonly SyncPeer[]): void {
+  #onCandidates(peers: readonly SyncPeer[], nowMs: number): void {
     this.#peers = peers;
     const known = new Set(peers.map((peer) => peer.actorId));
     for (const actorId of this.#lastSyncMs.keys()) {
       if (!known.has(actorId)) this.#lastSyncMs.delete(actorId);
     }
+    this.#joinMore(nowMs);
   }
 
   #onHint(nowMs: number): void {
@@ -163,27 +164,41 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #startRound(nowMs: number): void {
     this.#isHinted = false;
     this.stats.rounds += 1;
-    const peers = choosePeers({
-      peers: this.#peers,
+    const asked = new Set<ActorId>();
+    const plan = new RoundPlan();
+    this.#round = { plan, startedMs: nowMs, asked, received: 0, applied: 0, refused: 0 };
+    this.#openSessions(this.#round, nowMs);
+  }
+
+  /**
+   * Adds servers to a round that has more to ask than its sessions are asked already: in place of
+   * those that broke, or when members became known after it began (a new replica's first round
+   * begins with the first member, and would fetch everything from that one).
+   */
+  #joinMore(nowMs: number): void {
+    const round = this.#round;
+    if (round === null || this.#sessions.size >= this.#config.serversMin) return;
+    for (const session of this.#sessions.values()) {
+      if (session.phase !== "asking" || !round.plan.hasNeeds(session.sessionId)) continue;
+      return this.#openSessions(round, nowMs);
+    }
+  }
+
+  #openSessions(round: Round, nowMs: number): void {
+    const chosen = choosePeers({
+      peers: this.#peers.filter((peer) => !round.asked.has(peer.actorId)),
       serversMin: this.#config.serversMin,
       serversMax: this.#config.serversMax,
       needOf: (actorId) => this.#books.missingVersions(actorId),
       lastSyncMs: (actorId) => this.#lastSyncMs.get(actorId) ?? 0,
       prng: this.#prng,
     });
-    this.#round = {
-      plan: new RoundPlan(),
-      startedMs: nowMs,
-      servers: peers.length,
-      received: 0,
-      applied: 0,
-      refused: 0,
-    };
-    for (const peer of peers) {
+    for (const peer of chosen.slice(0, this.#config.serversMax - this.#sessions.size)) {
       const sessionId = this.#nextSessionId;
       this.#nextSessionId += 1;
       this.#sessions.set(sessionId, new ClientSession({ sessionId, peer, nowMs }));
       this.#lastSyncMs.set(peer.actorId, nowMs);
+      round.asked.add(peer.actorId);
       this.stats.sessions += 1;
       this.#outbox.push({ kind: "open", sessionId, peer });
     }
@@ -200,10 +215,10 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     const isMoreLikely = this.#isHinted || (isFruitful && this.#books.isLacking());
     this.#nextRoundMs = nowMs + (isMoreLikely ? hintDelayMs : this.#backoffMs);
     const durationMs = nowMs - round.startedMs;
-    const { servers, received, applied, refused } = round;
+    const { asked, received, applied, refused } = round;
     this.#notify({
       kind: "roundFinished",
-      servers,
+      servers: asked.size,
       receivedVersions: received,
       appliedVersions: applied,
       refused,
@@ -265,6 +280,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     session.phase = "asking";
     round.plan.addServer(session.sessionId, needs);
     this.#pump(nowMs);
+    this.#joinMore(nowMs);
   }
 
   #onAnswers(session: ClientSession, changesets: readonly Changeset[]): void {
@@ -332,6 +348,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     for (const { actorId, versions } of session.writeOff()) plan?.giveBack(actorId, versions);
     if (end !== "done" && end !== "nothing needed") this.stats.sessionsFailed += 1;
     this.#notify({ kind: "sessionEnded", peer: session.peer, reason: end });
+    this.#joinMore(nowMs);
     this.#pump(nowMs);
   }
 
@@ -432,7 +449,8 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
 interface Round {
   readonly plan: RoundPlan;
   readonly startedMs: number;
-  readonly servers: number;
+  /** Servers of this round, also those that are gone. */
+  readonly asked: Set<ActorId>;
   /** Versions answered. */
   received: number;
   /** Changesets that the store recorded. */

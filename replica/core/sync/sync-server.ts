@@ -71,6 +71,8 @@ export type SyncServerEvent = {
 /** Why a session ended. */
 export type ServerSessionEnd =
   | "done"
+  /** The client found that it lacks nothing, and went. */
+  | "nothing asked"
   | "broken"
   | "timed out"
   | "too many streams"
@@ -136,7 +138,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       case "finished":
         return this.#onFinished(input.sessionId, nowMs);
       case "broken":
-        return this.#remove(input.sessionId, "broken");
+        return this.#onBroken(input.sessionId);
       case "versions":
         return this.#onVersions(input, nowMs);
       case "sent":
@@ -220,6 +222,12 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     this.#pump(session);
   }
 
+  #onBroken(sessionId: number): void {
+    const session = this.#sessions.get(sessionId);
+    const hasLeft = session?.phase === "serving" && !session.hasAsked;
+    this.#remove(sessionId, hasLeft ? "nothing asked" : "broken");
+  }
+
   #onVersions(input: { requestId: number; changesets: readonly Changeset[] }, nowMs: number): void {
     const sessionId = this.#sessionByRead.get(input.requestId);
     if (sessionId === undefined) return;
@@ -288,7 +296,8 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     const session = this.#sessions.get(sessionId);
     if (session === undefined) return;
     this.#sessions.delete(sessionId);
-    if (reason !== "done" && !reason.startsWith("rejected")) this.stats.sessionsFailed += 1;
+    const isUsual = reason === "done" || reason === "nothing asked";
+    if (!isUsual && !reason.startsWith("rejected")) this.stats.sessionsFailed += 1;
     const peer = session.peerActorId;
     this.#outbox.push({ kind: "notify", event: { kind: "sessionEnded", peer, reason } });
   }

@@ -66,7 +66,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#exchange = new Exchange(parts, this);
     socket.on("data", (bytes: Buffer) => this.#onBytes(bytes));
     socket.on("end", () => this.#onEnd());
-    socket.on("drain", () => this.#exchange.clientDrained());
+    socket.on("drain", () => this.#onDrain());
     // The code does not matter: `close` follows, and a client may vanish as it likes.
     socket.on("error", () => undefined);
     socket.on("close", () => {
@@ -164,12 +164,31 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
       const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes);
       if (at < bytes.length) this.#hold(bytes, at, bytes.length);
       this.#updateReading();
+    } else if (this.#isBehind) {
+      this.#hold(bytes, 0, bytes.length);
+      this.#updateReading();
     } else if (this.#held === null) this.#parse(bytes, 0);
     else {
       const joined = Buffer.concat([this.#held, bytes]);
       this.#held = null;
       this.#parse(joined, 0);
     }
+  }
+
+  #onDrain(): void {
+    this.#exchange.clientDrained();
+    const held = this.#held;
+    if (this.#state !== "head" || held === null) return;
+    this.#held = null;
+    this.#parse(held, 0);
+  }
+
+  /**
+   * Responses wait for the client to read them: no further request is started, or one who pipelines
+   * and never reads could fill the memory.
+   */
+  get #isBehind(): boolean {
+    return this.#socket.writableNeedDrain;
   }
 
   #passBody(bytes: Buffer): number {
@@ -180,7 +199,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   #parse(bytes: Buffer, start: number): void {
     let at = start;
     this.#isParsing = true;
-    while (this.#state === "head" && at < bytes.length) {
+    while (this.#state === "head" && at < bytes.length && !this.#isBehind) {
       const isNew = this.#head === null;
       const head = (this.#head ??= this.#parts.requestHeads.take());
       const verdict = head.parse(bytes, at, bytes.length);
@@ -246,9 +265,10 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   /** Reads on unless somebody is behind; the socket is touched only when that changes. */
   #updateReading(): void {
-    const heldBytes = this.#state === "busy" && this.#held !== null ? this.#held.length : 0;
+    const isWaiting = this.#state === "busy" || (this.#state === "head" && this.#isBehind);
+    const heldBytes = this.#held === null ? 0 : this.#held.length;
     const isFull = heldBytes >= this.#parts.settings.sizes.pipelinedBytesMax;
-    const shouldPause = this.#state === "busy" && (this.#isHeldBack || isFull);
+    const shouldPause = isWaiting && (this.#isHeldBack || isFull);
     if (shouldPause === this.#isPaused) return;
     this.#isPaused = shouldPause;
     if (shouldPause) this.#socket.pause();

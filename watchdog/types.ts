@@ -155,6 +155,8 @@ export interface WatchdogOptions {
   readonly configHash: string;
   /** Evidence files kept; default 20. */
   readonly stallFilesMax?: number;
+  /** Longest wait for the stack of a thread that sleeps in native code, in ms; default 150. */
+  readonly stackLimitMs?: number;
 }
 
 /** What the watchdog tells its owner; never relied on for a `bounce`. */

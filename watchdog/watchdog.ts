@@ -103,7 +103,10 @@ class RunningWatchdog implements Watchdog {
     try {
       writeStall(this.#data.stateFolder, evidence, this.#data.stallFilesMax);
     } catch (error) {
-      writeText(2, `${JSON.stringify({ level: "error", event: "evidence-lost", msg: errorText(error) })}\n`); // prettier-ignore
+      writeText(
+        2,
+        `${JSON.stringify({ level: "error", event: "evidence-lost", msg: errorText(error) })}\n`,
+      );
       return;
     }
     if (this.#data.beatFd !== null) writeText(this.#data.beatFd, `s ${evidence.id}\n`);
@@ -146,13 +149,11 @@ class RunningWatchdog implements Watchdog {
 function threadData(options: WatchdogOptions): WatchdogThreadData {
   const names = options.loops.map((loop) => loop.name);
   assert(new Set(names).size === names.length, "loop names differ");
-  const loops = options.loops.map(
-    (loop): WatchedLoop => ({
-      name: loop.name,
-      action: loop.action ?? "bounce",
-      budgets: { ...STALL_BUDGETS, ...options.budgets, ...loop.budgets },
-    }),
-  );
+  const loops = options.loops.map((loop): WatchedLoop => ({
+    name: loop.name,
+    action: loop.action ?? "bounce",
+    budgets: { ...STALL_BUDGETS, ...options.budgets, ...loop.budgets },
+  }));
   return {
     loops,
     loopBuffer: allocateLoops(loops.length),
@@ -165,6 +166,7 @@ function threadData(options: WatchdogOptions): WatchdogThreadData {
     breadcrumbDecoderUrl: options.breadcrumbDecoderUrl,
     configHash: options.configHash,
     stallFilesMax: options.stallFilesMax ?? STALL_FILES_MAX,
+    stackLimitMs: options.stackLimitMs ?? STACK_LIMIT_MS,
   };
 }
 
@@ -179,5 +181,7 @@ function listenError(
 
 /** Spreads a fleet's bounces without anybody noticing the wait. */
 const JITTER_MS = 200;
+/** An inspector needs 20 to 50 ms; a sleeping thread that has not answered by then will not. */
+const STACK_LIMIT_MS = 150;
 /** A folder an operator can read through; at some 20 KB each. */
 const STALL_FILES_MAX = 20;

@@ -193,8 +193,12 @@ test("each loop has its own case", () => {
     ];
     detector.handle({ kind: "poll", wallMs: at, loops }, at);
   }
-  expect(detector.drain().map((output) => [output.kind, "stall" in output && output.stall.loop]))
-    .toEqual([["suspect", 1], ["accuse", 1]]); // prettier-ignore
+  expect(
+    detector.drain().map((output) => [output.kind, "stall" in output && output.stall.loop]),
+  ).toEqual([
+    ["suspect", 1],
+    ["accuse", 1],
+  ]);
   expect(detector.silentMs(0)).toBe(0);
 });
 

@@ -61,7 +61,11 @@ export type StallOutput =
   | { readonly kind: "accuse"; readonly stall: StallFacts }
   | { readonly kind: "bounce" | "report"; readonly stall: StallFacts }
   /** A beat came; `from` is how far the case had got. */
-  | { readonly kind: "recovered"; readonly loop: number; readonly from: "suspected" | "accused" | "acted" };
+  | {
+      readonly kind: "recovered";
+      readonly loop: number;
+      readonly from: "suspected" | "accused" | "acted";
+    };
 
 /** One loop's rules. */
 export interface LoopRules {

@@ -14,11 +14,10 @@ import { resourcesOf, threadsOf } from "./proc-facts.ts";
 import { newStallId } from "./stall-files.ts";
 
 /** What the caller knows; the rest is read. */
-export interface EvidenceRequest
-  extends Pick<
-    StallEvidence,
-    "kind" | "loop" | "action" | "phase" | "budgetMs" | "silentMs" | "misses" | "configHash"
-  > {
+export interface EvidenceRequest extends Pick<
+  StallEvidence,
+  "kind" | "loop" | "action" | "phase" | "budgetMs" | "silentMs" | "misses" | "configHash"
+> {
   readonly stack: StackEvidence;
   readonly error: string | null;
   /** The accused loop's region. */

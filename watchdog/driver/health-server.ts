@@ -108,7 +108,8 @@ function sendJson(response: ServerResponse, status: number, body: object): void 
 function valuesOf(metric: MetricSnapshot | undefined): readonly object[] {
   if (metric === undefined) return [];
   const { declaration, series } = metric;
-  if (declaration.type !== "histogram") return series.map(({ labels, value }) => ({ labels, value }));
+  if (declaration.type !== "histogram")
+    return series.map(({ labels, value }) => ({ labels, value }));
   return series.flatMap((one) => histogramRows(declaration.name, declaration.buckets ?? [], one));
 }
 

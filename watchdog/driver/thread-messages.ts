@@ -22,6 +22,7 @@ export interface WatchdogThreadData {
   readonly breadcrumbDecoderUrl: string | null;
   readonly configHash: string;
   readonly stallFilesMax: number;
+  readonly stackLimitMs: number;
 }
 
 /** Owner to thread. */

@@ -15,7 +15,7 @@ import { MetricSlots } from "#base/metric-slots.ts";
 import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallEvidence } from "../types.ts";
-import { captureStack } from "./capture-stack.ts";
+import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus } from "./evidence.ts";
 import { type HealthSource, type ProbeAnswer, createHealthServer } from "./health-server.ts";
 import { starvedMs } from "./proc-facts.ts";
@@ -48,11 +48,16 @@ class WatchdogThread implements HealthSource {
     this.#regions = data.loops.map((_loop, at) => loopRegion(data.loopBuffer, at));
     this.#detector = new StallDetector({
       loops: data.loops,
+      pollPeriodMs: POLL_PERIOD_MS,
+      captureLimitMs: data.stackLimitMs * (RUNNING_FACTOR + 3),
       nextJitterMs: () => Math.random() * data.jitterMs,
     });
     const own = MetricSlots.attach(data.ownMetrics);
     this.#slots = data.metrics === null ? [own] : [own, MetricSlots.attach(data.metrics)];
-    this.#metrics = new ProcessMetrics(own.writer(0), data.loops.map((loop) => loop.name)); // prettier-ignore
+    this.#metrics = new ProcessMetrics(
+      own.writer(0),
+      data.loops.map((loop) => loop.name),
+    );
   }
 
   start(): void {
@@ -148,7 +153,11 @@ class WatchdogThread implements HealthSource {
     const loop = this.#data.loops[stall.loop];
     if (region === undefined || loop === undefined) return;
     const { threadId, nativeThreadId } = readLoop(region);
-    const stack = await captureStack({ threadId, nativeThreadId, limitMs: STACK_LIMIT_MS });
+    const stack = await captureStack({
+      threadId,
+      nativeThreadId,
+      limitMs: this.#data.stackLimitMs,
+    });
     const { beats } = readLoop(region);
     const evidence = buildEvidence({
       ...stall,
@@ -245,8 +254,6 @@ class WatchdogThread implements HealthSource {
 const POLL_PERIOD_MS = 50;
 /** The supervisor kills after forty silent ones. */
 const SUPERVISOR_BEAT_PERIOD_MS = 250;
-/** An inspector needs 20 to 50 ms; a thread that has not answered by then is in native code. */
-const STACK_LIMIT_MS = 150;
 /** How long a process without a supervisor may drain. */
 const ORPHAN_LIMIT_MS = 30_000;
 

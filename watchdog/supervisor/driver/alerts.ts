@@ -43,7 +43,14 @@ export class Alerts {
       return;
     }
     const time = new Date().toISOString();
-    this.#waiting.push({ time, host: hostName, event, msg, ...fields, alertsDropped: this.#dropped });
+    this.#waiting.push({
+      time,
+      host: hostName,
+      event,
+      msg,
+      ...fields,
+      alertsDropped: this.#dropped,
+    });
     this.#dropped = 0;
     if (!this.#isSending) this.#sending = this.#sendAll(webhook);
   }
@@ -83,7 +90,11 @@ async function post(url: string, body: string): Promise<void> {
     ? await import("node:https")
     : await import("node:http");
   const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
-  const options: RequestOptions = { method: "POST", headers, signal: AbortSignal.timeout(POST_LIMIT_MS) };
+  const options: RequestOptions = {
+    method: "POST",
+    headers,
+    signal: AbortSignal.timeout(POST_LIMIT_MS),
+  };
   await new Promise<void>((resolve, reject) => {
     const call: ClientRequest = request(url, options, (response) => {
       const status = response.statusCode ?? 0;

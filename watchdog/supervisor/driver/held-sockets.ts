@@ -61,9 +61,7 @@ async function holdGroup(
   const reserved = await reserve(options);
   if (!reserved.ok) return failure(explain(config, reserved.error));
   const bound = { ...options, port: reserved.value, reusePort: true };
-  const group = await Promise.all(
-    Array.from({ length: sockets }, () => holdOne(config, bound)),
-  );
+  const group = await Promise.all(Array.from({ length: sockets }, () => holdOne(config, bound)));
   const held: HeldSocket[] = [];
   for (const one of group) {
     if (!one.ok) return one;

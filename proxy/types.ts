@@ -3,9 +3,10 @@
  * whoever counts, logs and watches.
  *
  * All of them are called on the hot path, once or a few times per request, from the data-plane
- * thread. Implementations must not throw, await or block, and should not allocate: the engine passes
- * views that it reuses, valid only during the call. `routing/` implements `Router` structurally (it
- * may not import this file); `proxy/app.ts` puts the two together and checks the fit.
+ * thread. Implementations must not throw, await or block, and should not allocate: the engine
+ * passes views that it reuses, valid only during the call. `routing/` implements `Router`
+ * structurally (it may not import this file); `proxy/app.ts` puts the two together and checks the
+ * fit.
  */
 
 // ---------------------------------------------------------------- Router port
@@ -120,7 +121,9 @@ export interface RequestSummary {
   /** Request bytes read from the client, head included; response bytes written, head included. */
   readonly bytesIn: number;
   readonly bytesOut: number;
-  /** Monotonic milliseconds (fractional): first byte of the head parsed to the end of the answer. */
+  /**
+   * Monotonic milliseconds (fractional): first byte of the head parsed to the end of the answer.
+   */
   readonly durationMs: number;
   /** From the request's start to a usable upstream connection; -1 = never had one. */
   readonly connectMs: number;
@@ -177,7 +180,9 @@ export interface TimeLimits {
   readonly requestHeadMs: number;
   /** Idle client connection between requests. Default 75,000. */
   readonly clientIdleMs: number;
-  /** No byte of a request body arrives, or of a response is taken, for this long. Default 60,000. */
+  /**
+   * No byte of a request body arrives, or of a response is taken, for this long. Default 60,000.
+   */
   readonly stalledBodyMs: number;
   /** One TCP connect to an upstream. Default 1,000. */
   readonly connectMs: number;

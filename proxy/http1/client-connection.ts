@@ -1,6 +1,7 @@
 /**
- * One client connection: finds request heads in what arrives, runs one exchange at a time, and holds
- * what comes too early (pipelined requests, bodies before there is an upstream) up to a limit.
+ * One client connection: finds request heads in what arrives, runs one exchange at a time, and
+ * holds what comes too early (pipelined requests, bodies before there is an upstream) up to a
+ * limit.
  *
  *   head ─► busy ─► head ─► ... ─► lingering ─► closed
  */

@@ -1,6 +1,6 @@
 /**
- * What all connections of one engine share: ports, limits, and things that are reused because making
- * them per request would cost more than the request.
+ * What all connections of one engine share: ports, limits, and things that are reused because
+ * making them per request would cost more than the request.
  */
 import { randomBytes } from "node:crypto";
 

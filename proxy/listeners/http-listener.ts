@@ -1,8 +1,9 @@
 /**
  * The listening socket of one data-plane thread, plain HTTP.
  *
- * Either binds by itself or takes a socket that the supervisor holds, as a file descriptor: then the
- * socket outlives this process, and connections that arrive during a bounce wait in its backlog.
+ * Either binds by itself or takes a socket that the supervisor holds, as a file descriptor: then
+ * the socket outlives this process, and connections that arrive during a bounce wait in its
+ * backlog.
  */
 import { createServer, type AddressInfo, type ListenOptions, type Server } from "node:net";
 

@@ -1,6 +1,6 @@
 /**
- * A TCP connection to somewhere far away, for the demo: everything takes a given time longer in each
- * direction. Only the fault-injection flag leads here; no production path does.
+ * A TCP connection to somewhere far away, for the demo: everything takes a given time longer in
+ * each direction. Only the fault-injection flag leads here; no production path does.
  *
  * Connecting takes one round trip more; bytes, the end and a close keep their order. Delivery is by
  * one queue per direction with due times.

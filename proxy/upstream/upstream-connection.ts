@@ -1,10 +1,11 @@
 /**
- * One TCP connection to an upstream: connects, delivers bytes, takes bytes. It knows nothing of HTTP.
+ * One TCP connection to an upstream: connects, delivers bytes, takes bytes. It knows nothing of
+ * HTTP.
  *
  * Reads go into a buffer that all connections of the thread share: the bytes are valid only inside
- * `upstreamBytes`. A connection in the middle of a long body reads into a buffer of its own instead,
- * so that the bytes can be written on without a copy; if the receiver did not take all of it, that
- * buffer is left to the receiver and another one is used (`releaseBytes`).
+ * `upstreamBytes`. A connection in the middle of a long body reads into a buffer of its own
+ * instead, so that the bytes can be written on without a copy; if the receiver did not take all of
+ * it, that buffer is left to the receiver and another one is used (`releaseBytes`).
  */
 import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";

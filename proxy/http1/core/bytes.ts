@@ -1,8 +1,9 @@
 /**
  * Byte classes of HTTP/1.1 and the few operations on byte ranges that the parsers share.
  *
- * Source: RFC 9110 section 5.6 (tokens), 5.5 (field values); RFC 9112 section 3.2 (targets). Control
- * characters other than HTAB are refused in values, where RFC 9110 lets a recipient choose.
+ * Source: RFC 9110 section 5.6 (tokens), 5.5 (field values); RFC 9112 section 3.2 (targets).
+ * Control characters other than HTAB are refused in values, where RFC 9110 lets a recipient
+ * choose.
  */
 
 export const TAB = 0x09;
@@ -22,7 +23,9 @@ export const IS_VALUE = new Uint8Array(256).map((_, byte) =>
   byte === TAB || (byte >= SPACE && byte !== 0x7f) ? 1 : 0,
 );
 
-/** Byte -> 1 when it may stand in a request target: visible ASCII but `#`, which starts a fragment. */
+/**
+ * Byte -> 1 when it may stand in a request target: visible ASCII but `#`, which starts a fragment.
+ */
 export const IS_TARGET = new Uint8Array(256).map((_, byte) =>
   byte > SPACE && byte < 0x7f && byte !== 0x23 ? 1 : 0,
 );

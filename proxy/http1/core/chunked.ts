@@ -5,7 +5,8 @@
  *
  * Chunk data is skipped by arithmetic, so a large chunk costs no more than a small one. Refused:
  * blanks around the size, bare CR or LF anywhere, sizes above 2^52, framing names in trailers, and
- * more than a limit of extension and trailer bytes in one body (they are free to send, costly to read).
+ * more than a limit of extension and trailer bytes in one body (they are free to send, costly to
+ * read).
  */
 import { COLON, CR, HEX_VALUE, IS_TCHAR, IS_VALUE, LF, SEMICOLON } from "./bytes.ts";
 import { isForbiddenTrailer, nameOf } from "./header-names.ts";

@@ -1,6 +1,6 @@
 /**
- * The Connection header (RFC 9110 section 7.6.1): what it says of persistence and upgrade, and which
- * other headers it takes out of the message. Reusable; one per message head.
+ * The Connection header (RFC 9110 section 7.6.1): what it says of persistence and upgrade, and
+ * which other headers it takes out of the message. Reusable; one per message head.
  */
 import { eachListElement, equalsIgnoringCase, lowerOf } from "./bytes.ts";
 import {

@@ -1,9 +1,10 @@
 /**
  * Deadlines of many connections under one timer.
  *
- * A connection moves its deadline many times per request and almost never reaches it, so moving must
- * cost one store: entries lie in a dense array and one sweep per tick compares them all. At 10,000
- * connections a sweep takes about 50 µs; a timer per request would cost more than the parse.
+ * A connection moves its deadline many times per request and almost never reaches it, so moving
+ * must cost one store: entries lie in a dense array and one sweep per tick compares them all. At
+ * 10,000 connections a sweep takes about 50 µs; a timer per request would cost more than the
+ * parse.
  */
 
 /** Something with a deadline; `slot` belongs to `Deadlines`. */
@@ -42,7 +43,10 @@ export class Deadlines {
     entry.slot = -1;
   }
 
-  /** Calls `onDeadline` of every entry that is due. Backwards, so that entries may remove themselves. */
+  /**
+   * Calls `onDeadline` of every entry that is due. Backwards, so that entries may remove
+   * themselves.
+   */
   sweep(nowMs: number): void {
     this.nowMs = nowMs;
     for (let index = this.#entries.length - 1; index >= 0; index -= 1) {

@@ -1,7 +1,7 @@
 /**
- * The head of a response: the same strict, resumable pass as for requests. What an upstream sends is
- * trusted no more than what a client sends: two readings of one response poison a client's cache or
- * hand one client's answer to another.
+ * The head of a response: the same strict, resumable pass as for requests. What an upstream sends
+ * is trusted no more than what a client sends: two readings of one response poison a client's
+ * cache or hand one client's answer to another.
  *
  * Source: RFC 9112 section 4 (status line), section 6.3 (body by status and request method).
  */

@@ -34,7 +34,9 @@ export interface FailedAttempt {
   readonly isOutOfTime: boolean;
 }
 
-/** `exclude`: leave out the failed upstream; `again`: the same one may be picked, freshly dialled. */
+/**
+ * `exclude`: leave out the failed upstream; `again`: the same one may be picked, freshly dialled.
+ */
 export type RetryDecision =
   | { readonly kind: "exclude" }
   | { readonly kind: "again" }

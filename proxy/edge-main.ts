@@ -8,6 +8,9 @@ import { readEffectiveConfig } from "./effective-config.ts";
 import { exitCodeOf } from "./exit-code-of.ts";
 import { createThreadLog } from "./threads/thread-log.ts";
 
+/** Any long time: the timer's existence is what counts. */
+const KEEP_ALIVE_MS = 3_600_000;
+
 await main(process.argv[2] ?? "");
 
 async function main(configPath: string): Promise<void> {
@@ -18,6 +21,8 @@ async function main(configPath: string): Promise<void> {
     process.exit(exitCodeOf(error.code));
   };
   const app = new App({ effective, fds: inheritedFds(), log, onFailure: fail });
+  // An agent has no socket of its own in this thread, and threads that start keep nothing alive.
+  setInterval(() => undefined, KEEP_ALIVE_MS);
   let isStopping = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {

@@ -254,6 +254,15 @@ describe("learning", () => {
     expect(pick(table)).toEqual(["m2", "nearest"]);
   });
 
+  test("a sample that comes before its host's row counts once the row is there", () => {
+    const table = tableWith([...app("a"), ...machine("m1", "n1"), ...machine("m2", "n2")]);
+    table.sampleRtt({ actorId: actorOf("n1") }, 80);
+    table.sampleRtt({ actorId: actorOf("n2") }, 12);
+    feed(table, [node("n1"), node("n2")]);
+    expect(pick(table)).toEqual(["m2", "nearest"]);
+    expect(candidate(table, "m1").rttMs).toBe(80);
+  });
+
   test("the least of the last samples counts, so one late sample changes nothing", () => {
     const table = near2();
     table.sampleRtt({ nodeId: "n1" }, 900);

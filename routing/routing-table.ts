@@ -68,6 +68,8 @@ export class RoutingTable {
   readonly #failedByKey = new Map<string, { untilMs: number; failures: number }>();
   /** Hosts that SWIM says are down, by actor id: their node row may come later. */
   readonly #downActors = new Set<ActorId>();
+  /** Round trips to replicas whose host row is not there yet. */
+  readonly #earlyRttByActor = new Map<ActorId, number>();
   readonly #pick: PickSlot = { candidate: null, reason: "noApp" };
   readonly #context: {
     load: LoadSlots;
@@ -162,7 +164,11 @@ export class RoutingTable {
   /** Takes a round-trip sample to a host, known by its node id or its replica's actor id. */
   sampleRtt(host: { nodeId: string } | { actorId: ActorId }, rttMs: number): void {
     const nodeId = "nodeId" in host ? host.nodeId : this.#rows.nodeIdOfActor(host.actorId);
-    if (nodeId === undefined || !this.#rtt.sample(nodeId, rttMs)) return;
+    if (nodeId === undefined) {
+      if ("actorId" in host) this.#keepEarlySample(host.actorId, rttMs);
+      return;
+    }
+    if (!this.#rtt.sample(nodeId, rttMs)) return;
     this.#rows.markNode(nodeId);
     this.#rebuildDirty();
   }
@@ -199,11 +205,29 @@ export class RoutingTable {
     return { host, appId, candidates, excluded };
   }
 
+  /** A path is often measured before its host's row has arrived, and not again while unchanged. */
+  #keepEarlySample(actorId: ActorId, rttMs: number): void {
+    const [oldest] = this.#earlyRttByActor.keys();
+    if (this.#earlyRttByActor.size >= EARLY_SAMPLES_MAX && oldest !== undefined) {
+      this.#earlyRttByActor.delete(oldest);
+    }
+    this.#earlyRttByActor.set(actorId, rttMs);
+  }
+
+  #applyEarlySample(change: RowChange): void {
+    const actorId = change.row?.["actor_id"];
+    const rttMs = typeof actorId === "string" ? this.#earlyRttByActor.get(actorId) : undefined;
+    if (typeof actorId !== "string" || rttMs === undefined) return;
+    this.#earlyRttByActor.delete(actorId);
+    if (this.#rtt.sample(String(change.key[0]), rttMs)) this.#rows.markNode(String(change.key[0]));
+  }
+
   #applyRow(change: RowChange): void {
     this.#options.onRow?.(change);
     this.stats.rowsApplied++;
     (this.#incoming ?? this.#rows).apply(change);
-    if (this.#failedByKey.size > 0 && change.table !== "nodes") this.#forgive(change);
+    if (change.table === "nodes") this.#applyEarlySample(change);
+    else if (this.#failedByKey.size > 0) this.#forgive(change);
   }
 
   /** News of a machine ends what earlier failures said about it. */
@@ -344,6 +368,8 @@ function normaliseHost(host: string): string {
 }
 
 const NO_CANDIDATES: readonly Candidate[] = [];
+/** More replicas than a cluster has. */
+const EARLY_SAMPLES_MAX = 10_000;
 const AVOID_MIN_MS = 1_000;
 const AVOID_MAX_MS = 30_000;
 /** A multiple of every number of equals up to 10, so that turns come out even. */

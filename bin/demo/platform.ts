@@ -19,6 +19,7 @@ import {
   issueServerCertificate,
   type CertificatePems,
 } from "../../replica/driver/certificates/certificates.ts";
+import { PatinaError } from "#base/errors.ts";
 import { roundTripMs, type Place } from "./geography.ts";
 import { freePorts } from "./ports.ts";
 
@@ -275,7 +276,8 @@ export class Platform {
       if (await answersOk(url)) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    throw new Error(
+    throw new PatinaError(
+      "DEMO_FAILED",
       `${host.name} did not become ready; its log is ${join(host.folder, "log.jsonl")}`,
     );
   }
@@ -289,7 +291,10 @@ export class Platform {
     });
     const text = await response.body.text();
     if (response.statusCode >= 300) {
-      throw new Error(`PUT ${path} at ${hostName}: ${response.statusCode} ${text}`);
+      throw new PatinaError(
+        "DEMO_FAILED",
+        `PUT ${path} at ${hostName}: ${response.statusCode} ${text}`,
+      );
     }
   }
 

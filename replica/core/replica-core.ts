@@ -68,6 +68,8 @@ export type ReplicaInput =
     }
   /** A minimum round trip of the connection to `address`. */
   | { readonly kind: "rtt"; readonly address: Address; readonly rttMs: number }
+  /** The connection to `address` was lost and is up again: what was sent last may be lost. */
+  | { readonly kind: "reconnected"; readonly address: Address }
   /** What became of `sendFrames`. */
   | { readonly kind: "sent"; readonly id: number; readonly ok: boolean }
   | { readonly kind: "syncClient"; readonly input: SyncClientInput }
@@ -206,6 +208,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         break;
       case "rtt":
         if (this.rings.sample(input.address, input.rttMs)) this.#spreadMembers(nowMs);
+        break;
+      case "reconnected":
+        this.broadcast.handle({ kind: "peerRenewed", address: input.address }, nowMs);
         break;
       case "sent":
         this.broadcast.handle({ kind: "sent", id: input.id, ok: input.ok }, nowMs);

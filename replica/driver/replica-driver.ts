@@ -57,6 +57,8 @@ export class ReplicaDriver {
   #isRunning = false;
   #isStopped = false;
   readonly #queued: ReplicaInput[] = [];
+  /** Targets whose connection was lost and is not up again. */
+  readonly #lostConnections = new Set<Address>();
   /** Whether a server of the running sync round has said what it has. */
   #hasCompared = false;
 
@@ -79,6 +81,8 @@ export class ReplicaDriver {
     },
     connection: (address, state, reason) => {
       this.#options.log.debug?.("connection", `${address} ${state}: ${reason}`, { address, state });
+      if (state === "down") this.#noteLost(address);
+      else if (this.#lostConnections.delete(address)) this.run({ kind: "reconnected", address });
     },
   };
 
@@ -125,6 +129,15 @@ export class ReplicaDriver {
     this.#isStopped = true;
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = null;
+  }
+
+  #noteLost(address: Address): void {
+    // Peers come and go; the ones lost first are the least likely to come back.
+    if (this.#lostConnections.size >= LOST_MAX) {
+      const [oldest] = this.#lostConnections;
+      if (oldest !== undefined) this.#lostConnections.delete(oldest);
+    }
+    this.#lostConnections.add(address);
   }
 
   #setTimer(): void {
@@ -316,5 +329,7 @@ export class ReplicaDriver {
   }
 }
 
+/** As many as the transport has targets. */
+const LOST_MAX = 1_024;
 /** Timers longer than 2^31 ms fire at once; a day is as good as never. */
 const TIMER_MAX_MS = 86_400_000;

@@ -1,0 +1,229 @@
+import Database from "better-sqlite3";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { StoreFolder, write } from "../store/store-fixture.ts";
+import type { Store } from "../store/store.ts";
+import { QueryThread, type QueryResult, type QueryThreadOptions } from "./query-thread.ts";
+
+// Each test reads the file of one store through query threads of its own. A query that "does not
+// come back" counts in a recursive CTE for about a second, so that its thread can be joined at the end.
+
+let folder: StoreFolder;
+let store: Store;
+let shared: QueryThread;
+const threads: QueryThread[] = [];
+
+beforeAll(async () => {
+  folder = new StoreFolder();
+  store = folder.open("reader");
+  write(store, "INSERT INTO t (id, a, b) VALUES ('one', 9007199254740993, 'x'), ('two', 1.5, 'y')");
+  shared = await QueryThread.start(options());
+});
+
+afterEach(async () => {
+  for (const thread of threads.splice(0)) await thread.close();
+});
+
+afterAll(async () => {
+  await shared.close();
+  folder.remove();
+});
+
+test("columns come first, then rows with integers as bigint and reals as number", async () => {
+  const queries = await startQueries();
+  const answer = await queries.query({ sql: "SELECT id, a FROM t ORDER BY id" }, 0);
+  expect(answer.columns).toEqual(["id", "a"]);
+  expect(await rowsOf(answer)).toEqual([
+    ["one", 9007199254740993n],
+    ["two", 1.5],
+  ]);
+  expect(queries.stats).toMatchObject({ open: 0, threads: 1, started: 1, abandoned: 0 });
+});
+
+test.each([
+  ["DELETE FROM t", "STORE_SQL", "statement is not readonly"],
+  ["INSERT INTO t (id) VALUES ('z') RETURNING id", "STORE_SQL", "statement is not readonly"],
+  ["BEGIN", "STORE_SQL", "statement is not readonly"],
+  ["ATTACH '/dev/null' AS other", "STORE_SQL", "statement is not readonly"],
+  ["VACUUM INTO '/dev/null'", "STORE_SQL", "statement is not readonly"],
+  ["CREATE TEMP TABLE mine (x)", "STORE_SQL", "statement is not readonly"],
+  ["PRAGMA user_version = 5", "STORE_SQL", "statement is not readonly"],
+  ["PRAGMA user_version(5)", "STORE_SQL", "statement is not readonly"],
+  ["PRAGMA hard_heap_limit(1)", "STORE_SQL", "statement is not readonly"],
+  ["; PRAGMA main.cache_size", "STORE_SQL", "statement is not readonly"],
+  ["EXPLAIN QUERY PLAN PRAGMA query_only(0)", "STORE_SQL", "statement is not readonly"],
+  ["SELECT 1; SELECT 2", "STORE_SQL", "Multiple statements provided"],
+  ["SELECT * FROM nope", "STORE_SQL", "no such table: nope"],
+  ["SELEC 1", "STORE_SQL", 'near "SELEC": syntax error'],
+  ["SELECT ?", "QUERY_PARAMETERS", "Wrong number of parameters passed to query. Got 0, needed 1"],
+  [" ; -- nothing", "QUERY_EMPTY", "the text holds no statement"],
+  [
+    "SELECT crsql_as_crr('main', 't'), crsql_db_version()",
+    "STORE_SQL",
+    "crsql_as_crr is internal and cannot be named here",
+  ],
+  ["SELECT crsql_next_db_version(9)", "STORE_SQL", "no such function: crsql_next_db_version"],
+])("%s is refused with %s", async (sql, code, message) => {
+  await expect(shared.query({ sql }, 0)).rejects.toMatchObject({ code, message });
+  expect(shared.stats.open).toBe(0);
+});
+
+test.each([
+  "PRAGMA table_info(t)",
+  "EXPLAIN QUERY PLAN SELECT * FROM t",
+  "VALUES (1)",
+  "WITH c AS (SELECT 1) SELECT * FROM c",
+  "SELECT * FROM crsql_changes",
+  "SELECT crsql_db_version()",
+  "SELECT * FROM crsql_site_id",
+  "SELECT * FROM t__crsql_clock;",
+])("%s reads", async (sql) => {
+  expect((await rowsOf(await shared.query({ sql }, 0))).length).toBeGreaterThan(0);
+});
+
+test("an error behind the first rows comes after them", async () => {
+  const queries = await startQueries();
+  const sql = "SELECT abs(x) FROM (SELECT 1 AS x UNION ALL SELECT -9223372036854775807 - 1)";
+  const { pages } = await queries.query({ sql }, 0);
+  expect(await pages.next()).toEqual({ done: false, value: [[1n]] });
+  await expect(pages.next()).rejects.toMatchObject({
+    code: "STORE_SQL",
+    message: "integer overflow",
+  });
+  expect(await pages.next()).toEqual({ done: true, value: undefined });
+});
+
+test("two long queries take turns page by page, and a third one is answered between", async () => {
+  const queries = await startQueries();
+  const first = await queries.query({ sql: countTo(5_000) }, 0);
+  const second = await queries.query({ sql: countTo(5_000) }, 0);
+  const counts = { first: 0, second: 0 };
+  for (let page = 0; page < 3; page += 1) {
+    counts.first += (await first.pages.next()).value?.length ?? 0;
+    counts.second += (await second.pages.next()).value?.length ?? 0;
+    expect(await rowsOf(await queries.query({ sql: "SELECT 1" }, 0))).toEqual([[1n]]);
+  }
+  counts.first += (await rowsOf(first)).length;
+  counts.second += (await rowsOf(second)).length;
+  expect(counts).toEqual({ first: 5_000, second: 5_000 });
+  expect(queries.stats.open).toBe(0);
+});
+
+test("a query sees what was written before it, also while an older one is open", async () => {
+  const queries = await startQueries();
+  const older = await queries.query({ sql: `${countTo(5_000)}` }, 0);
+  const oldRows = await queries.query({ sql: "SELECT k.id FROM k, (SELECT 1 UNION SELECT 2)" }, 0);
+  await older.pages.next();
+  write(store, "INSERT INTO k (id) VALUES ('fresh')");
+  expect(await rowsOf(await queries.query({ sql: "SELECT id FROM k" }, 0))).toEqual([["fresh"]]);
+  await oldRows.pages.return?.();
+  await older.pages.return?.();
+  write(store, "DELETE FROM k");
+});
+
+test("a client that takes no rows loses its query, and the log can be cut again", async () => {
+  const queries = await startQueries({ idleMs: 20 });
+  const answer = await queries.query({ sql: `SELECT t.id FROM t, (${countTo(5_000)})` }, 0);
+  await answer.pages.next();
+  write(store, "INSERT INTO k (id) VALUES ('kept')");
+  await until(() => queries.stats.open === 0);
+  await expect(answer.pages.next()).rejects.toMatchObject({ code: "QUERY_SLOW_CLIENT" });
+  const other = new Database(folder.options("reader").path);
+  const [checkpoint] = other.pragma("wal_checkpoint(TRUNCATE)") as { busy: number }[];
+  other.close();
+  expect(checkpoint?.busy).toBe(0);
+});
+
+test("rows that come too late for the deadline end with a timeout", async () => {
+  const queries = await startQueries();
+  const { pages } = await queries.query({ sql: countTo(100_000_000) }, 50);
+  const drained = (async () => {
+    for await (const page of pages) expect(page.length).toBeGreaterThan(0);
+  })();
+  await expect(drained).rejects.toMatchObject({
+    code: "STORE_TIMEOUT",
+    message: "the query took longer than 50 ms",
+  });
+  expect(queries.stats).toMatchObject({ open: 0, abandoned: 0 });
+});
+
+test("a row that does not come back costs its thread, and the next query has another", async () => {
+  const queries = await startQueries({ marginMs: 20 });
+  const stuck = await queries.query({ sql: STUCK }, 10);
+  const neighbour = await queries.query({ sql: countTo(5_000) }, 0);
+  const lost = stuck.pages.next();
+  const waiting = neighbour.pages.next();
+  await expect(lost).rejects.toMatchObject({ code: "STORE_TIMEOUT" });
+  await expect(waiting).rejects.toMatchObject({ code: "QUERY_LOST" });
+  expect(queries.stats).toMatchObject({ open: 0, abandoned: 1, stuckThreads: 1 });
+  expect(await rowsOf(await queries.query({ sql: "SELECT 1" }, 0))).toEqual([[1n]]);
+  await until(() => queries.stats.stuckThreads === 0);
+});
+
+test("while one thread looks for a row, other queries are answered by another", async () => {
+  const queries = await startQueries({ silenceMs: 5 });
+  const long = await queries.query({ sql: STUCK }, 0);
+  const late = long.pages.next();
+  let isOver = false;
+  void late.finally(() => (isOver = true));
+  while (queries.stats.threads === 1 && !isOver) {
+    await rowsOf(await queries.query({ sql: "SELECT 1" }, 0)).catch(() => undefined);
+  }
+  expect((await late).done).toBe(false);
+  await long.pages.return?.();
+  expect(queries.stats.abandoned).toBe(0);
+});
+
+test("a query that is ended settles its waiting page and frees its place", async () => {
+  const queries = await startQueries();
+  const { pages } = await queries.query({ sql: STUCK }, 0);
+  const page = pages.next();
+  await pages.return?.();
+  expect(await page).toEqual({ done: true, value: undefined });
+  expect(queries.stats.open).toBe(0);
+});
+
+test("a database that is not there is told at the start", async () => {
+  const databasePath = `${folder.path}/nowhere.db`;
+  await expect(QueryThread.start({ ...options(), databasePath })).rejects.toMatchObject({
+    code: "STORE_FULL",
+  });
+});
+
+test("closing fails what runs and what comes later", async () => {
+  const queries = await startQueries();
+  const { pages } = await queries.query({ sql: countTo(5_000) }, 0);
+  await queries.close();
+  await expect(pages.next()).rejects.toMatchObject({ code: "QUERY_LOST" });
+  await expect(queries.query({ sql: "SELECT 1" }, 0)).rejects.toMatchObject({
+    code: "STORE_CLOSED",
+  });
+});
+
+function options(): QueryThreadOptions {
+  const { path: databasePath, extensionPath } = folder.options("reader");
+  return { databasePath, extensionPath };
+}
+
+async function startQueries(changes: Partial<QueryThreadOptions> = {}): Promise<QueryThread> {
+  const thread = await QueryThread.start({ ...options(), ...changes });
+  threads.push(thread);
+  return thread;
+}
+
+async function rowsOf({ pages }: QueryResult): Promise<unknown[][]> {
+  const rows: unknown[][] = [];
+  for await (const page of pages) for (const row of page) rows.push([...row]);
+  return rows;
+}
+
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+function countTo(limit: number): string {
+  return `WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c LIMIT ${limit}`;
+}
+
+/** One row, after about a second of looking for it. */
+const STUCK =
+  "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 6000000) SELECT count(*) FROM c";

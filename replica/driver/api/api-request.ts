@@ -9,6 +9,15 @@ export interface ApiRequest {
   readonly response: ServerResponse;
   readonly url: URL;
   readonly backend: ApiBackend;
+  readonly limits: ApiLimits;
+}
+
+/** Limits of one request. */
+export interface ApiLimits {
+  /** Bytes of a body. */
+  readonly bodyBytesMax: number;
+  /** Milliseconds that an answer may wait for its client to take bytes before it is cut. */
+  readonly drainMsMax: number;
 }
 
 /** A refusal of the request itself: status, and a text for the body (empty = no body). */
@@ -33,18 +42,22 @@ export function requireMethod(request: ApiRequest, ...allowed: string[]): string
 
 /**
  * Reads the body as JSON, integers as `bigint`. Refuses a wrong content type with 415, a body over
- * 100 MiB with 413 and a syntax error with 400, which says where.
+ * the limit with 413 and a syntax error with 400, which says where.
  */
 export async function readJsonBody(request: ApiRequest): Promise<unknown> {
   const type = request.message.headers["content-type"] ?? "";
   if (!/^application\/(?:json|[^;]+\+json)\s*(?:;|$)/i.test(type)) {
     throw new HttpProblem(415, "Expected request with `Content-Type: application/json`");
   }
+  const { bodyBytesMax } = request.limits;
+  if (Number(request.message.headers["content-length"] ?? 0) > bodyBytesMax) {
+    throw bodyTooLong(bodyBytesMax);
+  }
   const parts: Buffer[] = [];
   let length = 0;
   for await (const part of request.message as AsyncIterable<Buffer>) {
     length += part.length;
-    if (length > BODY_BYTES_MAX) throw new HttpProblem(413, "the body is over 100 MiB");
+    if (length > bodyBytesMax) throw bodyTooLong(bodyBytesMax);
     parts.push(part);
   }
   const parsed = parseJson(Buffer.concat(parts).toString("utf8"));
@@ -87,4 +100,7 @@ export function sendText(response: ServerResponse, problem: HttpProblem): void {
   response.end(problem.message);
 }
 
-const BODY_BYTES_MAX = 100 * 1024 * 1024;
+/** The connection ends with it: what the client still sends would have to be read to its end. */
+function bodyTooLong(bytesMax: number): HttpProblem {
+  return new HttpProblem(413, `the body is over ${bytesMax} bytes`, { connection: "close" });
+}

@@ -11,9 +11,17 @@ import type { AddressInfo } from "node:net";
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { ApiBackend } from "./api-types.ts";
+import { httpStatusOf } from "./errors.ts";
 import { handleObject, OBJECT_KINDS } from "./object-routes.ts";
 import { handleQuery, handleTransaction } from "./statement-routes.ts";
-import { HttpProblem, sendJson, sendText, type ApiRequest } from "./api-request.ts";
+import {
+  HttpProblem,
+  requireMethod,
+  sendJson,
+  sendText,
+  type ApiLimits,
+  type ApiRequest,
+} from "./api-request.ts";
 
 /** How the API is served. */
 export interface ApiServerOptions {
@@ -23,11 +31,14 @@ export interface ApiServerOptions {
   readonly bearerToken: string | null;
   readonly backend: ApiBackend;
   readonly log: Logger;
+  /** Default: bodies up to 100 MiB; a client that takes nothing for 60 s is cut. */
+  readonly limits?: Partial<ApiLimits>;
 }
 
 /** The HTTP server of the API. */
 export class ApiServer {
   readonly #options: ApiServerOptions;
+  readonly #limits: ApiLimits;
   readonly #server: Server;
   readonly #activeByRoute = new Map<string, number>();
   /** Requests by outcome, for metrics. */
@@ -35,6 +46,7 @@ export class ApiServer {
 
   constructor(options: ApiServerOptions) {
     this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#server = createServer({ noDelay: true }, (request, response) => {
       void this.#serve(request, response);
     });
@@ -67,23 +79,25 @@ export class ApiServer {
 
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {
     this.stats.requests++;
-    const url = new URL(message.url ?? "/", "http://localhost");
-    const request: ApiRequest = { message, response, url, backend: this.#options.backend };
-    const route = url.pathname.split("/").slice(0, 3).join("/");
-    const active = (this.#activeByRoute.get(route) ?? 0) + 1;
+    let route: string | null = null;
     try {
       if (!this.#isAuthorised(message)) throw new HttpProblem(401, "");
-      if (active > CONCURRENT_MAX) {
+      const url = requestUrl(message.url ?? "/");
+      const known = routeOf(url.pathname);
+      if (known === null) throw new HttpProblem(404, "");
+      if ((this.#activeByRoute.get(known) ?? 0) >= CONCURRENT_MAX) {
         this.stats.shed++;
         throw new HttpProblem(503, "max concurrency limit reached");
       }
-      if (KNOWN_ROUTES.has(route)) this.#activeByRoute.set(route, active);
-      await dispatch(request, route);
+      route = known;
+      this.#activeByRoute.set(route, (this.#activeByRoute.get(route) ?? 0) + 1);
+      const { backend } = this.#options;
+      await dispatch({ message, response, url, backend, limits: this.#limits }, route);
     } catch (error) {
       this.#answerFailure(response, error);
     } finally {
-      if (KNOWN_ROUTES.has(route)) {
-        this.#activeByRoute.set(route, Math.max(0, (this.#activeByRoute.get(route) ?? 1) - 1));
+      if (route !== null) {
+        this.#activeByRoute.set(route, (this.#activeByRoute.get(route) ?? 1) - 1);
       }
     }
   }
@@ -110,9 +124,7 @@ export class ApiServer {
     }
     if (error instanceof PatinaError) {
       this.stats.refused++;
-      const status =
-        typeof error.details["httpStatus"] === "number" ? error.details["httpStatus"] : 500;
-      return sendJson(response, status, { error: error.message, code: error.code });
+      return sendJson(response, httpStatusOf(error), { error: error.message, code: error.code });
     }
     this.stats.failed++;
     this.#options.log.error("api-request-failed", errorText(error));
@@ -122,26 +134,37 @@ export class ApiServer {
 
 async function dispatch(request: ApiRequest, route: string): Promise<void> {
   switch (route) {
-    case "/v1/transactions":
+    case "transactions":
       return handleTransaction(request);
-    case "/v1/queries":
+    case "queries":
       return handleQuery(request);
-    case "/v1/status":
+    case "status":
+      requireMethod(request, "GET");
       return sendJson(request.response, 200, request.backend.status());
     default: {
-      const kind = OBJECT_KINDS.find((one) => route === `/v1/${one}`);
+      const kind = OBJECT_KINDS.find((one) => one === route);
       if (kind === undefined) throw new HttpProblem(404, "");
       return handleObject(request, kind);
     }
   }
 }
 
-const KNOWN_ROUTES = new Set([
-  "/v1/transactions",
-  "/v1/queries",
-  "/v1/status",
-  ...OBJECT_KINDS.map((kind) => `/v1/${kind}`),
-]);
+function requestUrl(target: string): URL {
+  const url = URL.parse(target, "http://localhost");
+  if (url === null) throw new HttpProblem(400, "the request target is not a URL");
+  return url;
+}
+
+/** The route of a path, by which requests are counted and limited; null = there is none. */
+function routeOf(path: string): string | null {
+  const [, version, route = "", ...rest] = path.split("/");
+  if (version !== "v1") return null;
+  if (OBJECT_KINDS.some((kind) => kind === route)) return route;
+  return rest.length === 0 && PLAIN_ROUTES.has(route) ? route : null;
+}
+
+const PLAIN_ROUTES: ReadonlySet<string> = new Set(["transactions", "queries", "status"]);
 /** Corrosion's limit per route. */
 const CONCURRENT_MAX = 128;
 const CLOSE_LIMIT_MS = 2_000;
+const DEFAULT_LIMITS: ApiLimits = { bodyBytesMax: 100 * 1024 * 1024, drainMsMax: 60_000 };

@@ -11,10 +11,14 @@ export interface ObjectAnswer {
   readonly existed: boolean;
 }
 
-/** A query's answer: columns first, then pages of rows; iterating may throw `STORE_SQL`. */
+/**
+ * A query's answer: columns first, then pages of rows, read when asked for. Iterating may throw a
+ * code of the store or of queries. End it with `return` (leaving a `for await` does); that also
+ * settles a `next` that waits.
+ */
 export interface QueryAnswer {
   readonly columns: readonly string[];
-  readonly pages: AsyncIterable<readonly (readonly SqlValue[])[]>;
+  readonly pages: AsyncIterableIterator<readonly (readonly SqlValue[])[]>;
 }
 
 /** The replica as the API sees it. Every call may reject with a `PatinaError` of the store. */

@@ -37,19 +37,21 @@ export function printObject(kind: ObjectKind, stored: StoredObject): unknown {
   return TO_JSON[kind](stored as never);
 }
 
+/** Requests in flight; far above what one machine takes. */
+const LIMIT_MAX = 1_000_000_000;
 const text = z.string().max(1024, "at most 1024 characters");
 const id = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/, "1 to 128 letters, digits, . _ : -");
 const limit = z
-  .union([z.bigint(), z.int()])
-  .transform(Number)
-  .pipe(z.int().min(0).max(1_000_000_000));
+  .unknown()
+  .refine(isWholeUpTo(LIMIT_MAX), `a whole number from 0 to ${LIMIT_MAX}`)
+  .transform(Number);
 const degrees = (bound: number): z.ZodType<number | null> =>
   z
-    .union([z.bigint().transform(Number), z.number()])
-    .pipe(z.number().min(-bound).max(bound))
-    .nullable()
+    .unknown()
+    .refine(isNumberUpTo(bound), `null, or degrees from -${bound} to ${bound}`)
+    .transform((value) => (value === null ? null : Number(value)))
     .default(null);
 const dialable = z
   .string()
@@ -185,6 +187,22 @@ function isDialable(address: string): boolean {
   const port = Number(match?.[3]);
   if (!match || !(port >= 1 && port <= 65_535)) return false;
   return match[1] === undefined ? isIP(match[2] ?? "") === 4 : isIP(match[1]) === 6;
+}
+
+/** Integers of a body come as `bigint`, others as `number`. */
+function isWholeUpTo(max: number): (value: unknown) => boolean {
+  return (value) => {
+    const isWhole = typeof value === "bigint" || Number.isSafeInteger(value);
+    return isWhole && Number(value) >= 0 && Number(value) <= max;
+  };
+}
+
+function isNumberUpTo(bound: number): (value: unknown) => boolean {
+  return (value) => {
+    if (value === null) return true;
+    const isNumber = typeof value === "bigint" || typeof value === "number";
+    return isNumber && Math.abs(Number(value)) <= bound;
+  };
 }
 
 function hasUnique<Key extends string>(...keys: Key[]) {

@@ -21,6 +21,8 @@ export function parseJson(text: string): Result<unknown, string> {
     return success(JSON.parse(text, reviveInteger));
   } catch (error) {
     if (error instanceof SyntaxError) return failure(error.message);
+    // Reviving walks the value by recursion.
+    if (error instanceof RangeError) return failure("nested too deeply");
     throw error;
   }
 }
@@ -35,8 +37,9 @@ export function printSqlValue(value: SqlValue): unknown {
 
 /** A value as SQL parameters know it; `undefined` when it is none (an object, a mixed array). */
 export function readSqlValue(value: unknown): SqlValue | undefined {
-  if (value === null || typeof value === "string" || typeof value === "number") return value;
-  if (typeof value === "bigint") return isInt64(value) ? value : Number(value);
+  if (value === null || typeof value === "string") return value;
+  if (typeof value === "number") return Number.isFinite(value) ? value : undefined;
+  if (typeof value === "bigint") return isInt64(value) ? value : readSqlValue(Number(value));
   if (typeof value === "boolean") return value ? 1n : 0n;
   if (Array.isArray(value) && value.every(isByte)) {
     return Uint8Array.from(value, (byte) => Number(byte));
@@ -53,7 +56,9 @@ function reviveInteger(_key: string, value: unknown, context?: { source?: string
 
 function printReal(value: number): unknown {
   if (!Number.isFinite(value)) return null;
-  return Number.isInteger(value) && Math.abs(value) < 1e15 ? JSON.rawJSON(`${value}.0`) : value;
+  if (!Number.isInteger(value)) return value;
+  // Without a point or an exponent a reader would take it for an INTEGER.
+  return JSON.rawJSON(Math.abs(value) < 1e15 ? `${value}.0` : value.toExponential());
 }
 
 function isByte(value: unknown): boolean {

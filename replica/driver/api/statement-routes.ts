@@ -4,6 +4,8 @@
  * refused instead of being carried out without a version.
  */
 import { PatinaError } from "#base/errors.ts";
+import type { QueryAnswer } from "./api-types.ts";
+import { httpStatusOf } from "./errors.ts";
 import { printSqlValue } from "./json.ts";
 import {
   HttpProblem,
@@ -43,7 +45,8 @@ export async function handleTransaction(request: ApiRequest): Promise<void> {
     });
   } catch (error) {
     if (!(error instanceof PatinaError)) throw error;
-    refuse(error.code === "STORE_BUSY" ? 503 : 500, error.message);
+    // Corrosion answers 500 to a statement that is wrong; nothing else of the API does.
+    refuse(error.code === "STORE_SQL" ? 500 : httpStatusOf(error), error.message);
   }
 }
 
@@ -55,25 +58,20 @@ export async function handleQuery(request: ApiRequest): Promise<void> {
   if (!statement.ok) throw new HttpProblem(422, `${BAD_SHAPE}${statement.error}`);
   const { response } = request;
   const startedMs = performance.now();
-  let answer;
+  let answer: QueryAnswer;
   try {
     answer = await request.backend.query(statement.value, timeoutMs);
   } catch (error) {
     if (!(error instanceof PatinaError)) throw error;
-    return sendJson(response, error.code === "STORE_SQL" ? 400 : 500, { error: error.message });
+    return sendJson(response, httpStatusOf(error), { error: error.message });
   }
-  response.writeHead(200, { "content-type": "application/json" });
+  // A client that goes away frees its query at once, also while SQLite looks for a row.
+  response.once("close", () => void answer.pages.return?.());
+  if (response.destroyed) return void (await answer.pages.return?.());
+  response.writeHead(200, { "content-type": "application/x-ndjson" });
   await writeLines(request, `${JSON.stringify({ columns: answer.columns })}\n`);
-  let rowId = 0;
   try {
-    for await (const page of answer.pages) {
-      let lines = "";
-      for (const row of page) {
-        lines += `${JSON.stringify({ row: [++rowId, row.map(printSqlValue)] })}\n`;
-      }
-      await writeLines(request, lines);
-      if (response.destroyed) return;
-    }
+    await writeRows(request, answer);
     const time = (performance.now() - startedMs) / 1000;
     response.end(`${JSON.stringify({ eoq: { time } })}\n`);
   } catch (error) {
@@ -82,11 +80,24 @@ export async function handleQuery(request: ApiRequest): Promise<void> {
   }
 }
 
-/** Writes and waits while the client is slower than the query. */
-async function writeLines({ response }: ApiRequest, lines: string): Promise<void> {
+async function writeRows(request: ApiRequest, answer: QueryAnswer): Promise<void> {
+  let rowId = 0;
+  for await (const page of answer.pages) {
+    let lines = "";
+    for (const row of page) {
+      lines += `${JSON.stringify({ row: [++rowId, row.map(printSqlValue)] })}\n`;
+    }
+    await writeLines(request, lines);
+  }
+}
+
+/** Writes, and waits while the client is slower than the query; cuts one that takes nothing. */
+async function writeLines({ response, limits }: ApiRequest, lines: string): Promise<void> {
   if (response.destroyed || response.write(lines)) return;
   await new Promise<void>((resolve) => {
+    const cut = setTimeout(() => response.destroy(), limits.drainMsMax);
     const go = (): void => {
+      clearTimeout(cut);
       response.off("drain", go);
       response.off("close", go);
       resolve();

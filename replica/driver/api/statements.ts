@@ -42,13 +42,13 @@ function readParams(params: unknown): Statement["params"] | undefined {
     return values.includes(undefined) ? undefined : (values as SqlValue[]);
   }
   if (!isTable(params)) return undefined;
-  const named: Record<string, SqlValue> = {};
+  const named: [string, SqlValue][] = [];
   for (const [key, value] of Object.entries(params)) {
     const read = readSqlValue(value);
     if (read === undefined) return undefined;
-    named[key] = read;
+    named.push([key, read]);
   }
-  return named;
+  return Object.fromEntries(named);
 }
 
 function isTable(value: unknown): value is Record<string, unknown> {

@@ -1,0 +1,84 @@
+/**
+ * The API's backend in production: writes and objects go to the store, queries to the query threads,
+ * and every commit is told to the replica before its writer has an answer, so that it can broadcast.
+ */
+import type { ActorId, LocalCommit, Statement } from "../../types.ts";
+import { queryError } from "../query/errors.ts";
+import { bindParameters, type BoundParameters } from "../query/parameters.ts";
+import type { QueryThread } from "../query/query-thread.ts";
+import { storeError } from "../store/errors.ts";
+import { firstKeyword, tokenize } from "../store/sql-text.ts";
+import type { StoreClient } from "../store/store-client.ts";
+import type { ApiBackend } from "./api-types.ts";
+
+/** What the backend stands on. */
+export interface StoreBackendOptions {
+  readonly store: Pick<
+    StoreClient,
+    "actorId" | "transact" | "putObject" | "deleteObject" | "getObject" | "listObjects"
+  >;
+  readonly queries: Pick<QueryThread, "query">;
+  /** Takes each commit in the order of versions as answered; must not throw. */
+  readonly onCommit: (commit: LocalCommit) => void;
+  /** A fresh NTP64 stamp of the replica's hybrid logical clock. */
+  readonly stamp: () => bigint;
+  /** State for `GET /v1/status`; plain JSON. */
+  readonly status: () => unknown;
+}
+
+/** Makes the backend. */
+export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
+  const { store, queries, stamp } = options;
+  const actorId: ActorId = store.actorId;
+  const told = (commit: LocalCommit | null): number | null => {
+    if (commit !== null) options.onCommit(commit);
+    return commit?.version ?? null;
+  };
+  return {
+    actorId,
+    transact: async (statements) => {
+      const answer = await store.transact(statements.map(toStoreStatement), stamp());
+      told(answer.commit);
+      return answer;
+    },
+    query: (statement, timeoutMs) => queries.query(statement, timeoutMs),
+    put: async (kind, document) => {
+      const version = told(await store.putObject(kind, document, stamp()));
+      return { version, existed: true };
+    },
+    remove: async (kind, id) => {
+      const { commit, existed } = await store.deleteObject(kind, id, stamp());
+      return { version: told(commit), existed };
+    },
+    get: (kind, id) => store.getObject(kind, id),
+    list: (kind, request) => store.listObjects(kind, request),
+    status: () => options.status(),
+  };
+}
+
+/**
+ * A statement as the store binds it: a list for `?`, else names without sigil. Throws `STORE_SQL` for
+ * a SELECT, whose rows nobody would see, and `QUERY_PARAMETERS`, before anything is run.
+ */
+function toStoreStatement(statement: Statement, index: number): Statement {
+  const place = `statement ${index + 1}`;
+  if (READING.has(firstKeyword(tokenize(statement.sql)))) {
+    const text = "Execute returned results - did you mean to call query?";
+    throw storeError("STORE_SQL", `${place}: ${text}`, { details: { index } });
+  }
+  const bound = bindParameters(statement);
+  if (!bound.ok) throw queryError("QUERY_PARAMETERS", `${place}: ${bound.error}`);
+  const params = toStoreParams(bound.value);
+  if (params === null) {
+    throw queryError("QUERY_PARAMETERS", `${place}: both ? and named parameters: use one kind`);
+  }
+  return { sql: statement.sql, params };
+}
+
+function toStoreParams(bound: BoundParameters): NonNullable<Statement["params"]> | null {
+  const { positional, named } = bound;
+  if (named === null) return positional;
+  return positional.length === 0 ? named : null;
+}
+
+const READING: ReadonlySet<string> = new Set(["SELECT", "VALUES"]);

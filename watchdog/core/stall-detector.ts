@@ -3,7 +3,7 @@
  *
  * A poll that sees no beat is a miss, and the time since the poll before is silence. Silence beyond
  * the budget of the loop's phase makes it suspected; after a random delay, so that a fleet does not
- * bounce in step, it is accused: the driver captures evidence and answers `captured`, and only then
+ * bounce in step, it is accused: the driver writes evidence and answers `captured`, and only then
  * the action is taken. A beat at any time before that cancels everything.
  *
  *            budget over            jitter over             captured, or capture limit

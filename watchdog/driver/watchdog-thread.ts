@@ -14,7 +14,8 @@ import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
-import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallEvidence } from "../types.ts";
+import type { BreadcrumbDecoder, LoopStatus, ReadyState } from "../types.ts";
+import type { StackEvidence, StallEvidence } from "../types.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus } from "./evidence.ts";
 import { type HealthSource, type ProbeAnswer, createHealthServer } from "./health-server.ts";
@@ -37,6 +38,8 @@ class WatchdogThread implements HealthSource {
     write: (line) => void writeText(2, line),
     fields: { thread: "watchdog" },
   });
+  /** Stacks of loops under suspicion; an oversleep keeps one until the next suspicion. */
+  readonly #stackByLoop = new Map<number, Promise<StackEvidence>>();
   #decoder: BreadcrumbDecoder | null = null;
   #ready: ReadyState = { isReady: false, reason: "starting" };
   #server: Server | null = null;
@@ -130,11 +133,13 @@ class WatchdogThread implements HealthSource {
         return;
       case "suspect":
         this.#metrics.loops[output.stall.loop]?.suspicions.add();
+        this.#captureStack(output.stall.loop);
         return;
       case "accuse":
         void this.#capture(output.stall);
         return;
       case "recovered":
+        this.#stackByLoop.delete(output.loop);
         if (output.from === "suspected") return;
         this.#log.warn?.("loop-recovered", "a stalled loop beats again", {
           loop: this.#data.loops[output.loop]?.name,
@@ -146,6 +151,16 @@ class WatchdogThread implements HealthSource {
       case "report":
         return;
     }
+  }
+
+  /** Begun with the suspicion: the random delay before the accusation pays for it. */
+  #captureStack(loop: number): Promise<StackEvidence> {
+    const region = this.#regions[loop] ?? loopRegion(this.#data.loopBuffer, loop);
+    const { threadId, nativeThreadId } = readLoop(region);
+    const limitMs = this.#data.stackLimitMs;
+    const stack = captureStack({ threadId, nativeThreadId, limitMs });
+    this.#stackByLoop.set(loop, stack);
+    return stack;
   }
 
   async #capture(stall: StallFacts): Promise<void> {

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { endAs, runForeground } from "./child.js";
-import { cacheFolder, rootFolder } from "./paths.js";
+import { compileCacheFolder, rootFolder } from "./paths.js";
 import { EXIT_SETUP_FAILED, SetupError, printFailure } from "./report.js";
 import { ensureSetup } from "./setup.js";
 
@@ -18,7 +18,7 @@ export async function launch(args) {
     const env = {
       ...process.env,
       PATINA_CRSQLITE: crsqlite,
-      NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] ?? join(cacheFolder(), "compile-cache"),
+      NODE_COMPILE_CACHE: compileCacheFolder(),
     };
     endAs(await startEntry(nodePath, [entry, ...args.slice(isDev ? 1 : 0)], env));
   } catch (error) {

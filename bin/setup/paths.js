@@ -31,6 +31,14 @@ export function cacheFolder(env = process.env) {
 }
 
 /**
+ * Where Node keeps compiled code between starts (NODE_COMPILE_CACHE). It need not exist.
+ * @param {NodeJS.ProcessEnv} [env]
+ */
+export function compileCacheFolder(env = process.env) {
+  return env["NODE_COMPILE_CACHE"] ?? join(cacheFolder(env), "compile-cache");
+}
+
+/**
  * The Node to run TypeScript on: the one from the npm package for this platform, else the running
  * one when it is new enough, else null.
  * @param {string} [root]

@@ -171,7 +171,9 @@ export class ModelStore {
     const ts = this.#tsByVersion.get(key) ?? 0n;
     const base = { actorId, version, lastSeq, ts, chunkBytesMax: chunkBytes };
     const ranges = asked ?? [{ start: 0, end: lastSeq }];
-    return ranges.flatMap((seqs) => chunkVersion({ ...base, seqs, changes: within(changes, seqs) }));
+    return ranges.flatMap((seqs) =>
+      chunkVersion({ ...base, seqs, changes: within(changes, seqs) }),
+    );
   }
 
   #readBuffer(of: {

@@ -72,7 +72,7 @@ export class SimNetwork {
   /** Takes a replica off; its streams break. */
   detach(address: Address): void {
     this.#endpoints.delete(address);
-    for (const pipe of [...this.#pipes]) {
+    for (const pipe of this.#pipes) {
       if (pipe.source === address || pipe.target === address) this.#break(pipe, 0);
     }
   }
@@ -80,7 +80,7 @@ export class SimNetwork {
   /** Splits the network; `null` makes it whole. */
   partition(groups: ReadonlyMap<Address, number> | null): void {
     this.#groups = groups;
-    for (const pipe of [...this.#pipes]) {
+    for (const pipe of this.#pipes) {
       if (this.#isCut(pipe.source, pipe.target)) this.#break(pipe, IDLE_TIMEOUT_MS);
     }
   }
@@ -127,7 +127,7 @@ export class SimNetwork {
 
   /** Breaks the streams that `link.source` opened to `link.target`. */
   forget(link: Link): void {
-    for (const pipe of [...this.#pipes]) {
+    for (const pipe of this.#pipes) {
       if (pipe.source === link.source && pipe.target === link.target) this.#break(pipe, 0);
     }
   }
@@ -233,17 +233,25 @@ class Pipe {
     };
     from.finish = () => {
       if (this.isBroken) return;
-      carry(direction, () => {
-        this.#finished += 1;
-        to.onFinished();
-      }, false);
+      carry(
+        direction,
+        () => {
+          this.#finished += 1;
+          to.onFinished();
+        },
+        false,
+      );
     };
     from.abort = () => {
       if (this.isBroken) return;
-      carry(direction, () => {
-        this.isBroken = true;
-        to.onBroken();
-      }, false);
+      carry(
+        direction,
+        () => {
+          this.isBroken = true;
+          to.onBroken();
+        },
+        false,
+      );
     };
   }
 }
@@ -261,7 +269,7 @@ function createEnd(peer: Address): StreamEnd {
   };
 }
 
-/** QUIC's idle timeout between replicas, shortened: nothing depends on it but the length of runs. */
+/** QUIC's idle timeout, shortened: nothing depends on it but the length of runs. */
 const IDLE_TIMEOUT_MS = 10_000;
 const SEND_TIMEOUT_MS = 5_000;
 const DIAL_TIMEOUT_MS = 2_000;

@@ -37,6 +37,8 @@ export interface SimReplicaOptions {
   readonly storeMs: number;
   /** And of each changeset applied or read, on top of that. */
   readonly storeChangeMs: number;
+  /** Greatest width of a sync need. */
+  readonly pieceVersions: number;
   /** How far the wall clock is ahead of the world's. */
   readonly skewMs: number;
   /** Send messages through their bytes. */
@@ -83,7 +85,7 @@ export class SimReplica implements NetworkEndpoint {
 
   /** Starts with what is on the disk. */
   start(): void {
-    const { queue, actorId, address, bootstrap, prng, network } = this.#options;
+    const { queue, actorId, address, bootstrap, prng, network, pieceVersions } = this.#options;
     this.#life += 1;
     this.#clientStreams = new Map();
     this.#serverStreams = new Map();
@@ -94,7 +96,11 @@ export class SimReplica implements NetworkEndpoint {
       self: { id: actorId, addr: address, ts, clusterId: 0, memberId: null },
       swim: lanPreset,
       broadcast: { ...BROADCAST_DEFAULTS, actorId, clusterId: 0 },
-      syncClient: SYNC_CLIENT_LAN,
+      syncClient: {
+        ...SYNC_CLIENT_LAN,
+        pieceVersionsMax: pieceVersions,
+        openVersionsStart: 10 * pieceVersions,
+      },
       syncServer: SYNC_SERVER_DEFAULTS,
       books: this.store.loadBooks(),
       prng: createPrng([prng.below(2 ** 32), this.#life]),
@@ -261,9 +267,7 @@ export class SimReplica implements NetworkEndpoint {
         const { batchId, changesets } = output;
         return this.#inStore(
           () => this.#noted(this.store.apply(changesets)),
-          (outcomes) => [
-            { kind: "syncClient", input: { kind: "applied", batchId, outcomes } },
-          ],
+          (outcomes) => [{ kind: "syncClient", input: { kind: "applied", batchId, outcomes } }],
           changesets.length,
         );
       }

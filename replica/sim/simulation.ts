@@ -28,6 +28,17 @@ export interface SimulationSetup {
   readonly pauseEveryMs: number;
   readonly storeMs: number;
   readonly isEncoding: boolean;
+  /**
+   * One more replica that starts empty at the healing and gets everything by sync, from peers that
+   * have overwritten different parts of it.
+   */
+  readonly hasLatecomer: boolean;
+  /** Rows that are written: few are fought over, of many the last fight stays visible. */
+  readonly keys: number;
+  /** Different values of a column: with one, concurrent writes always tie. */
+  readonly values: number;
+  /** Greatest width of a sync need: a small one spreads a round over its servers. */
+  readonly pieceVersions: number;
   /** Columns that one transaction may write: many make versions of several chunks. */
   readonly columnsMax: number;
 }
@@ -67,7 +78,11 @@ export function drawSetup(seed: number): SimulationSetup {
     pauseEveryMs: maybe(10_000),
     storeMs: maybe(60),
     isEncoding: prng.next() < 0.25,
+    hasLatecomer: prng.next() < 0.5,
     columnsMax: prng.next() < 0.5 ? 3 : 40,
+    keys: prng.pick([3, 20, 100]) ?? 3,
+    values: 1 + prng.below(3),
+    pieceVersions: prng.pick([1, 2, 10, 100]) ?? 100,
   };
 }
 
@@ -90,7 +105,7 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
   return { failures, convergedMs, hash, events, commits, marks };
 }
 
-/** Virtual time within which healed replicas must agree: two rounds of announcing to down members. */
+/** Virtual time within which healed replicas must agree: four rounds of announcing to the down. */
 export const CONVERGENCE_MAX_MS = 60_000;
 const CHECK_EVERY_MS = 250;
 
@@ -118,7 +133,8 @@ class World {
       faults: setup.network,
     });
     this.#network = network;
-    const addresses = Array.from({ length: setup.replicas }, (_, at) => addressOf(at));
+    const count = setup.replicas + (setup.hasLatecomer ? 1 : 0);
+    const addresses = Array.from({ length: count }, (_, at) => addressOf(at));
     for (const [at, address] of addresses.entries()) {
       const actorId = actorIdOf(at);
       const replica = new SimReplica({
@@ -131,6 +147,7 @@ class World {
         prng: createPrng([setup.seed, 4, at]),
         storeMs: setup.storeMs,
         storeChangeMs: 0.1,
+        pieceVersions: setup.pieceVersions,
         // The protocol wants clocks within 300 ms of each other.
         skewMs: this.#prng.next() * 200,
         isEncoding: setup.isEncoding,
@@ -142,7 +159,7 @@ class World {
   }
 
   start(): void {
-    for (const replica of this.#replicas) {
+    for (const replica of this.#replicas.slice(0, this.#setup.replicas)) {
       this.queue.after(this.#prng.next() * 500, () => replica.start());
     }
     this.#every(this.#setup.writeEveryMs, () => this.#write());
@@ -222,15 +239,15 @@ class World {
     replica?.write(Array.from({ length: count }, () => this.#drawWrite()));
   }
 
-  /** Few keys and short values, so that writers collide and values tie. */
+  /** Short keys and values, so that writers collide and values tie. */
   #drawWrite(): ModelWrite {
     const prng = this.#prng;
-    const pk = new Uint8Array([1, 9, prng.below(6)]);
+    const pk = new Uint8Array([1, 9, prng.below(this.#setup.keys)]);
     if (prng.next() < 0.2) return { table: "t", pk, columns: null };
     const columns: Record<string, string> = {};
     const count = 1 + prng.below(this.#setup.columnsMax);
     for (let at = 0; at < count; at += 1) {
-      columns[`c${prng.below(this.#setup.columnsMax)}`] = `v${prng.below(3)}`;
+      columns[`c${prng.below(this.#setup.columnsMax)}`] = `v${prng.below(this.#setup.values)}`;
     }
     return { table: "t", pk, columns };
   }

@@ -15,7 +15,7 @@ import {
 import { Trace } from "./trace.ts";
 
 describe("random writes under random faults", () => {
-  test("200 seeds: healed replicas agree with the reference in time, and every situation arises", () => {
+  test("200 seeds: healed replicas agree with the reference, and every situation arises", () => {
     // Method: whatever happened under faults, heads are equal, nothing is missing, and rows are
     // those of a replica that heard every commit at once.
     const marks = new Set<string>();
@@ -144,6 +144,7 @@ function catchUp(of: { versions: number; seed: number }): {
       prng: createPrng([of.seed, at]),
       storeMs: 1,
       storeChangeMs: 0.1,
+      pieceVersions: 100,
       skewMs: 0,
       isEncoding: false,
       chunkBytes: 8_192,

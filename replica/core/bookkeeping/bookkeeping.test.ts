@@ -250,13 +250,11 @@ const completeRecord = fc
   .map(([start, width]): Recorded => ({ kind: "complete", start, end: start + width }));
 const partialRecord = fc
   .tuple(fc.integer({ min: 1, max: 20 }), fc.nat({ max: 9 }), fc.nat({ max: 3 }))
-  .map(
-    ([version, start, width]): Recorded => ({
-      kind: "partial",
-      version,
-      seqs: [start, start + width],
-    }),
-  );
+  .map(([version, start, width]): Recorded => ({
+    kind: "partial",
+    version,
+    seqs: [start, start + width],
+  }));
 const record = fc.oneof(completeRecord, partialRecord);
 
 function perform(books: Bookkeeping, each: Recorded): BookChange {

@@ -52,8 +52,7 @@ export class ApplyQueue {
   take(): ApplyBatch | null {
     const { applyBatchMax, applyChangesMax, applyInFlightMax } = this.#limits;
     if (this.#waiting.length === 0 || this.#inFlight.size >= applyInFlightMax) return null;
-    const isFull =
-      this.#waiting.length >= applyBatchMax || this.#waitingChanges >= applyChangesMax;
+    const isFull = this.#waiting.length >= applyBatchMax || this.#waitingChanges >= applyChangesMax;
     if (this.#inFlight.size > 0 && !isFull) return null;
     let count = 0;
     let weight = 0;

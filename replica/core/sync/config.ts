@@ -33,7 +33,7 @@ export interface SyncClientConfig {
   /** Asked and not answered, over all sessions; the window starts at `openVersionsStart`. */
   readonly openVersionsMax: number;
   readonly openVersionsStart: number;
-  /** Received and not applied column changes above which nothing is asked; at twice it reading stops. */
+  /** Column changes received and not applied above which nothing is asked; at twice, no reading. */
   readonly pendingChangesMax: number;
   /** Changesets in one `apply`. */
   readonly applyBatchMax: number;
@@ -73,8 +73,8 @@ export interface SyncServerConfig {
 /**
  * For clusters over wide-area links; periods and limits are Corrosion's where it has one.
  *
- * Pieces are wider than Corrosion's 11 versions: ten needs of 100 fill a batch of the store with one
- * turn, whereas 110 versions a turn would bound a session to 110 versions per round trip and turn.
+ * Pieces are wider than Corrosion's 11 versions: ten needs of 100 fill a batch of the store with
+ * one turn, whereas 110 versions a turn would bound a session to 110 versions per round trip and turn.
  * Servers of either kind take any width. 100 also keeps an Empty answer far below 1000 versions.
  */
 export const SYNC_CLIENT_WAN: SyncClientConfig = {

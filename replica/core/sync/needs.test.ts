@@ -9,9 +9,7 @@ import { RangeSet } from "#base/range-set.ts";
 describe("computing needs", () => {
   test("an actor never heard of is asked from 1 to the server's head", () => {
     const server = books([[A, [1, 7]]]);
-    expect(plain(needsOf(new Bookkeeping(), server))).toEqual([
-      [A, [{ start: 1, end: 7 }], []],
-    ]);
+    expect(plain(needsOf(new Bookkeeping(), server))).toEqual([[A, [{ start: 1, end: 7 }], []]]);
   });
 
   test("our own versions are never asked back", () => {
@@ -52,7 +50,15 @@ describe("computing needs", () => {
 
   test("a hostile state costs no more than its length", () => {
     const head = Number.MAX_SAFE_INTEGER;
-    const need = new Map([[A, [{ start: 9, end: 3 }, { start: 5, end: head }]]]);
+    const need = new Map([
+      [
+        A,
+        [
+          { start: 9, end: 3 },
+          { start: 5, end: head },
+        ],
+      ],
+    ]);
     const base = new Bookkeeping().syncState(THEM);
     const theirs = { ...base, heads: new Map([[A, head]]), need };
     const needs = computeNeeds(new Bookkeeping().syncState(US), theirs);
@@ -217,6 +223,12 @@ function plain(needs: Map<ActorId, ActorNeeds>): unknown[] {
 function chunk(version: number, [start, end]: readonly [number, number]): FullChangeset {
   const lastSeq = LAST_SEQ;
   return {
-    kind: "full", actorId: A, version, changes: [], seqs: { start, end }, lastSeq, ts: 1n,
+    kind: "full",
+    actorId: A,
+    version,
+    changes: [],
+    seqs: { start, end },
+    lastSeq,
+    ts: 1n,
   };
 }

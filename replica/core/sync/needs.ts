@@ -104,7 +104,7 @@ export class RoundPlan {
     const needsByActor = this.#needsByServer.get(sessionId);
     if (needsByActor === undefined) return requests;
     const left: Budget = { needs: limits.needsMax, versions: limits.versionsMax };
-    for (const [actorId, actorNeeds] of [...needsByActor]) {
+    for (const [actorId, actorNeeds] of Array.from(needsByActor)) {
       if (left.needs <= 0 || left.versions <= 0) break;
       const asked = this.#askedOf(actorId);
       const needs = [

@@ -65,7 +65,10 @@ export class ServerSession {
    * The next read, at most `readVersionsMax` versions from the newest down; `null` = none left.
    * `headOf` bounds what a client can make us walk through; needs above the head are skipped.
    */
-  takeRead(readVersionsMax: number, headOf: (actorId: ActorId) => number): ReadVersionsRequest | null {
+  takeRead(
+    readVersionsMax: number,
+    headOf: (actorId: ActorId) => number,
+  ): ReadVersionsRequest | null {
     for (let asked = this.#needs[this.#next]; asked; asked = this.#needs[this.#next]) {
       const { actorId, need } = asked;
       const head = headOf(actorId);

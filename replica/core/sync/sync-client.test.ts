@@ -196,7 +196,7 @@ describe("back-pressure", () => {
     expect(grown).toBeLessThanOrEqual(200);
   });
 
-  test("nothing is asked while too much waits for the store, and reading stops at twice that", () => {
+  test("nothing is asked while too much waits for the store; at twice that reading stops", () => {
     const client = new Rig({ openVersionsStart: 10, pieceVersionsMax: 10, pendingChangesMax: 20 });
     client.startRound([THEM]);
     client.greet(1, stateOf([[A, 1000]]));
@@ -310,9 +310,11 @@ class Rig {
   }
 
   apply(batchId: number, changesets: readonly Changeset[]): SyncClientOutput[] {
-    const outcomes = changesets.map(
-      (changeset): ApplyOutcome => ({ kind: "applied", changeset, rowsChanged: 1 }),
-    );
+    const outcomes = changesets.map((changeset): ApplyOutcome => ({
+      kind: "applied",
+      changeset,
+      rowsChanged: 1,
+    }));
     for (const outcome of outcomes) this.books.follow(outcome);
     return this.put({ kind: "applied", batchId, outcomes });
   }

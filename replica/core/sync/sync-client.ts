@@ -153,7 +153,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   }
 
   #onTick(nowMs: number): void {
-    for (const session of [...this.#sessions.values()]) {
+    for (const session of this.#sessions.values()) {
       if (nowMs >= session.deadlineMs(this.#config)) this.#onSilence(session, nowMs);
     }
     if (this.#round === null && this.#peers.length > 0 && nowMs >= this.#nextRoundMs) {
@@ -354,10 +354,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
 
   // ---------------------------------------------------------------- asking and applying
 
-  #onApplied(
-    input: { batchId: number; outcomes: readonly ApplyOutcome[] },
-    nowMs: number,
-  ): void {
+  #onApplied(input: { batchId: number; outcomes: readonly ApplyOutcome[] }, nowMs: number): void {
     if (!this.#queue.finish(input.batchId)) return;
     for (const outcome of input.outcomes) {
       if (outcome.kind === "refused") this.stats.changesetsRefused += 1;
@@ -458,5 +455,5 @@ interface Round {
   refused: number;
 }
 
-/** Weight of the newest answer in the mean size of versions. Arbitrary; follows within 20 answers. */
+/** Weight of the newest answer in the mean size. Arbitrary; follows within 20 answers. */
 const SMOOTHING = 0.05;

@@ -8,7 +8,7 @@
  * smaller chunks.
  *
  * Source: protocol reference, sections 4.2 and 4.4. Deviation: Corrosion serves six jobs of a
- * session in parallel; here reads of one session keep their order, because the store has one thread.
+ * session in parallel; here reads keep their order, because the store has one thread.
  */
 import type { ActorId, Changeset, ReadVersionsRequest } from "../../types.ts";
 import type { Machine } from "#base/machine.ts";
@@ -256,7 +256,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
   }
 
   #onTick(nowMs: number): void {
-    for (const session of [...this.#sessions.values()]) {
+    for (const session of this.#sessions.values()) {
       if (nowMs >= session.deadlineMs(this.#config)) this.#abort(session.sessionId, "timed out");
     }
   }

@@ -6,6 +6,7 @@
  * choose.
  */
 
+/** Bytes that the grammar names. */
 export const TAB = 0x09;
 export const LF = 0x0a;
 export const CR = 0x0d;

@@ -10,6 +10,7 @@ export interface BroadcastMember {
   readonly ring: number | null;
 }
 
+/** What the broadcast machine is told. */
 export type BroadcastInput =
   /** Own transactions, after their commit. All chunks of a version come in one input. */
   | { readonly kind: "committed"; readonly changesets: readonly FullChangeset[] }
@@ -32,6 +33,7 @@ export type BroadcastInput =
   | { readonly kind: "sent"; readonly id: number; readonly ok: boolean }
   | { readonly kind: "tick" };
 
+/** What it wants done, in this order. */
 export type BroadcastOutput =
   /**
    * Send these `UniPayload`s, without length prefixes, on one unidirectional stream with FIN, and

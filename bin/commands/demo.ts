@@ -58,6 +58,8 @@ function invitation(platform: Platform): string[] {
 /** Resolves at the first SIGINT or SIGTERM. */
 function onceInterrupted(): Promise<void> {
   return new Promise((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+    // Not `once`: a library that puts the cursor back at a signal would find itself alone, and
+    // end the process before the platform is stopped.
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve());
   });
 }

@@ -77,6 +77,7 @@ export class Platform {
     const platform = new Platform(resolve(options.folder), options.onEvent);
     rmSync(platform.folder, { recursive: true, force: true });
     mkdirSync(platform.folder, { recursive: true });
+    process.once("exit", () => platform.#killAll());
     platform.#authority = await createCertificateAuthority({ nowMs: Date.now() });
     const ports = await freePorts(options.hosts.length * 4 + options.machines.length);
     const nextPort = (): number => ports.pop() as number;
@@ -122,7 +123,7 @@ export class Platform {
     const child = spawn(
       process.execPath,
       [CLI, command, "--config", join(host.folder, "patina.toml")],
-      { stdio: ["ignore", "pipe", "pipe"], cwd: host.folder },
+      { ...OWN_GROUP, stdio: ["ignore", "pipe", "pipe"], cwd: host.folder },
     );
     this.#processByName.set(name, child);
     const log = createWriteStream(join(host.folder, "log.jsonl"), { flags: "a" });
@@ -150,7 +151,7 @@ export class Platform {
     const child = spawn(
       process.execPath,
       [MACHINE_SERVER, id, machine.place.region, String(machine.port)],
-      { stdio: ["ignore", "pipe", "inherit"] },
+      { ...OWN_GROUP, stdio: ["ignore", "pipe", "inherit"] },
     );
     this.#processByName.set(id, child);
     // The worker host watches its machines: one that ends is published as stopped at once.
@@ -201,6 +202,11 @@ export class Platform {
     await Promise.all(ends);
     clearTimeout(deadline);
     if (!options.keep) rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** Nothing outlives the demo, however it ends. */
+  #killAll(): void {
+    for (const child of this.#processByName.values()) if (isRunning(child)) child.kill("SIGKILL");
   }
 
   /** Gossip address of a host, as others dial it. */
@@ -304,6 +310,12 @@ export class Platform {
     if (level === "error" || event === "edge-bounced") this.#onEvent(`${name}: ${msg}`);
   }
 }
+
+/**
+ * A Ctrl-C is for the demo alone, which then ends its processes in order: a supervisor that got it
+ * too would take the demo's own signal for a second one, and kill.
+ */
+const OWN_GROUP = { detached: true } as const;
 
 /** A request to this path of an edge blocks its loop for ever. */
 export const STALL_PATH = "/__stall";

@@ -2,8 +2,8 @@
  * The replica's HTTP API: Corrosion's endpoints (protocol reference, section 6), and the platform's
  * objects under `/v1/{nodes,apps,hostnames,machines}`.
  *
- * Not a hot path: `node:http` serves it. Every refusal says where and what is allowed; more requests
- * than a route can take are shed with 503 at once rather than queued.
+ * Not a hot path: `node:http` serves it. Every refusal says where and what is allowed; more
+ * requests than a route can take are shed with 503 at once rather than queued.
  */
 import { timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -42,7 +42,7 @@ export class ApiServer {
   readonly #server: Server;
   readonly #activeByRoute = new Map<string, number>();
   /** Requests by outcome, for metrics. */
-  readonly stats = { requests: 0, refused: 0, shed: 0, failed: 0 };
+  readonly stats = { requests: 0, refused: 0, shed: 0, gone: 0, failed: 0 };
 
   constructor(options: ApiServerOptions) {
     this.#options = options;
@@ -111,8 +111,9 @@ export class ApiServer {
   }
 
   #answerFailure(response: ServerResponse, error: unknown): void {
-    if (response.headersSent || response.destroyed) {
-      // Too late for a status: cutting the stream is the only way left to say that it failed.
+    if (isGone(error) || response.headersSent || response.destroyed) {
+      this.stats.gone++;
+      // Nobody listens, or it is too late for a status: cutting the stream says that it failed.
       response.destroy();
       return;
     }
@@ -147,6 +148,11 @@ async function dispatch(request: ApiRequest, route: string): Promise<void> {
       return handleObject(request, kind);
     }
   }
+}
+
+/** Whether the client ended its connection in the middle of its request. */
+function isGone(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ECONNRESET";
 }
 
 function requestUrl(target: string): URL {

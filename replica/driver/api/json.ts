@@ -1,9 +1,9 @@
 /**
  * JSON without loss: integers of 64 bits both ways, and REAL told from INTEGER.
  *
- * `JSON.parse` turns 9007199254740993 into another number; a SQLite INTEGER must come through whole.
- * So integers are read from their source text as `bigint`, and `bigint` is written as digits; a REAL
- * that happens to be whole is written with `.0`, as serde does.
+ * `JSON.parse` turns 9007199254740993 into another number; a SQLite INTEGER must come through
+ * whole. So integers are read from their source text as `bigint`, and `bigint` is written as
+ * digits; a REAL that happens to be whole is written with `.0` or an exponent, as serde does.
  */
 import { failure, success, type Result } from "#base/machine.ts";
 import type { SqlValue } from "../../types.ts";

@@ -3,7 +3,7 @@
  *
  * | request | answer |
  * |---|---|
- * | `PUT /v1/machines/{id}` | 200 `{"version": n or null, "warnings": [...]}`; null = nothing changed |
+ * | `PUT /v1/machines/{id}` | 200 `{"version": n, "warnings": [...]}`; null = no change |
  * | `GET /v1/machines/{id}` | 200 the document with `id`, `node`, `updated_at`; 404 |
  * | `DELETE /v1/machines/{id}` | 200 `{"version": n}`; 404 |
  * | `GET /v1/machines?after=&limit=` | 200 `{"machines": [...], "next": id or null}` |
@@ -28,7 +28,7 @@ export async function handleObject(request: ApiRequest, kind: ObjectKind): Promi
   const parts = request.url.pathname.split("/").slice(3);
   if (parts.length === 0 || (parts.length === 1 && parts[0] === "")) return list(request, kind);
   if (parts.length > 1) throw new HttpProblem(404, "");
-  const id = decodeId(parts[0] ?? "");
+  const id = idOf(kind, parts[0] ?? "");
   switch (requireMethod(request, "GET", "PUT", "DELETE")) {
     case "PUT":
       return put(request, kind, id);
@@ -82,9 +82,11 @@ function notFound(request: ApiRequest, kind: ObjectKind, id: string): void {
   sendJson(request.response, 404, { error: `there is no ${id} in ${kind}` });
 }
 
-function decodeId(part: string): string {
+/** Host names are stored in lower case, whatever the case they are asked for in. */
+function idOf(kind: ObjectKind, part: string): string {
   try {
-    return decodeURIComponent(part);
+    const id = decodeURIComponent(part);
+    return kind === "hostnames" ? id.toLowerCase() : id;
   } catch (error) {
     if (error instanceof URIError)
       throw new HttpProblem(400, "the id is not valid percent-encoding");

@@ -1,7 +1,8 @@
 /**
  * SQL statements as the API takes them (protocol reference, section 6.1):
  *
- * `"SQL"` | `["SQL", [p, ...]]` | `["SQL", {name: p}]` | `{query, params}` | `{query, named_params}`
+ * `"SQL"` | `["SQL", [p, ...]]` | `["SQL", {name: p}]` | `{query, params}` |
+ * `{query, named_params}`
  */
 import { failure, success, type Result } from "#base/machine.ts";
 import type { SqlValue, Statement } from "../../types.ts";

@@ -1,6 +1,6 @@
 /**
- * The API's backend in production: writes and objects go to the store, queries to the query threads,
- * and every commit is told to the replica before its writer has an answer, so that it can broadcast.
+ * The API's backend in production: writes and objects go to the store, queries to the query
+ * threads, and every commit is told to the replica before its writer has an answer.
  */
 import type { ActorId, LocalCommit, Statement } from "../../types.ts";
 import { queryError } from "../query/errors.ts";
@@ -57,8 +57,8 @@ export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
 }
 
 /**
- * A statement as the store binds it: a list for `?`, else names without sigil. Throws `STORE_SQL` for
- * a SELECT, whose rows nobody would see, and `QUERY_PARAMETERS`, before anything is run.
+ * A statement as the store binds it: a list for `?`, else names without sigil. Throws `STORE_SQL`
+ * for a SELECT, whose rows nobody would see, and `QUERY_PARAMETERS`, before anything is run.
  */
 function toStoreStatement(statement: Statement, index: number): Statement {
   const place = `statement ${index + 1}`;

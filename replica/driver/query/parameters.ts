@@ -62,7 +62,7 @@ function valuesByNumber(
   return success(values);
 }
 
-/** The parameters by number, from number 1; null for `?`; null for all when a number is too large. */
+/** The parameters by number from 1, null for `?`; null in all when a number is too large. */
 function parameterNames(sql: string): readonly (string | null)[] | null {
   const names: (string | null)[] = [];
   const known = new Set<string>();

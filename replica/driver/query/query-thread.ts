@@ -1,14 +1,14 @@
 /**
  * Read-only queries in threads of their own: they never hold up the replica's thread or the store.
  *
- * One thread serves all queries page by page. While it has been silent for some time, because SQLite
- * takes long to find a row, further queries go to another thread, up to `THREADS_MAX`. A query that
- * is past its time and whose row is still looked for costs its thread: the other queries of it fail
- * with `QUERY_LOST`.
+ * One thread serves all queries page by page. While it has been silent for some time, because
+ * SQLite takes long to find a row, further queries go to another thread, up to `THREADS_MAX`. A
+ * query that is past its time and whose row is still looked for costs its thread: the other queries
+ * of it fail with `QUERY_LOST`.
  *
- * A thread that is given up ends only when SQLite returns: better-sqlite3 offers no way to interrupt
- * it. Until then it burns its core, counts against `THREADS_MAX`, and holds up an orderly exit of the
- * process (`process.exit` waits for it), which therefore must be able to kill itself.
+ * A thread that is given up ends only when SQLite returns: better-sqlite3 offers no way to
+ * interrupt it. Until then it burns its core, counts against `THREADS_MAX`, and holds up an orderly
+ * exit of the process (`process.exit` waits for it), which therefore must be able to kill itself.
  */
 import { queryError } from "./errors.ts";
 import { QueryLane } from "./query-lane.ts";
@@ -89,9 +89,10 @@ export class QueryThread {
   }
 
   /**
-   * Starts a query. `timeoutMs` counts to the last row, the client's own time included; 0 = as long as
-   * is allowed. Rejects with `STORE_SQL` or `QUERY_PARAMETERS` (the statement is wrong), `QUERY_EMPTY`,
-   * `QUERY_BUSY`; so does iterating, and also with `STORE_TIMEOUT`, `QUERY_SLOW_CLIENT`, `QUERY_LOST`.
+   * Starts a query. `timeoutMs` counts to the last row, the client's own time included; 0 = as long
+   * as is allowed. Rejects with `STORE_SQL`, `QUERY_PARAMETERS` or `QUERY_EMPTY` (the statement is
+   * wrong) or `QUERY_BUSY`; starting and iterating also with `STORE_TIMEOUT`, `QUERY_SLOW_CLIENT`,
+   * `QUERY_LOST`, and iterating with `STORE_SQL` when a row cannot be computed.
    */
   async query(statement: Statement, timeoutMs: number): Promise<QueryResult> {
     if (this.#isClosed) throw storeError("STORE_CLOSED", "the store is closed");

@@ -145,7 +145,7 @@ class QueryDesk {
   }
 }
 
-/** The driver's own complaints about parameters; ours come first, so these are what we cannot see. */
+/** The driver's own complaints about parameters; ours come first, so these are rare. */
 function bindingError(thrown: unknown): unknown {
   return thrown instanceof RangeError || thrown instanceof TypeError
     ? queryError("QUERY_PARAMETERS", thrown.message)

@@ -1,12 +1,11 @@
 /**
- * Read-only connections to the store's database, and the rules of what may be read through them.
+ * Read-only connections to the store's database, and the rules of what may be read.
  *
  * Each query has a connection of its own while it runs: SQLite gives all statements of a connection
- * one snapshot, so a slow query would keep those that start later from seeing what was written since.
+ * one snapshot, so a slow query would keep later ones from seeing what was written since.
  *
- * Connections are plain SQLite. Only a statement that names cr-sqlite's readable parts gets one with
- * the extension, and no other part of it can be named: the extension is C and Rust in our process,
- * and some of its functions end the process on bad arguments.
+ * Connections are plain SQLite. Only a statement that names cr-sqlite's readable parts gets one
+ * with the extension, and no other part of it can be named: it ends the process on bad keys.
  */
 import Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";

@@ -1,8 +1,8 @@
 /**
  * A query under way: columns, then pages when they are asked for, within its time.
  *
- * The thread keeps the deadline between rows. Here a timer some time later watches for the case that
- * it cannot, because SQLite does not come back.
+ * The thread keeps the deadline between rows. Here a timer some time later watches for the case
+ * that it cannot, because SQLite does not come back.
  */
 import type { PatinaError } from "#base/errors.ts";
 import type { SqlValue } from "../../types.ts";

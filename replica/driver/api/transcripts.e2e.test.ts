@@ -1,0 +1,159 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { ApiFixture } from "./api-fixture.ts";
+
+// The requests of a real Corrosion node's transcripts, in order, and its answers: ours must be the
+// same in status, in the headers that matter and in the body, but for times, the actor id, and what
+// the table at the bottom says.
+
+interface Transcript {
+  readonly title: string;
+  readonly request: {
+    readonly method: string;
+    readonly path: string;
+    readonly headers: Readonly<Record<string, string>>;
+    readonly body: unknown;
+  };
+  readonly response: {
+    readonly status: number;
+    readonly headers: Readonly<Record<string, string>>;
+    readonly body?: string;
+  };
+}
+
+/** What is not served yet, by part of the path; and names of endpoints. */
+const SKIPPED: ReadonlySet<string> = new Set([
+  "/v1/subscriptions",
+  "/v1/updates",
+  "/v1/table_stats",
+  "/v1/health",
+  // Names of endpoints (421) come with the rest of Corrosion's config.
+  "endpoint name",
+]);
+
+interface Deviation {
+  readonly status?: number;
+  readonly body: string;
+  /** `body` is a part of the answer. */
+  readonly isContained?: boolean;
+}
+
+/** Where ours differs on purpose: the statement is named, and the layers below are not. */
+const DEVIATIONS: ReadonlyMap<string, Deviation> = new Map<string, Deviation>([
+  ["named parameters without the colon", refusal("Invalid parameter name: id")],
+  [
+    "two statements, second fails: nothing is written",
+    refusal("no such table: nope", "statement 2"),
+  ],
+  ["constraint error", refusal("UNIQUE constraint failed: t.id")],
+  ["syntax error", refusal("incomplete input")],
+  ["select in a transaction", refusal("Execute returned results - did you mean to call query?")],
+  // Carried out by Corrosion without a version, so that peers would never learn of it.
+  ["create table over the API", refusal("CREATE is not allowed: only ")],
+  ["pragma over the API", refusal("PRAGMA is not allowed: only ")],
+  ["begin inside", refusal("BEGIN is not allowed: only ")],
+  // Where in the text serde stopped is not told; where in the value is.
+  ...[
+    "an object as parameter",
+    "an array that is no bytes as parameter",
+    "an array of numbers over 255",
+    "statement of a wrong shape",
+    "number as a statement",
+  ].map((title): [string, Deviation] => [
+    title,
+    wrongShape(`[0]: data did not match any variant of untagged enum Statement`),
+  ]),
+  ["not an array", wrongShape("invalid type: map, expected a sequence")],
+  // V8's words instead of serde's.
+  ["broken JSON", { body: "Failed to parse the request body as JSON: ", isContained: true }],
+  // better-sqlite3 does not tell the offset.
+  ["query syntax error", { body: '{"error":"near \\"SELEC\\": syntax error"}' }],
+  // 200 with an error line from Corrosion.
+  ["query empty", { status: 400, body: '{"error":"the text holds no statement"}' }],
+]);
+
+const TRANSCRIPTS = readTranscripts();
+let open: ApiFixture;
+let guarded: ApiFixture;
+
+beforeAll(async () => {
+  open = await ApiFixture.start({ schemaFiles: [{ name: "transcripts.sql", text: SCHEMA }] });
+  guarded = await ApiFixture.start({ server: { bearerToken: "secret" } });
+});
+
+afterAll(async () => {
+  await open.stop();
+  await guarded.stop();
+});
+
+test.each(TRANSCRIPTS.filter((one) => !isSkipped(one)))(
+  "$title: answered as Corrosion does",
+  async ({ title, request, response }) => {
+    const api = title.startsWith("token:") ? guarded : open;
+    const { method, path, headers } = request;
+    const body = bodyText(title, request.body);
+    const answer = await api.call({ method, path, headers, ...body });
+    const deviation = DEVIATIONS.get(title);
+    const expected = deviation?.body ?? response.body ?? "";
+    const seen = { status: answer.status, text: masked(answer.text) };
+    expect(seen).toEqual({
+      status: deviation?.status ?? response.status,
+      text: deviation?.isContained ? expect.stringContaining(expected) : masked(expected),
+    });
+    expect(answer.headers["allow"]).toBe(response.headers["allow"]);
+    if (response.status !== 200 && response.headers["content-type"] !== undefined) {
+      expect(answer.headers["content-type"]).toBe(response.headers["content-type"]);
+    }
+  },
+);
+
+test("each deviation and each skipped transcript is still there to be one", () => {
+  const titles = new Set(TRANSCRIPTS.map((one) => one.title));
+  expect([...DEVIATIONS.keys()].filter((title) => !titles.has(title))).toEqual([]);
+  expect([...SKIPPED].filter((part) => !TRANSCRIPTS.some((one) => isPart(one, part)))).toEqual([]);
+});
+
+const SCHEMA = `
+CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);
+CREATE TABLE kinds (a TEXT NOT NULL, b INTEGER NOT NULL, i INTEGER, r REAL, s TEXT, x BLOB,
+  n TEXT NOT NULL DEFAULT 'none', PRIMARY KEY (a, b));
+`;
+
+function refusal(error: string, place = "statement 1"): Deviation {
+  return { status: 500, body: `{"results":[{"error":"${place}: ${error}`, isContained: true };
+}
+
+function wrongShape(error: string): Deviation {
+  return { body: `Failed to deserialize the JSON body into the target type: ${error}` };
+}
+
+/** The body as it was sent: some requests were text on purpose. */
+function bodyText(title: string, body: unknown): { body?: string } {
+  if (body === null) return {};
+  const isRaw = ["broken JSON", "no content type", "wrong content type"].includes(title);
+  return { body: isRaw && typeof body === "string" ? body : JSON.stringify(body) };
+}
+
+function masked(text: string): string {
+  return text
+    .replaceAll(/"time":[0-9.e-]+/g, '"time":0')
+    .replaceAll(/"actor_id":"[0-9a-f]{32}"/g, '"actor_id":"-"');
+}
+
+function isSkipped(one: Transcript): boolean {
+  return [...SKIPPED].some((part) => isPart(one, part));
+}
+
+function isPart(one: Transcript, part: string): boolean {
+  return one.request.path.startsWith(part) || one.title.startsWith(part);
+}
+
+/** Integers beyond what `number` holds are kept as text. */
+function readTranscripts(): Transcript[] {
+  const path = new URL("../../../tests/vectors/http-api.json", import.meta.url);
+  const keepIntegers = (_key: string, value: unknown, context?: { source?: string }): unknown =>
+    typeof value === "number" && !Number.isSafeInteger(value) && context?.source !== undefined
+      ? JSON.rawJSON(context.source)
+      : value;
+  return JSON.parse(readFileSync(path, "utf8"), keepIntegers) as Transcript[];
+}

@@ -177,7 +177,12 @@ class RunningReplica implements Replica {
     await this.#api?.close();
     await this.#queries?.close();
     if (this.#core && this.#driver) {
-      await this.#saveMembers(this.#core);
+      try {
+        await this.#saveMembers(this.#core);
+      } catch (error) {
+        // The others must be told of the leave whatever the store says.
+        this.#options.log.warn?.("members-not-saved", errorText(error));
+      }
       this.#driver.stop(options);
     }
     await this.#transport?.close();

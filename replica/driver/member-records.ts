@@ -5,7 +5,7 @@ import { NIL_ACTOR_ID } from "../core/swim/actor.ts";
 import type { MemberUpdate } from "../core/swim/packet.ts";
 import type { MemberRecord } from "./store/store-messages.ts";
 
-/** The store's row for a member. */
+/** The store's row for a member; `nowMs` is wall time. The column holds whole milliseconds. */
 export function toRecord(member: MemberUpdate, rings: RingTable, nowMs: number): MemberRecord {
   const { actor, incarnation, state } = member;
   return {
@@ -19,7 +19,7 @@ export function toRecord(member: MemberUpdate, rings: RingTable, nowMs: number):
       state,
     }),
     rttMinMs: rings.rttMs(actor.addr),
-    updatedAtMs: nowMs,
+    updatedAtMs: Math.round(nowMs),
   };
 }
 

@@ -270,6 +270,8 @@ export class QuicConnection implements StreamHost {
     const { reason, nowMs, isFinal } = request;
     if (this.#state === "handshaking") return this.discard(closedError(reason));
     if (this.#state !== "open") return;
+    // Datagrams queued before, such as "I am leaving", go first: once closing, quiche drops them.
+    this.#flush(nowMs);
     this.#end("closing", closedError(reason));
     if (this.isOutgoing && !this.#isConfirmed && !isFinal) {
       this.#goodbye = { reason, untilMs: nowMs + GOODBYE_WAIT_MS };

@@ -69,7 +69,7 @@ class QueryDesk {
       const columns = prepared.columns().map((column) => column.name);
       const rows = prepared.raw().iterate(...bindArguments(bound.value)) as Iterator<SqlValue[]>;
       const deadlineMs = performance.now() + timeoutMs;
-      const timer = setTimeout(() => this.#expire(id), Math.min(this.#options.idleMs, timeoutMs));
+      const timer = this.#startTimer(id, { timeoutMs, deadlineMs });
       this.#queryById.set(id, { connection, rows, timeoutMs, deadlineMs, timer });
       this.#send({ kind: "columns", id, columns });
     } catch (thrown) {
@@ -89,8 +89,7 @@ class QueryDesk {
     if (isLast) {
       this.#close(id);
     } else {
-      const leftMs = Math.max(1, query.deadlineMs - performance.now());
-      query.timer = setTimeout(() => this.#expire(id), Math.min(this.#options.idleMs, leftMs));
+      query.timer = this.#startTimer(id, query);
     }
     this.#send({ kind: "page", id, rows, isLast });
   }
@@ -120,13 +119,15 @@ class QueryDesk {
     }
   }
 
-  /** Time is up while no page is asked for. */
-  #expire(id: number): void {
-    const query = this.#queryById.get(id);
-    if (query === undefined) return;
-    const isLate = performance.now() >= query.deadlineMs;
-    const idle = `no rows were taken for ${this.#options.idleMs} ms`;
-    this.#fail(id, isLate ? timeoutError(query.timeoutMs) : queryError("QUERY_SLOW_CLIENT", idle));
+  /** Ends the query when its time, or that of a client that takes nothing, is up first. */
+  #startTimer(id: number, query: Pick<OpenQuery, "timeoutMs" | "deadlineMs">): NodeJS.Timeout {
+    const { idleMs } = this.#options;
+    const leftMs = Math.max(1, query.deadlineMs - performance.now());
+    const reason =
+      leftMs <= idleMs
+        ? timeoutError(query.timeoutMs)
+        : queryError("QUERY_SLOW_CLIENT", `no rows were taken for ${idleMs} ms`);
+    return setTimeout(() => this.#fail(id, reason), Math.min(idleMs, leftMs));
   }
 
   #fail(id: number, thrown: unknown): void {

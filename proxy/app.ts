@@ -164,7 +164,9 @@ export class App {
     await plane.listen(
       fd === undefined ? { ...splitHostPort(http), reusePort: threads > 1 } : { fd },
     );
-    log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`);
+    // The clock starts with the process: what a bounce costs before anybody is answered.
+    const bootMs = Math.round(performance.now());
+    log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`, { bootMs });
     if (plane.table.machineCount > 0) this.#setReady("table loaded from the database");
   }
 

@@ -1,0 +1,119 @@
+/**
+ * The benchmarks' entry: `npm run bench -- NAME [--runs N] [--json FILE] [--flag VALUE]`, or without
+ * a name the list of them.
+ *
+ * Exit code 0 whether or not targets are met; 1 when a benchmark broke, 2 for a wrong command line.
+ */
+import { writeFileSync } from "node:fs";
+import { errorText } from "#base/errors.ts";
+import { bench as catchup } from "./catchup.ts";
+import { bench as change } from "./change.ts";
+import { bench as codec } from "./codec.ts";
+import {
+  describeMachine,
+  describeResult,
+  describeSample,
+  machineFacts,
+  summarise,
+  type Bench,
+  type BenchReport,
+  type Sample,
+} from "./measure.ts";
+import { bench as proxy } from "./proxy.ts";
+import { bench as stall } from "./stall.ts";
+import { bench as transport } from "./transport.ts";
+
+const BENCHES: Readonly<Record<string, Bench>> = {
+  catchup,
+  change,
+  codec,
+  proxy,
+  stall,
+  transport,
+};
+const RUNS = 5;
+/** As a shell says it of a process that ended by SIGINT. */
+const EXIT_INTERRUPTED = 130;
+
+process.exit(await main(process.argv.slice(2)));
+
+async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  const flags = parseFlags(rest);
+  if (name === undefined) {
+    for (const [one, { about }] of Object.entries(BENCHES)) print(`${one.padEnd(10)} ${about}`);
+    print(`\nusage: npm run bench -- NAME [--runs ${RUNS}] [--json FILE]`);
+    return 0;
+  }
+  const bench = BENCHES[name];
+  const runs = Number(flags?.get("runs") ?? RUNS);
+  if (!bench || !flags || !Number.isInteger(runs) || runs < 1) {
+    print(`usage: npm run bench -- ${Object.keys(BENCHES).join("|")} [--runs N] [--json FILE]`);
+    return 2;
+  }
+  const report = await measure({ name, bench, runs, flags });
+  if (report === null) return 1;
+  const file = flags.get("json");
+  if (file !== undefined) writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
+  return 0;
+}
+
+/** Runs the benchmark; null when it broke. */
+async function measure(options: {
+  readonly name: string;
+  readonly bench: Bench;
+  readonly runs: number;
+  readonly flags: ReadonlyMap<string, string>;
+}): Promise<BenchReport | null> {
+  const { name, bench, runs, flags } = options;
+  const machine = machineFacts();
+  print(`${name}: ${bench.about}\n${describeMachine(machine)}`);
+  const samples: Sample[] = [];
+  const notes: string[] = [];
+  const note = (line: string): void => {
+    notes.push(line);
+    print(`  ${line}`);
+  };
+  const stack = new AsyncDisposableStack();
+  endOnSignals(stack);
+  try {
+    for await (const sample of bench.run({ runs, flags, stack, note })) {
+      samples.push(sample);
+      print(`run ${samples.length}: ${describeSample(bench.figures, sample)}`);
+      if (samples.length === runs) break;
+    }
+  } catch (error) {
+    print(`${name} broke: ${error instanceof Error ? error.stack : errorText(error)}`);
+    return null;
+  } finally {
+    await stack.disposeAsync();
+  }
+  const figures = summarise(bench, samples);
+  print(`median of ${samples.length}:`);
+  for (const figure of figures) print(`  ${describeResult(figure)}`);
+  return { bench: name, machine, notes, samples, figures };
+}
+
+/** Ends what was started, then the process. */
+function endOnSignals(stack: AsyncDisposableStack): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      void stack.disposeAsync().finally(() => process.exit(EXIT_INTERRUPTED));
+    });
+  }
+}
+
+/** `--name value` pairs; null when the arguments are anything else. */
+function parseFlags(args: readonly string[]): ReadonlyMap<string, string> | null {
+  const flags = new Map<string, string>();
+  for (let at = 0; at < args.length; at += 2) {
+    const [flag, value] = [args[at], args[at + 1]];
+    if (flag === undefined || !flag.startsWith("--") || value === undefined) return null;
+    flags.set(flag.slice(2), value);
+  }
+  return flags;
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}

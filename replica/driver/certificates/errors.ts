@@ -5,3 +5,9 @@
  * was issued. Not retryable with the same input. Never reaches an HTTP client.
  */
 export const CERTIFICATE_INPUT = "CERTIFICATE_INPUT";
+
+/**
+ * A certificate, key or authority file cannot be read. Nothing was started. Not retryable until the
+ * file is there and readable. Never reaches an HTTP client.
+ */
+export const CERTIFICATE_UNREADABLE = "CERTIFICATE_UNREADABLE";

@@ -1,0 +1,51 @@
+/**
+ * Errors that end a command or a process before or beside its work, once each: what they mean, what
+ * they did to the state, and whether trying again can help. None reaches an HTTP client;
+ * `proxy/exit-code-of.ts` gives the exit codes.
+ */
+
+/** What is fixed about one code. */
+export interface CommandErrorKind {
+  readonly meaning: string;
+  readonly effect: string;
+  readonly retryable: boolean;
+}
+
+/** Every code that a command ends with and that no other folder declares. */
+export const COMMAND_ERRORS = {
+  USAGE: {
+    meaning: "a flag, an argument or a file given on the command line is not usable",
+    effect: "nothing was done, or only the documents before the one named were published",
+    retryable: false,
+  },
+  CONFIG_INVALID: {
+    meaning: "the config file, with flags and environment laid over it, breaks a rule",
+    effect: "nothing was started or written",
+    retryable: false,
+  },
+  CONFIG_UNREADABLE: {
+    meaning: "the config file cannot be read",
+    effect: "nothing was started or written",
+    retryable: false,
+  },
+  API_UNREACHABLE: {
+    meaning: "nobody answers at the replica's API address",
+    effect: "whether the last request was carried out is not known",
+    retryable: true,
+  },
+  API_REFUSED: {
+    meaning: "the replica's API answered with a refusal, whose text follows",
+    effect: "nothing of that request was written",
+    retryable: false,
+  },
+  DEMO_FAILED: {
+    meaning: "a host or machine of the demo did not start, or was refused what it published",
+    effect: "the demo ends and stops its processes",
+    retryable: true,
+  },
+  INTERNAL: {
+    meaning: "a bug: something failed that no rule foresees",
+    effect: "the process ends; its supervisor starts it again",
+    retryable: true,
+  },
+} as const satisfies Record<string, CommandErrorKind>;

@@ -418,7 +418,21 @@ describe("failures", () => {
     client.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     expect((await client.response()).headers.get("patina-error")).toBe("UPSTREAM_RESET");
     expect(requests).toBe(1);
-    expect(proxy.finished[0]?.retrySkipped).toBe("not-a-pooled-connection");
+    expect(proxy.finished[0]?.retrySkipped).toBe("not-idempotent");
+  });
+
+  test("a GET that a machine took and broke off is moved to another machine", async () => {
+    const dying = await rawUpstream((socket) => socket.once("data", () => socket.destroy()));
+    const healthy = await rawUpstream((socket) => {
+      socket.once("data", () => socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    });
+    const proxy = await proxyTo(dying);
+    proxy.setPorts([dying, healthy]);
+    const client = await clientOf(proxy);
+    client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    expect((await client.response()).body).toBe("ok");
+    expect(proxy.attempts).toEqual(["reset-before-response", "answered"]);
+    expect(proxy.inFlight()).toBe(0);
   });
 
   test("a stale pooled connection is made up for once by a fresh one", async () => {

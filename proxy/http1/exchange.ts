@@ -43,6 +43,7 @@ export class Exchange implements UpstreamOwner {
   #hasBody = false;
   #bodySent: "none" | "kept" | "gone" = "none";
   #wasRepeated = false;
+  #wasMoved = false;
   /** An upload waits for the upstream to take more. */
   #isUploadPaused = false;
   /** The client closed its sending side: it may be gone, or wait for the response. */
@@ -279,6 +280,7 @@ export class Exchange implements UpstreamOwner {
     this.requestBody.startNone();
     this.#bodySent = "none";
     this.#wasRepeated = false;
+    this.#wasMoved = false;
     this.#isUploadPaused = false;
     this.#hasClientEnded = false;
     this.#lastCode = null;
@@ -416,6 +418,7 @@ export class Exchange implements UpstreamOwner {
       attempts: this.record.attempts,
       attemptsMax: this.parts.settings.sizes.attemptsMax,
       wasRepeated: this.#wasRepeated,
+      wasMoved: this.#wasMoved,
       isOutOfTime: this.parts.deadlines.nowMs >= this.#connectUntilMs,
     });
     if (stage !== "connect") {
@@ -427,6 +430,7 @@ export class Exchange implements UpstreamOwner {
       this.fail(this.#lastCode ?? "UPSTREAM_RESET");
       return;
     }
+    this.#wasMoved ||= stage !== "connect" && decision.kind === "exclude";
     if (decision.kind === "again") this.#wasRepeated = true;
     else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
     if (this.#isUploadPaused) this.upstreamDrained();

@@ -11,6 +11,7 @@ const FIRST: FailedAttempt = {
   attempts: 1,
   attemptsMax: 4,
   wasRepeated: false,
+  wasMoved: false,
   isOutOfTime: false,
 };
 
@@ -24,8 +25,11 @@ test.each<[string, Partial<FailedAttempt>, string]>([
   ["not when time is up", { stage: "connect", isOutOfTime: true }, "out-of-time"],
   ["not when attempts are used up", { stage: "connect", attempts: 4 }, "attempts-used-up"],
   ["a stale pooled GET: again", {}, "again"],
-  ["a stale pooled GET on a fresh connection: no", { wasReused: false }, "not-a-pooled-connection"],
-  ["a second stale one: no", { wasRepeated: true }, "repeated-once"],
+  ["a GET that a machine took and broke off: next machine", { wasReused: false }, "exclude"],
+  ["a second time: no", { wasReused: false, wasMoved: true }, "moved-once"],
+  ["a POST that a machine took: no", { wasReused: false, isIdempotent: false }, "not-idempotent"],
+  ["a PUT with its body gone: no", { wasReused: false, bodySent: "gone" }, "body-gone"],
+  ["a second stale one: next machine", { wasRepeated: true }, "exclude"],
   ["a POST whose body was not sent: again", { isIdempotent: false, hasBody: true }, "again"],
   ["a POST without a body: no", { isIdempotent: false }, "not-idempotent"],
   [
@@ -59,10 +63,17 @@ function* everyAttempt(): Generator<FailedAttempt> {
   const booleans = [false, true];
   for (const stage of ["connect", "sent", "answering"] as const) {
     for (const bodySent of ["none", "kept", "gone"] as const) {
-      for (let bits = 0; bits < 32; bits += 1) {
-        const [wasReused, isIdempotent, hasBody, wasRepeated, isLast] = [0, 1, 2, 3, 4].map(
-          (bit) => booleans[(bits >> bit) & 1] as boolean,
-        ) as [boolean, boolean, boolean, boolean, boolean];
+      for (let bits = 0; bits < 64; bits += 1) {
+        const [wasReused, isIdempotent, hasBody, wasRepeated, wasMoved, isLast] = [
+          0, 1, 2, 3, 4, 5,
+        ].map((bit) => booleans[(bits >> bit) & 1] as boolean) as [
+          boolean,
+          boolean,
+          boolean,
+          boolean,
+          boolean,
+          boolean,
+        ];
         const attempts = isLast ? 4 : 1;
         yield {
           ...FIRST,
@@ -72,6 +83,7 @@ function* everyAttempt(): Generator<FailedAttempt> {
           isIdempotent,
           hasBody,
           wasRepeated,
+          wasMoved,
           attempts,
         };
       }

@@ -9,8 +9,12 @@
  * | connect (nothing was sent)                | always, on another machine                        |
  * | pooled connection, no response byte       | idempotent and all that was sent is at hand; or   |
  * |                                           | the request has a body and none of it was sent    |
- * | fresh connection, no response byte        | never: the machine took the request and failed    |
+ * | fresh connection, no response byte        | idempotent and all that was sent is at hand: once |
+ * |                                           | in a request, on another machine                  |
  * | after a response byte                     | never                                             |
+ *
+ * The third line is for machines that die with requests in flight. It is bounded to one move, so that
+ * a request that kills its machine does not go through all of them.
  *
  * A body that was not sent proves something only when there is one: a POST with an empty body is
  * whole as soon as its head is.
@@ -30,6 +34,8 @@ export interface FailedAttempt {
   readonly attemptsMax: number;
   /** A stale pooled connection was already made up for once in this request. */
   readonly wasRepeated: boolean;
+  /** The request was already moved once from a machine that took it and broke off. */
+  readonly wasMoved: boolean;
   /** The time allowed for connecting is used up. */
   readonly isOutOfTime: boolean;
 }
@@ -47,8 +53,7 @@ export type RetrySkipped =
   | "response-started"
   | "attempts-used-up"
   | "out-of-time"
-  | "not-a-pooled-connection"
-  | "repeated-once"
+  | "moved-once"
   | "not-idempotent"
   | "body-gone";
 
@@ -57,11 +62,12 @@ export function decideRetry(failed: FailedAttempt): RetryDecision {
   if (failed.stage === "answering") return SKIP["response-started"];
   if (failed.attempts >= failed.attemptsMax) return SKIP["attempts-used-up"];
   if (failed.stage === "connect") return failed.isOutOfTime ? SKIP["out-of-time"] : EXCLUDE;
-  if (!failed.wasReused) return SKIP["not-a-pooled-connection"];
-  if (failed.wasRepeated) return SKIP["repeated-once"];
-  if (failed.hasBody && failed.bodySent === "none") return AGAIN;
+  const isStale = failed.wasReused && !failed.wasRepeated;
+  if (isStale && failed.hasBody && failed.bodySent === "none") return AGAIN;
   if (!failed.isIdempotent) return SKIP["not-idempotent"];
-  return failed.bodySent === "gone" ? SKIP["body-gone"] : AGAIN;
+  if (failed.bodySent === "gone") return SKIP["body-gone"];
+  if (isStale) return AGAIN;
+  return failed.wasMoved ? SKIP["moved-once"] : EXCLUDE;
 }
 
 const EXCLUDE: RetryDecision = { kind: "exclude" };
@@ -71,8 +77,7 @@ const SKIP = {
   "response-started": { kind: "skip", reason: "response-started" },
   "attempts-used-up": { kind: "skip", reason: "attempts-used-up" },
   "out-of-time": { kind: "skip", reason: "out-of-time" },
-  "not-a-pooled-connection": { kind: "skip", reason: "not-a-pooled-connection" },
-  "repeated-once": { kind: "skip", reason: "repeated-once" },
+  "moved-once": { kind: "skip", reason: "moved-once" },
   "not-idempotent": { kind: "skip", reason: "not-idempotent" },
   "body-gone": { kind: "skip", reason: "body-gone" },
 } as const satisfies Record<RetrySkipped, RetryDecision>;

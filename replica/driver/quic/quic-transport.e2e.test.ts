@@ -48,6 +48,16 @@ test("one dual-stack socket serves IPv4 and IPv6, and IPv4 addresses stay plain"
   await four.events.until(() => four.events.unis.length === 1);
 });
 
+test("a datagram sent right before the close still arrives", async () => {
+  await using left = await openEndpoint({ certificates });
+  await using right = await openEndpoint({ certificates });
+  await left.transport.sendUni(right.transport.local, [Buffer.from("x")]);
+  left.transport.sendDatagram(right.transport.local, Buffer.from("leaving"));
+  await left.transport.close();
+  await right.events.until(() => right.events.datagrams.length === 1);
+  expect(Buffer.from(right.events.datagrams[0]?.bytes ?? []).toString()).toBe("leaving");
+});
+
 test("a socket of its own for dialling is what peers see", async () => {
   await using left = await openEndpoint({ certificates, clientLocal: "127.0.0.1:0" });
   await using right = await openEndpoint({ certificates });

@@ -6,9 +6,11 @@
 import { writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { expect, test } from "vitest";
+import { loadConfig } from "../bin/config-file.ts";
 import { COMMAND_ERRORS } from "../bin/errors.ts";
 import { PROXY_ERRORS } from "../proxy/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
+import { readDocument } from "../replica/driver/api/documents.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
@@ -68,6 +70,17 @@ test("the config reference has every key with its default and a meaning", () => 
   const written = new Map(rows.map(([key = "", preset = ""]) => [bare(key), bare(preset)]));
   expect(Object.fromEntries(written)).toEqual(Object.fromEntries(configKeys()));
   expect(rows.filter((row) => (row[2] ?? "").length < 5)).toEqual([]);
+});
+
+test("the example files fit: configs are valid, the machine document too", () => {
+  for (const name of ["edge", "worker"]) {
+    expect(
+      () => loadConfig({ file: join(ROOT, `docs/examples/${name}.toml`) }),
+      name,
+    ).not.toThrow();
+  }
+  const { id, ...body } = JSON.parse(document("docs/examples/machine.json").text) as { id: string };
+  expect(readDocument("machines", id, body)).toMatchObject({ ok: true, value: { warnings: [] } });
 });
 
 test("the table of exit codes has every code", () => {

@@ -10,11 +10,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 
 /** What is used of the package, which brings no types. */
 interface HttpProxy {
-  createProxyServer(options: {
-    target: string;
-    agent: Agent;
-    xfwd: boolean;
-  }): {
+  createProxyServer(options: { target: string; agent: Agent; xfwd: boolean }): {
     web(request: IncomingMessage, response: ServerResponse): void;
     on(event: "error", listener: () => void): void;
   };

@@ -91,9 +91,7 @@ export function summarise(bench: Bench, samples: readonly Sample[]): FigureResul
     const median = percentile(values, 0.5);
     if (figure.target === undefined) return { ...figure, median };
     const isMet =
-      "atMost" in figure.target
-        ? median <= figure.target.atMost
-        : median >= figure.target.atLeast;
+      "atMost" in figure.target ? median <= figure.target.atMost : median >= figure.target.atLeast;
     return { ...figure, median, isMet };
   });
 }

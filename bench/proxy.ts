@@ -160,10 +160,7 @@ async function startHttpProxy(stack: AsyncDisposableStack, upstream: number): Pr
 }
 
 /** nginx with a fixed answer where there is nginx (`folder`), else our own; returns its port. */
-async function startUpstream(
-  stack: AsyncDisposableStack,
-  folder: string | null,
-): Promise<number> {
+async function startUpstream(stack: AsyncDisposableStack, folder: string | null): Promise<number> {
   if (folder === null) {
     const { port } = await startScript(stack, [process.execPath, UPSTREAM], LOAD_CORE);
     return port;

@@ -105,7 +105,9 @@ test("changes made by SQL at two workers reach an edge that starts empty, and al
   const all = [east, west, late, first, second];
   await until("heads are equal and nothing is needed", async () => {
     const statuses = await Promise.all(all.map((host) => host.status()));
-    const heads = new Set(statuses.map((one) => JSON.stringify(Object.entries(one.heads).sort())));
+    const heads = new Set(
+      statuses.map((one) => JSON.stringify(Object.entries(one.heads).sort(byActor))),
+    );
     return heads.size === 1 && statuses.every((one) => one.needs === 0);
   });
   await until("its metrics tell of the sync", async () => {
@@ -228,6 +230,10 @@ async function put(host: TestHost, path: string, body: unknown): Promise<{ versi
 async function transact(worker: TestHost, statements: readonly unknown[]): Promise<void> {
   const { status, text } = await worker.api("POST", "/v1/transactions", statements);
   expect({ status, text }).toMatchObject({ status: 200 });
+}
+
+function byActor([left]: [string, unknown], [right]: [string, unknown]): number {
+  return left < right ? -1 : 1;
 }
 
 /** The supervisor's alert: an error line, because a human must look at it. */

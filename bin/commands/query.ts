@@ -49,5 +49,5 @@ function printLine(line: string, withColumns: boolean): void {
 
 function cell(value: unknown): string {
   if (value === null) return "";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
 }

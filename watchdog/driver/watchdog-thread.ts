@@ -133,7 +133,7 @@ class WatchdogThread implements HealthSource {
         return;
       case "suspect":
         this.#metrics.loops[output.stall.loop]?.suspicions.add();
-        this.#captureStack(output.stall.loop);
+        void this.#captureStack(output.stall.loop);
         return;
       case "accuse":
         void this.#capture(output.stall);

@@ -17,7 +17,9 @@ test("frames come out whole however the bytes are cut", () => {
         expect(reader.push(bytes.subarray(at, at + cut), received).ok).toBe(true);
       }
       expect(reader.end().ok).toBe(true);
-      expect(received.map((payload) => Buffer.from(payload))).toEqual(sent.map(Buffer.from));
+      expect(received.map((payload) => Buffer.from(payload))).toEqual(
+        sent.map((payload) => Buffer.from(payload)),
+      );
     }),
   );
 });

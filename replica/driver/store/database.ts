@@ -12,7 +12,7 @@ import Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import { actorIdFromBytes, actorIdToBytes } from "../../core/wire/actor-id.ts";
 import type { ActorId } from "../../types.ts";
-import { sqliteCode, storeError, toStoreError } from "./errors.ts";
+import { sqliteCode, storeError, toFileError } from "./errors.ts";
 
 /** Where the database is and who owns it. */
 export interface DatabaseOptions {
@@ -52,20 +52,22 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   } catch (thrown) {
     database?.close();
     lock.close();
-    throw toStoreError(thrown, "STORE_CORRUPT");
+    throw toFileError(thrown, options.path, "STORE_CORRUPT");
   }
 }
 
 function lockStore(path: string): Database.Database {
+  const lockPath = `${path}.lock`;
   let lock: Database.Database | null = null;
   try {
-    lock = new Database(`${path}.lock`, { timeout: 0 });
+    lock = new Database(lockPath, { timeout: 0 });
     lock.exec("BEGIN EXCLUSIVE");
     return lock;
   } catch (thrown) {
     lock?.close();
-    if (!sqliteCode(thrown).startsWith("SQLITE_BUSY")) throw toStoreError(thrown, "STORE_FULL");
-    const message = `the database ${path} is owned by another running process (lock: ${path}.lock)`;
+    if (!sqliteCode(thrown).startsWith("SQLITE_BUSY"))
+      throw toFileError(thrown, lockPath, "STORE_FULL");
+    const message = `the database ${path} is owned by another running process (lock: ${lockPath})`;
     throw storeError("STORE_LOCKED", message, { cause: thrown, details: { path } });
   }
 }
@@ -132,8 +134,23 @@ function loadCrsqlite(database: Database.Database, path: string): void {
   try {
     database.loadExtension(path);
   } catch (thrown) {
+    // It sets up tables of its own, and does not tell a full disk from any other failure.
+    assertRoom(database);
     const message = `the cr-sqlite extension ${path} cannot be loaded: ${errorText(thrown)}`;
     throw storeError("STORE_EXTENSION", message, { cause: thrown });
+  }
+}
+
+/** Throws SQLite's own error where the disk has no room for a few pages; leaves nothing behind. */
+function assertRoom(database: Database.Database): void {
+  // With next to no cache, pages go to the log before the commit that never comes.
+  database.pragma("cache_size = 8");
+  database.exec("BEGIN");
+  try {
+    database.exec("CREATE TABLE __patina_room (filler)");
+    database.exec(`INSERT INTO __patina_room VALUES (zeroblob(${ROOM_BYTES}))`);
+  } finally {
+    if (database.inTransaction) database.exec("ROLLBACK");
   }
 }
 
@@ -169,6 +186,8 @@ const BUSY_TIMEOUT_MS = 5000;
 /** About 40 MB of log; merges were measured 10 to 20 % faster than with SQLite's 1000. */
 const CHECKPOINT_PAGES = 10_000;
 const CACHE_KIB = 65_536;
+/** Arbitrary; more than cr-sqlite's first tables take. */
+const ROOM_BYTES = 262_144;
 
 /**
  * `__patina_versions`: one row per version of which anything is stored. `local` is cr-sqlite's

@@ -114,6 +114,16 @@ export function toStoreError(thrown: unknown, fallback: StoreErrorCode): PatinaE
   return storeError(codeOf(code, fallback), text, { cause: thrown, details });
 }
 
+/** The same for what was thrown while a file was opened: the message names it. */
+export function toFileError(thrown: unknown, path: string, fallback: StoreErrorCode): PatinaError {
+  if (thrown instanceof PatinaError) return thrown;
+  const { code, message, details } = toStoreError(thrown, fallback);
+  return storeError(code as StoreErrorCode, `${path} cannot be opened: ${message}`, {
+    cause: thrown,
+    details,
+  });
+}
+
 /** SQLite's own code (`SQLITE_FULL`) of anything thrown; empty when it is not SQLite's. */
 export function sqliteCode(thrown: unknown): string {
   if (typeof thrown !== "object" || thrown === null || !("code" in thrown)) return "";

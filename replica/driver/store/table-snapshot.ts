@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import Database from "better-sqlite3";
 import type { SqlValue, Watermark } from "../../types.ts";
-import { toStoreError } from "./errors.ts";
+import { toFileError } from "./errors.ts";
 import { quoteName } from "./sql-text.ts";
 
 /** Rows of one moment. */
@@ -33,7 +33,7 @@ export function readTableSnapshot(path: string, tables: readonly string[]): Tabl
     const rowsByTable = new Map(tables.map((table) => [table, readRows(database, table)]));
     return { tables: rowsByTable, watermark };
   } catch (thrown) {
-    throw toStoreError(thrown, "STORE_CORRUPT");
+    throw toFileError(thrown, path, "STORE_CORRUPT");
   } finally {
     database?.close();
   }

@@ -1,0 +1,169 @@
+/** The commands that people type, against a worker that runs. */
+import { statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
+import { Cluster, runPatina, type Ending, type TestHost } from "./cluster-fixture.ts";
+
+const TOKEN = "a-token-of-the-test";
+let cluster: Cluster;
+let worker: TestHost;
+let guarded: TestHost;
+
+beforeAll(async () => {
+  const api = { authz: { "bearer-token": TOKEN } };
+  cluster = await Cluster.create([
+    { name: "worker", kind: "worker" },
+    { name: "guarded", kind: "worker", bootstrap: ["worker"], config: { api } },
+  ]);
+  worker = cluster.host("worker");
+  guarded = cluster.host("guarded");
+  await cluster.start("worker", "guarded");
+});
+
+afterAll(async () => {
+  await cluster.close();
+});
+
+describe("check", () => {
+  test("prints the effective config of a valid file", async () => {
+    const ending = await runPatina(["check", "--config", worker.configFile]);
+    expect(ending.code).toBe(EXIT.ok);
+    expect(JSON.parse(ending.stdout)).toMatchObject({
+      replica: { node: "worker" },
+      gossip: { addr: worker.gossip },
+      proxy: { threads: 1 },
+    });
+  });
+
+  test("lists what is wrong with an override, under its flag's name", async () => {
+    const args = ["check", "--config", worker.configFile, "--set", "log.level=loud"];
+    const ending = await runPatina(args);
+    expect(ending.code).toBe(EXIT.config);
+    expect(ending.stderr).toMatch(/^patina: --set log\.level: log\.level: found "loud"; allowed: /);
+  });
+
+  test("takes the environment below flags", async () => {
+    const env = { PATINA__LOG__LEVEL: "warn", PATINA__GOSSIP__MAX_MTU: "1400" };
+    const args = ["check", "--config", worker.configFile, "--set", "log.level=error"];
+    const ending = await runPatina(args, { env });
+    expect(JSON.parse(ending.stdout)).toMatchObject({
+      log: { level: "error" },
+      gossip: { max_mtu: 1400 },
+    });
+  });
+});
+
+describe("publish", () => {
+  test("publishes machines from a file and says what changed", async () => {
+    const file = join(cluster.folder, "machines.json");
+    writeFileSync(file, JSON.stringify([machine("one"), { ...machine("two"), colour: "red" }]));
+    const publish = ["publish", file, "--api-addr", worker.apiAddress];
+    const ending = await runPatina(publish);
+    expect(ending).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringMatching(/^one: version \d+\ntwo: version \d+\n$/),
+      stderr: expect.stringMatching(/^two: .*colour/),
+    });
+    expect((await runPatina(publish)).stdout).toBe("one: no change\ntwo: no change\n");
+  });
+
+  test("reads standard input, and stops at the first that is refused, naming the place", async () => {
+    const bad = { ...machine("bad"), services: [{ name: "web", address: "nowhere" }] };
+    const stdin = JSON.stringify([machine("good"), bad, machine("never")]);
+    const ending = await runPatina(["publish", "-", "--api-addr", worker.apiAddress], { stdin });
+    expect(ending.stdout).toMatch(/^good: version \d+\n$/);
+    expect(lineOf(ending)).toMatch(/bad \(2 of 3\).*422.*services\.0\.address/);
+    expect((await worker.api("GET", "/v1/machines/never")).status).toBe(404);
+  });
+
+  test("says where the JSON of a broken file breaks off", async () => {
+    const ending = await runPatina(["publish", "-"], { stdin: '{"id": "x",' });
+    expect(ending.code).toBe(EXIT.config);
+    expect(lineOf(ending)).toContain("JSON");
+  });
+});
+
+describe("exec and query", () => {
+  test("write and read rows, with parameters and column names", async () => {
+    const at = ["--api-addr", worker.apiAddress];
+    const insert = "INSERT INTO apps (id, name, node_id) VALUES (?, ?, 'worker')";
+    const written = await runPatina(["exec", insert, ...at, "--param", "shop", "The shop"]);
+    expect(written).toMatchObject({
+      code: EXIT.ok,
+      stdout: expect.stringMatching(/^Rows affected: 1; version \d+\n$/),
+    });
+    const select = "SELECT id, name FROM apps WHERE id = ?";
+    const read = await runPatina(["query", select, ...at, "--columns", "--param", "shop"]);
+    expect(read).toMatchObject({ code: EXIT.ok, stdout: "id|name\nshop|The shop\n" });
+  });
+
+  test("refuse a query that writes and a statement that is wrong, in one line", async () => {
+    const at = ["--api-addr", worker.apiAddress];
+    const endings = [
+      await runPatina(["query", "DELETE FROM apps", ...at]),
+      await runPatina(["exec", "INSERT INTO nowhere VALUES (1)", ...at]),
+    ];
+    for (const ending of endings) {
+      expect(ending.code).not.toBe(EXIT.ok);
+      expect(lineOf(ending)).toMatch(/^patina: /);
+    }
+    expect(endings[1]?.stderr).toContain("nowhere");
+  });
+
+  test("need the token where the API wants one", async () => {
+    const query = ["query", "SELECT 1", "--api-addr", guarded.apiAddress];
+    expect(lineOf(await runPatina(query))).toContain("--token");
+    expect((await runPatina([...query, "--token", TOKEN])).stdout).toBe("1\n");
+  });
+
+  test("say that nobody answers, and how to name another replica", async () => {
+    const ending = await runPatina(["query", "SELECT 1", "--api-addr", "127.0.0.1:1"]);
+    expect(ending.code).not.toBe(EXIT.ok);
+    expect(lineOf(ending)).toMatch(/127\.0\.0\.1:1: ECONNREFUSED.*--api-addr/);
+  });
+});
+
+describe("tls", () => {
+  test("makes an authority and certificates that a cluster runs with", async () => {
+    const out = join(cluster.folder, "certificates");
+    const steps = [
+      ["tls", "ca", "generate", "--out", out],
+      ["tls", "server", "generate", "127.0.0.1", "--ca", out, "--out", out],
+      ["tls", "client", "generate", "--ca", out, "--out", out],
+    ];
+    for (const step of steps) expect(await runPatina(step)).toMatchObject({ code: EXIT.ok });
+    for (const key of ["ca.key", "server.key", "client.key"]) {
+      expect(statSync(join(out, key)).mode & 0o777).toBe(0o600);
+    }
+  });
+
+  test("overwrites nothing, and says which authority is missing", async () => {
+    const out = join(cluster.folder, "once");
+    await runPatina(["tls", "ca", "generate", "--out", out]);
+    const again = await runPatina(["tls", "ca", "generate", "--out", out]);
+    expect(again.code).toBe(EXIT.config);
+    expect(lineOf(again)).toContain("ca.pem exists");
+    const nowhere = join(cluster.folder, "nowhere");
+    const orphan = await runPatina(["tls", "client", "generate", "--ca", nowhere]);
+    expect(orphan.code).toBe(EXIT.certificateUnreadable);
+    expect(lineOf(orphan)).toContain("patina tls ca generate");
+  });
+});
+
+test("a command that does not exist is answered with the way to help, and 2", async () => {
+  const ending = await runPatina(["rn"]);
+  expect(ending.code).toBe(EXIT.config);
+  expect(ending.stderr).toContain("patina --help");
+});
+
+function machine(id: string): Record<string, unknown> {
+  const services = [{ name: "web", address: "127.0.0.1:1" }];
+  return { id, app: "cli", region: "test", state: "started", services };
+}
+
+/** The one line that an error is. */
+function lineOf({ stderr }: Ending): string {
+  const lines = stderr.trim().split("\n");
+  return lines.length === 1 ? (lines[0] ?? "") : `SEVERAL:\n${stderr}`;
+}

@@ -80,11 +80,14 @@ export function commentsOf(text: string): string {
 /** What a file imports, statically, dynamically, or by the URL of a module. */
 export function importsOf(file: SourceFile): Import[] {
   const code = withoutComments(file.text, { strings: "keep" });
+  const bare = withoutComments(file.text, { strings: "blank" });
   const found: Import[] = [];
   for (const pattern of IMPORT_FORMS) {
     for (const match of code.matchAll(pattern)) {
       const { type, specifier } = match.groups ?? {};
-      if (specifier === undefined) continue;
+      // Code inside of a string is data.
+      const isCodeHere = bare.startsWith(match[0].slice(0, KEYWORD_LENGTH), match.index);
+      if (specifier === undefined || !isCodeHere) continue;
       const target = targetOf(file.path, specifier);
       found.push({ from: file.path, specifier, target, isTypeOnly: type !== undefined });
     }
@@ -215,6 +218,8 @@ function startsRegExp(text: string, at: number): boolean {
   return before === "" || /(?:[(,=:[!&|?{};+<>~^%*-]|\b(?:return|case|typeof|in|of))$/.test(before);
 }
 
+/** Enough of each form to tell it from blanks: a line break and `import`, or `new URL`. */
+const KEYWORD_LENGTH = 7;
 const IMPORT_FORMS = [
   /(?:^|\n)(?:import|export)\s+(?<type>type\s)?[^"'`;]*?\bfrom\s+"(?<specifier>[^"]+)"/g,
   /(?:^|\n)import\s+"(?<specifier>[^"]+)"/g,

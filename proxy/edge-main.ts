@@ -35,6 +35,10 @@ async function main(configPath: string): Promise<void> {
       );
     });
   }
+  // Its default action would end the process, and a reload is not worth a bounce.
+  process.on("SIGHUP", () => {
+    log.warn?.("reload-ignored", "the config is read at start; restart to change it");
+  });
   try {
     await app.start();
   } catch (error) {

@@ -24,7 +24,7 @@ export const bench: Bench = {
 };
 
 async function* run(context: BenchContext): AsyncIterable<Sample> {
-  const cluster = await LocalCluster.create(context.stack);
+  const cluster = await LocalCluster.create(context);
   const schema = cluster.writeSchema(SCHEMA);
   const rows = Number(context.flags.get("rows") ?? ROWS);
   const rowsPerVersion = Number(context.flags.get("rows-per-version") ?? ROWS_PER_VERSION);

@@ -29,7 +29,7 @@ export const bench: Bench = {
 };
 
 async function* run(context: BenchContext): AsyncIterable<Sample> {
-  const cluster = await LocalCluster.create(context.stack);
+  const cluster = await LocalCluster.create(context);
   const sightings = new Sightings();
   const worker = await cluster.start({ name: "worker", kind: "agent", bootstrap: [] });
   await worker.ready();

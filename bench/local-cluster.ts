@@ -18,6 +18,7 @@ import {
   issueClientCertificate,
   issueServerCertificate,
 } from "../replica/driver/certificates/certificates.ts";
+import type { BenchContext } from "./measure.ts";
 
 /** What to start. */
 export interface HostSpec {
@@ -32,7 +33,7 @@ export interface HostSpec {
   readonly launcher?: readonly string[];
   /** Lines of its standard output. */
   readonly onOutput?: (line: string) => void;
-  /** Lines of its log: one JSON object each. */
+  /** Lines of its log: one JSON object each. Whoever takes them looks for bounces too. */
   readonly onLog?: (line: string) => void;
 }
 
@@ -62,9 +63,18 @@ export class LocalCluster implements AsyncDisposable {
   readonly #hosts = new Set<Host>();
   #started = 0;
 
-  /** Makes the folder and the certificates that all hosts share. */
-  static async create(stack: AsyncDisposableStack): Promise<LocalCluster> {
-    const cluster = stack.use(new LocalCluster());
+  readonly #note: (line: string) => void;
+
+  private constructor(note: (line: string) => void) {
+    this.#note = note;
+  }
+
+  /**
+   * Makes the folder and the certificates that all hosts share. A host that is bounced is remarked
+   * upon, because its figures are none then.
+   */
+  static async create(context: Pick<BenchContext, "stack" | "note">): Promise<LocalCluster> {
+    const cluster = context.stack.use(new LocalCluster(context.note));
     const nowMs = Date.now();
     const authority = await createCertificateAuthority({ nowMs });
     const server = await issueServerCertificate(authority, { nowMs, addresses: ["127.0.0.1"] });
@@ -90,7 +100,7 @@ export class LocalCluster implements AsyncDisposable {
     const ports = { gossip, api, metrics, http };
     const file = join(folder, "patina.toml");
     writeFileSync(file, stringify(this.#configOf(spec, ports)), { mode: 0o600 });
-    const child = spawnHost(spec, file);
+    const child = spawnHost({ ...spec, onLog: (line) => this.#onLog(spec, line) }, file);
     const host = hostOf(child, { spec, folder, ports });
     this.#hosts.add(host);
     return host;
@@ -99,6 +109,12 @@ export class LocalCluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#hosts].map((host) => host.stop()));
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #onLog(spec: HostSpec, line: string): void {
+    if (spec.onLog) spec.onLog(line);
+    else if (line.includes('"event":"edge-bounced"'))
+      this.#note(`${spec.name} was bounced: ${line}`);
   }
 
   #configOf(spec: HostSpec, ports: Ports): Record<string, unknown> {

@@ -54,7 +54,7 @@ async function* run(context: BenchContext): AsyncIterable<Sample> {
   if (!hasWrk) note("wrk is not installed: our own load generator in its place");
   if (LOAD_CORE === PROXY_CORE) note("one core, or no taskset: nothing is pinned");
   const upstream = await startUpstream(stack, hasNginx ? folder : null);
-  const rivals = [await startPatina(stack, upstream)];
+  const rivals = [await startPatina(context, upstream)];
   if (hasNginx) rivals.push(await startNginx(stack, { folder, upstream }));
   rivals.push(await startHttpProxy(stack, upstream));
   const seconds = Number(context.flags.get("seconds") ?? SECONDS);
@@ -100,8 +100,8 @@ async function measure(
 }
 
 /** Edge, machine and app; returns when a request through it is answered. */
-async function startPatina(stack: AsyncDisposableStack, upstream: number): Promise<Rival> {
-  const cluster = await LocalCluster.create(stack);
+async function startPatina(context: BenchContext, upstream: number): Promise<Rival> {
+  const cluster = await LocalCluster.create(context);
   const edge = await cluster.start({
     name: "edge",
     kind: "edge",

@@ -35,7 +35,7 @@ export const bench: Bench = {
 
 async function* run(context: BenchContext): AsyncIterable<Sample> {
   const { stack } = context;
-  const cluster = await LocalCluster.create(stack);
+  const cluster = await LocalCluster.create(context);
   const machinePort = await startMachine(stack);
   const starts = new Starts();
   const edge = await cluster.start({

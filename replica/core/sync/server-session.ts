@@ -4,7 +4,7 @@
  *
  *     greeting --start--> clocking --clock--> serving --client's FIN and all answered--> gone
  */
-import type { ActorId, ReadVersionsRequest, SyncNeed } from "../../types.ts";
+import type { ActorId, Changeset, ReadVersionsRequest, SyncNeed } from "../../types.ts";
 import type { SyncServerConfig } from "./config.ts";
 
 /** How far a session is. */
@@ -23,7 +23,7 @@ export class ServerSession {
   /** Frames handed out and not taken. */
   unsentFrames = 0;
   /** Reads of the store without an answer. */
-  readonly reads = new Set<number>();
+  readonly reads = new Map<number, ReadVersionsRequest>();
   #chunkBytes: number;
   /** Waiting needs, in the order asked, from `#next` on. */
   #needs: { readonly actorId: ActorId; readonly need: SyncNeed }[] = [];
@@ -92,9 +92,35 @@ export class ServerSession {
     return null;
   }
 
+  /**
+   * Puts back what a read did not come to: the store answers newest first and stops when the answer
+   * is large, so everything below the least version answered is still to be read. An answer that says
+   * nothing ends the need: what is left are gaps of ours.
+   */
+  resume(request: ReadVersionsRequest, changesets: readonly Changeset[]): void {
+    const { actorId, need } = request;
+    if (need.kind !== "full" || changesets.length === 0) return;
+    let least = Number.POSITIVE_INFINITY;
+    for (const one of changesets) {
+      least = Math.min(least, one.kind === "full" ? one.version : one.versions.start);
+    }
+    if (least <= need.versions.start) return;
+    const versions = { start: need.versions.start, end: least - 1 };
+    this.#putFirst({ actorId, need: { kind: "full", versions } });
+  }
+
   /** Smaller chunks for a slow peer, so that each send stays short. */
   shrinkChunks(chunkBytesMin: number): void {
     this.#chunkBytes = Math.max(chunkBytesMin, Math.floor(this.#chunkBytes / 2));
+  }
+
+  #putFirst(asked: { readonly actorId: ActorId; readonly need: SyncNeed }): void {
+    if (this.#next === 0) {
+      this.#needs.unshift(asked);
+      return;
+    }
+    this.#next -= 1;
+    this.#needs[this.#next] = asked;
   }
 
   #advance(): void {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import type { FullChangeset, SyncNeed } from "../../types.ts";
+import type { Changeset, FullChangeset, SyncNeed } from "../../types.ts";
 import { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
 import { SYNC_SERVER_DEFAULTS, type SyncServerConfig } from "./config.ts";
 import { SyncServer, type SyncServerInput, type SyncServerOutput } from "./sync-server.ts";
@@ -74,6 +74,17 @@ describe("serving", () => {
     expect(reads(server.answer(1, []))).toEqual([full(1, 50)]);
   });
 
+  test("what an answer did not come to is read next, until an answer says nothing", () => {
+    const server = new Rig({ readVersionsMax: 100, readsMax: 1 });
+    server.greet(1);
+    server.ask(1, [full(1, 100), full(200, 200)]);
+    expect(reads(server.answer(1, [whole(100), whole(99)]))).toEqual([full(1, 98)]);
+    const versions = { start: 50, end: 97 };
+    const empty: Changeset = { kind: "empty", actorId: A, versions, ts: null };
+    expect(reads(server.answer(2, [whole(98), empty]))).toEqual([full(1, 49)]);
+    expect(reads(server.answer(3, []))).toEqual([full(200, 200)]);
+  });
+
   test("a need is cut at our head and one beyond it is skipped", () => {
     const server = new Rig();
     server.greet(1);
@@ -117,7 +128,7 @@ describe("serving", () => {
   test("ends with FIN once the client has, everything is read and all of it is taken", () => {
     const server = new Rig();
     server.greet(1);
-    server.ask(1, [full(1, 5)]);
+    server.ask(1, [full(5, 5)]);
     expect(server.put({ kind: "finished", sessionId: 1 })).toEqual([]);
     expect(server.answer(1, [whole(5)])).toMatchObject([{ kind: "send" }]);
     expect(server.put({ kind: "sent", sessionId: 1, frames: 1, tookMs: 1 })).toEqual([
@@ -186,7 +197,7 @@ class Rig {
     return this.put({ kind: "message", sessionId, message: { kind: "request", requests } });
   }
 
-  answer(requestId: number, changesets: readonly FullChangeset[]): SyncServerOutput[] {
+  answer(requestId: number, changesets: readonly Changeset[]): SyncServerOutput[] {
     return this.put({ kind: "versions", requestId, changesets });
   }
 }

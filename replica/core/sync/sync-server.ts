@@ -234,8 +234,10 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     this.#sessionByRead.delete(input.requestId);
     const session = this.#sessions.get(sessionId);
     if (session === undefined) return;
+    const request = session.reads.get(input.requestId);
     session.reads.delete(input.requestId);
     const { changesets } = input;
+    if (request !== undefined) session.resume(request, changesets);
     if (changesets.length > 0) {
       if (session.unsentFrames === 0) session.heardMs = nowMs;
       session.unsentFrames += changesets.length;
@@ -271,7 +273,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       const requestId = this.#nextRequestId;
       this.#nextRequestId += 1;
       this.#sessionByRead.set(requestId, session.sessionId);
-      session.reads.add(requestId);
+      session.reads.set(requestId, request);
       this.stats.reads += 1;
       this.#outbox.push({ kind: "read", sessionId: session.sessionId, requestId, request });
     }

@@ -114,7 +114,14 @@ export class Applier {
       for (; reached < limit.end; reached += 1) {
         const changeset = job.changesets[reached];
         if (changeset === undefined) break;
-        job.outcomes.push(this.#applyOne(changeset));
+        const chunks = this.#wholeVersionAt(job.changesets, reached, limit.end);
+        if (chunks > 1) {
+          const parts = job.changesets.slice(reached, reached + chunks) as FullChangeset[];
+          job.outcomes.push(...this.#applyJoined(parts));
+          reached += chunks - 1;
+        } else {
+          job.outcomes.push(this.#applyOne(changeset));
+        }
         if (nowMs() >= limit.deadlineMs) break;
       }
       this.#merger.finish();
@@ -148,6 +155,47 @@ export class Applier {
     ledger.undo();
   }
 
+  /**
+   * How many changesets from `at` on are the chunks of one unknown version, from its first seq to its
+   * last without a hole; 0 when they are not. As sync brings large versions, it spares the buffer.
+   */
+  #wholeVersionAt(changesets: readonly Changeset[], at: number, end: number): number {
+    const first = changesets[at];
+    if (first?.kind !== "full" || first.seqs.start !== 0) return 0;
+    if (first.seqs.end >= first.lastSeq) return 0;
+    const { actorId, version, lastSeq, ts } = first;
+    const { ledger } = this.#context;
+    if (actorId === ledger.actorId || ledger.books.partial(actorId, version) !== undefined)
+      return 0;
+    if (ledger.books.classify(first) !== "partial") return 0;
+    let nextSeq = 0;
+    for (let index = at; index < Math.min(end, changesets.length); index += 1) {
+      const chunk = changesets[index];
+      if (chunk?.kind !== "full" || chunk.version !== version || chunk.actorId !== actorId)
+        return 0;
+      if (chunk.lastSeq !== lastSeq || chunk.ts !== ts || chunk.seqs.start !== nextSeq) return 0;
+      if (chunk.seqs.end < nextSeq || chunk.seqs.end > lastSeq) return 0;
+      nextSeq = chunk.seqs.end + 1;
+      if (nextSeq > lastSeq) return index - at + 1;
+    }
+    return 0;
+  }
+
+  /** The outcomes that the chunks would have had one by one; all refused when one is not valid. */
+  #applyJoined(chunks: readonly FullChangeset[]): OutcomeRecord[] {
+    for (const chunk of chunks) {
+      const reason = this.#contentsReason(chunk);
+      if (reason !== null) return chunks.map(() => refused(reason));
+    }
+    const [first] = chunks;
+    if (first === undefined) return [];
+    const whole = this.#merge(
+      first,
+      chunks.flatMap((chunk) => chunk.changes),
+    );
+    return [...chunks.slice(1).map(() => BUFFERED), whole];
+  }
+
   #applyOne(changeset: Changeset): OutcomeRecord {
     const { ledger } = this.#context;
     const { books } = ledger;
@@ -167,7 +215,7 @@ export class Applier {
     this.#buffer(changeset);
     if (classification === "completes") return this.#mergeBuffered(changeset);
     books.recordPartial(changeset);
-    return { kind: "buffered", rowsChanged: 0, reason: "" };
+    return BUFFERED;
   }
 
   #contentsReason(changeset: FullChangeset): string | null {
@@ -260,6 +308,7 @@ function refused(reason: string): OutcomeRecord {
   return { kind: "refused", rowsChanged: 0, reason };
 }
 
+const BUFFERED: OutcomeRecord = { kind: "buffered", rowsChanged: 0, reason: "" };
 const KNOWN: OutcomeRecord = { kind: "known", rowsChanged: 0, reason: "" };
 /** A slice ends with the changeset that reaches the budget: only well beyond it is an exception. */
 const OVERSHOOT = 1.5;

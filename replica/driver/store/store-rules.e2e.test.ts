@@ -13,6 +13,7 @@ import {
   write,
   writeAll,
 } from "./store-fixture.ts";
+import { SERVED_CHANGES_MAX } from "./serve-versions.ts";
 import type { Store } from "./store.ts";
 
 const folder = new StoreFolder();
@@ -222,6 +223,62 @@ test("an incomplete version is buffered, and merged when its last seqs arrive", 
     ["x", 1n],
     ["y", 2n],
   ]);
+});
+
+test("chunks that come together and make a whole version are merged past the buffer", () => {
+  const [source, target] = [open(), open()];
+  writeAll(source, [
+    { sql: "INSERT INTO t VALUES ('x', 1, 'b')" },
+    { sql: "INSERT INTO t VALUES ('y', 2, 'c')" },
+  ]);
+  write(source, "INSERT INTO t VALUES ('z', 3, 'd')");
+  const chunks = serve(source, source.actorId, { start: 1, end: 2 }, 1);
+  const outcomes = apply(target, chunks);
+  expect(outcomes.map(({ kind, rowsChanged }) => `${kind} ${rowsChanged}`)).toEqual([
+    "buffered 0",
+    "applied 1",
+    "buffered 0",
+    "buffered 0",
+    "buffered 0",
+    "applied 2",
+  ]);
+  expect(rowsOf(target, "SELECT id, a, b FROM t ORDER BY id")).toEqual([
+    ["x", 1n, "b"],
+    ["y", 2n, "c"],
+    ["z", 3n, "d"],
+  ]);
+  expect(target.ledger.books.contains(source.actorId, { start: 1, end: 2 })).toBe(true);
+  expect(rowsOf(target, "SELECT count(*) FROM __corro_buffered_changes")).toEqual([[0n]]);
+});
+
+test("one bad chunk of a version that comes whole refuses all of it", () => {
+  const [source, target] = [open(), open()];
+  writeAll(source, [
+    { sql: "INSERT INTO t VALUES ('x', 1, 'b')" },
+    { sql: "INSERT INTO t VALUES ('y', 2, 'c')" },
+  ]);
+  const chunks = serve(source, source.actorId, ONE, 1) as FullChangeset[];
+  const last = chunks.at(-1)!;
+  const bad = { ...last, changes: last.changes.map((change) => ({ ...change, table: "none" })) };
+  const outcomes = apply(target, [...chunks.slice(0, -1), bad]);
+  expect(outcomes.map(({ kind }) => kind)).toEqual(Array(4).fill("refused"));
+  expect(rowsOf(target, "SELECT * FROM t")).toEqual([]);
+  expect(apply(target, chunks).at(-1)).toMatchObject({ kind: "applied", rowsChanged: 2 });
+});
+
+test("an answer ends with the version that makes it large, and says nothing of those below", () => {
+  const store = open();
+  const insert = (from: number) =>
+    Array.from({ length: SERVED_CHANGES_MAX / 4 }, (_, index) => ({
+      sql: "INSERT INTO t VALUES (?, 1, 'b')",
+      params: [`k${from + index}`],
+    }));
+  for (let version = 0; version < 4; version += 1) writeAll(store, insert(version * 10_000));
+  const versionsOf = (answer: readonly Changeset[]) =>
+    new Set(answer.map((one) => (one.kind === "full" ? one.version : summary(one))));
+  const all = { start: 1, end: 4 };
+  expect(versionsOf(serve(store, store.actorId, all))).toEqual(new Set([4, 3]));
+  expect(versionsOf(serve(store, store.actorId, { start: 1, end: 2 }))).toEqual(new Set([2, 1]));
 });
 
 test("partial versions, gaps and heads outlive a restart", () => {

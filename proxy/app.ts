@@ -127,7 +127,7 @@ export class App {
     const { config, stateFolder, hash } = effective;
     const { watchdog, telemetry } = config;
     return startWatchdog({
-      loops: this.#threadNames.map((name): LoopDeclaration => ({ name })),
+      loops: this.#threadNames.map((name) => loopDeclaration(name, watchdog.boot_ms)),
       metrics: this.#metrics.plan,
       stateFolder,
       http: splitHostPort(telemetry.prometheus.addr),
@@ -280,6 +280,16 @@ export class App {
           }),
     );
   }
+}
+
+/**
+ * A statement is one turn of the store's loop, however large its author made it: a transaction of
+ * 100,000 rows takes seconds, and killing the process would only make it start over.
+ */
+function loopDeclaration(name: string, storeBudgetMs: number): LoopDeclaration {
+  return name === "store"
+    ? { name, budgets: { steady: storeBudgetMs, apply: storeBudgetMs } }
+    : { name };
 }
 
 type DataPlaneBeat = ConstructorParameters<typeof DataPlane>[0]["beat"];

@@ -1,19 +1,21 @@
 /**
  * Changesets that broadcasts brought and the store has not applied yet.
  *
- * Urgent ones (deletes, machines going down) go to the store at once. The others go in batches that
- * grow by themselves to what arrives during one merge: at most `inFlightMax` batches are under way.
- * The queue is bounded; beyond it the oldest are dropped, and sync will bring them.
+ * Urgent ones (deletes, machines going down) and ordinary ones wait in queues of their own, and
+ * urgent ones go first. Both go in batches that grow by themselves to what arrives during one merge:
+ * at most `inFlightMax` batches of each kind are under way, so that a storm of downs fills batches
+ * rather than the store's queue. The queues are bounded; beyond that the oldest are dropped, and
+ * sync will bring them.
  */
 import type { Changeset } from "../types.ts";
 
 /** Limits of an inbox. */
 export interface InboxLimits {
-  /** Changesets waiting. Corrosion's queue: 20,000. */
+  /** Changesets waiting, of each kind. Corrosion's queue: 20,000. */
   readonly waitingMax: number;
   /** Changesets in one batch. */
   readonly batchMax: number;
-  /** Ordinary batches without an answer. */
+  /** Batches without an answer, of each kind. */
   readonly inFlightMax: number;
 }
 
@@ -31,6 +33,7 @@ export class Inbox {
   #urgent: Changeset[] = [];
   #waiting: Changeset[] = [];
   readonly #inFlight = new Map<number, InboxBatch>();
+  #urgentInFlight = 0;
   #ordinaryInFlight = 0;
   #nextBatchId = 1;
   /** Changesets dropped because the queue was full. */
@@ -50,42 +53,43 @@ export class Inbox {
     return this.#names.has(nameOf(changeset));
   }
 
-  /** Queues a changeset; false when it is there already. */
-  add(changeset: Changeset, isUrgent: boolean): boolean {
+  /**
+   * Queues a changeset that is not there already. Returns the one that was dropped for it, or null.
+   */
+  add(changeset: Changeset, isUrgent: boolean): Changeset | null {
     const name = nameOf(changeset);
-    if (this.#names.has(name)) return false;
+    if (this.#names.has(name)) return null;
     this.#names.add(name);
-    (isUrgent ? this.#urgent : this.#waiting).push(changeset);
-    if (this.#waiting.length > this.#limits.waitingMax) {
-      const oldest = this.#waiting.shift();
-      if (oldest) this.#names.delete(nameOf(oldest));
-      this.dropped++;
-    }
-    return true;
+    const queue = isUrgent ? this.#urgent : this.#waiting;
+    queue.push(changeset);
+    if (queue.length <= this.#limits.waitingMax) return null;
+    const oldest = queue.shift() ?? changeset;
+    this.#names.delete(nameOf(oldest));
+    this.dropped++;
+    return oldest;
   }
 
   /** The next batch that may go, urgent ones first; null = none. */
   take(): InboxBatch | null {
-    if (this.#urgent.length > 0) {
-      const changesets = this.#urgent;
-      this.#urgent = [];
-      return this.#launch(changesets, true);
+    const { batchMax, inFlightMax } = this.#limits;
+    if (this.#urgent.length > 0 && this.#urgentInFlight < inFlightMax) {
+      this.#urgentInFlight++;
+      return this.#launch(this.#urgent.splice(0, batchMax), true);
     }
-    if (this.#waiting.length === 0 || this.#ordinaryInFlight >= this.#limits.inFlightMax) {
-      return null;
-    }
+    if (this.#waiting.length === 0 || this.#ordinaryInFlight >= inFlightMax) return null;
     this.#ordinaryInFlight++;
-    return this.#launch(this.#waiting.splice(0, this.#limits.batchMax), false);
+    return this.#launch(this.#waiting.splice(0, batchMax), false);
   }
 
-  /** Ends a batch; false when it is not one of ours. */
-  finish(batchId: number): boolean {
+  /** Ends a batch and returns it; null when it is not one of ours. */
+  finish(batchId: number): InboxBatch | null {
     const batch = this.#inFlight.get(batchId);
-    if (!batch) return false;
+    if (!batch) return null;
     this.#inFlight.delete(batchId);
-    if (!batch.isUrgent) this.#ordinaryInFlight--;
+    if (batch.isUrgent) this.#urgentInFlight--;
+    else this.#ordinaryInFlight--;
     for (const changeset of batch.changesets) this.#names.delete(nameOf(changeset));
-    return true;
+    return batch;
   }
 
   #launch(changesets: readonly Changeset[], isUrgent: boolean): InboxBatch {

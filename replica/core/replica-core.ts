@@ -29,7 +29,7 @@ import { Bookkeeping } from "./bookkeeping/bookkeeping.ts";
 import { Broadcast } from "./broadcast/broadcast.ts";
 import type { BroadcastConfig, BroadcastOutput } from "./broadcast/types.ts";
 import { hasUrgentChange } from "./broadcast/urgency.ts";
-import { Hlc } from "./hlc.ts";
+import type { Hlc } from "./hlc.ts";
 import { Inbox } from "./inbox.ts";
 import { RingTable } from "./ring-table.ts";
 import type { Actor } from "./swim/actor.ts";
@@ -60,7 +60,10 @@ export type ReplicaInput =
     }
   /** A transaction of our own was committed. */
   | { readonly kind: "committed"; readonly commit: LocalCommit }
-  /** The answer to an `apply` of the inbox. */
+  /**
+   * The answer to an `apply` of the inbox: one outcome per changeset, or none at all when the store
+   * could not (busy, disk full). What has no outcome counts as never received.
+   */
   | {
       readonly kind: "applied";
       readonly batchId: number;
@@ -282,9 +285,11 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         return true;
       }
       case "memberDown":
-        this.rings.forget(event.actor.addr);
+        // Another replica may have taken over the address: a host whose database was wiped.
+        if (!this.#isOccupied(event.actor.addr)) this.rings.forget(event.actor.addr);
         return true;
       case "memberUp":
+        this.#onNeighbourReplaced(event.actor, nowMs);
         this.syncClient.handle({ kind: "hint" }, nowMs);
         return true;
       case "identityRenewed":
@@ -298,6 +303,19 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       case "left":
         return false;
     }
+  }
+
+  #isOccupied(address: Address): boolean {
+    return this.swim.members.some(({ actor }) => actor.addr === address);
+  }
+
+  /** A replica that answers where another one did is not reached over the other's connection. */
+  #onNeighbourReplaced(actor: Actor, nowMs: number): void {
+    const { members } = this.swim;
+    if (!members.some((one) => one.actor.addr === actor.addr && one.actor.id !== actor.id)) return;
+    this.#outbox.push({ kind: "forget", target: actor.addr, reason: "another actor id" });
+    this.#spreadMembers(nowMs);
+    this.broadcast.handle({ kind: "peerRenewed", address: actor.addr }, nowMs);
   }
 
   #spreadMembers(nowMs: number): void {
@@ -338,8 +356,16 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const isNews = verdict !== "known";
     if (isNews) this.stats.news++;
     else this.stats.known++;
-    if (isNews) this.#inbox.add(changeset, this.#isUrgent(changeset));
     this.broadcast.handle({ kind: "received", changeset, payload, isNews }, nowMs);
+    if (!isNews) return;
+    const dropped = this.#inbox.add(changeset, this.#isUrgent(changeset));
+    if (dropped) this.#missed([dropped], nowMs);
+  }
+
+  /** Received and given up before it was recorded: another copy is news, and sync asks for it. */
+  #missed(changesets: readonly Changeset[], nowMs: number): void {
+    for (const changeset of changesets) this.broadcast.forget(changeset);
+    this.syncClient.handle({ kind: "hint" }, nowMs);
   }
 
   #isUrgent(changeset: Changeset): boolean {
@@ -356,7 +382,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   }
 
   #onApplied(batchId: number, outcomes: readonly ApplyOutcome[], nowMs: number): void {
-    if (!this.#inbox.finish(batchId)) return;
+    const batch = this.#inbox.finish(batchId);
+    if (!batch) return;
+    if (outcomes.length === 0) return this.#missed(batch.changesets, nowMs);
     for (const outcome of outcomes) {
       this.books.follow(outcome);
       if (outcome.kind === "refused") {

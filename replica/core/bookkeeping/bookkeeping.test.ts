@@ -226,6 +226,17 @@ test("the order of arrival does not matter for what is known in the end", () => 
   );
 });
 
+test("a mirror that lost answers of the store is mended by what the store says it knows", () => {
+  const mirror = new Bookkeeping();
+  mirror.follow({ kind: "buffered", changeset: chunk(1, [0, 3], 9) });
+  // That the rest was applied was never heard; both chunks come again.
+  mirror.follow({ kind: "known", changeset: chunk(1, [0, 3], 9) });
+  expect(mirror.isLacking()).toBe(true);
+  mirror.follow({ kind: "known", changeset: chunk(1, [4, 9], 9) });
+  expect(mirror.isLacking()).toBe(false);
+  expect(mirror.contains(A, one(1))).toBe(true);
+});
+
 test("a mirror that follows the store's answers ends with the store's books", () => {
   const mirror = new Bookkeeping();
   const part = chunk(2, [0, 3], 9);

@@ -214,15 +214,29 @@ export class Bookkeeping {
     return this.#see({ actorId, book, versions, partials: inserted.length > 0 ? [partial] : [] });
   }
 
-  /** Follows one answer of the store; for the mirror. Unknown to us and refused: nothing. */
+  /**
+   * Follows one answer of the store; for the mirror. Unknown to us and refused: nothing. `known` of
+   * what the mirror does not know mends it: an answer of the store was lost before.
+   */
   follow(outcome: ApplyOutcome): void {
     if (outcome.kind === "refused") return;
     const { changeset } = outcome;
-    if (outcome.kind === "buffered") this.recordPartial(outcome.changeset);
-    else if (changeset.kind === "empty") this.recordEmpty(changeset.actorId, changeset.versions);
-    else if (outcome.kind === "applied" || isComplete(changeset)) {
-      const { version } = changeset;
-      this.recordComplete(changeset.actorId, { start: version, end: version });
+    const { actorId } = changeset;
+    if (changeset.kind === "empty") {
+      this.recordEmpty(actorId, changeset.versions);
+      return;
+    }
+    const { version } = changeset;
+    if (outcome.kind === "applied" || isComplete(changeset)) {
+      this.recordComplete(actorId, { start: version, end: version });
+      return;
+    }
+    this.recordPartial(changeset);
+    const partial = this.partial(actorId, version);
+    // The store merges a version as soon as it is whole.
+    const isWhole = partial !== undefined && missingSeqs(partial).length === 0;
+    if (outcome.kind === "known" && isWhole) {
+      this.recordComplete(actorId, { start: version, end: version });
     }
   }
 

@@ -22,12 +22,13 @@ import type {
 import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
 import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
 import { ReplicaCore } from "./core/replica-core.ts";
+import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
 import { ApiServer } from "./driver/api/api-server.ts";
 import { createStoreBackend } from "./driver/api/store-backend.ts";
-import { resolveBootstrap } from "./driver/bootstrap.ts";
+import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
 import { QueryThread } from "./driver/query/query-thread.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
@@ -64,7 +65,10 @@ export interface ReplicaEvents {
   rtt(actorId: ActorId, rttMs: number): void;
   /** SWIM's word on another replica. */
   host(actorId: ActorId, isDown: boolean): void;
-  /** Said once: a sync round found nothing missing, or there is nobody to learn from. */
+  /**
+   * Said once: after a sync round nothing is missing that others could give, or there is nobody to
+   * learn from.
+   */
   synced(): void;
   /** The store cannot go on: the process should end and say why. */
   failed(error: Error): void;
@@ -110,6 +114,8 @@ class RunningReplica implements Replica {
   #api: ApiServer | null = null;
   #apiAddress: Address = "";
   #hasSynced = false;
+  /** Members are restored: what SWIM knows may replace what was saved. */
+  #hasJoined = false;
   readonly #timers: NodeJS.Timeout[] = [];
 
   constructor(options: ReplicaOptions, store: StoreClient) {
@@ -140,10 +146,12 @@ class RunningReplica implements Replica {
     await this.#openApi(core, this.#driver);
     const { members, bad } = fromRecords(await this.#store.loadMembers());
     if (bad > 0) this.#options.log.warn?.("members-unreadable", "saved members left out", { bad });
-    const bootstrap = await this.#resolve(self);
-    this.#driver.run({ kind: "start", bootstrap, members });
+    const { addresses, unresolved } = await this.#resolve(self);
+    this.#driver.run({ kind: "start", bootstrap: addresses, members });
+    this.#hasJoined = true;
     await this.#publishOwnNode(self);
-    if (bootstrap.length === 0 && members.length === 0) this.#noteSynced();
+    const others = members.filter(({ state }) => state !== "down").length;
+    if (addresses.length + unresolved + others === 0) this.#noteSynced(0);
     this.#startTimers(self);
     this.#options.log.info?.("replica-started", `${self} is up`, {
       replica: this.actorId,
@@ -176,15 +184,8 @@ class RunningReplica implements Replica {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#api?.close();
     await this.#queries?.close();
-    if (this.#core && this.#driver) {
-      try {
-        await this.#saveMembers(this.#core);
-      } catch (error) {
-        // The others must be told of the leave whatever the store says.
-        this.#options.log.warn?.("members-not-saved", errorText(error));
-      }
-      this.#driver.stop(options);
-    }
+    if (this.#core && this.#hasJoined) await this.#saveMembersAtLast(this.#core);
+    this.#driver?.stop(options);
     await this.#transport?.close();
     this.#store.close();
   }
@@ -206,7 +207,8 @@ class RunningReplica implements Replica {
       {
         datagram: (bytes, remote) => late.driver?.transportEvents.datagram(bytes, remote),
         uniFrames: (frames, remote) => late.driver?.transportEvents.uniFrames(frames, remote),
-        biStream: (stream) => late.driver?.transportEvents.biStream(stream),
+        biStream: (stream) =>
+          late.driver ? late.driver.transportEvents.biStream(stream) : stream.abort(),
         rtt: (target, rttMs) => late.driver?.transportEvents.rtt(target, rttMs),
         connection: (target, state, reason) =>
           late.driver?.transportEvents.connection(target, state, reason),
@@ -218,8 +220,11 @@ class RunningReplica implements Replica {
 
   #advertisedAddress(local: Address): Address {
     const { addr, external_addr } = this.#options.gossip;
-    if (external_addr !== undefined) return external_addr;
-    return joinHostPort(splitHostPort(addr).host, splitHostPort(local).port);
+    const { host } = splitHostPort(addr);
+    const text = external_addr ?? joinHostPort(host, splitHostPort(local).port);
+    const address = canonicalAddress(text);
+    if (address.ok) return address.value;
+    throw new PatinaError("TRANSPORT_BIND", `${text} is no IP address and port to be dialled at`);
   }
 
   #createCore(self: Address): ReplicaCore {
@@ -270,16 +275,22 @@ class RunningReplica implements Replica {
         const actorId = this.#actorIdByAddress.get(address);
         if (actorId !== undefined) events.rtt(actorId, rttMs);
       },
-      onSyncFinished: () => this.#noteSynced(),
+      onSyncFinished: (appliedVersions) => this.#noteSynced(appliedVersions),
       onStoreFailure: (error) => events.failed(error),
     });
   }
 
-  /** Caught up for the first time: what is learnt later is news like any other. */
-  #noteSynced(): void {
-    if (this.#hasSynced || !this.#core || missingVersions(this.#core) > 0) return;
+  /**
+   * Caught up for the first time: what is learnt later is news like any other. What nobody can give
+   * (a version that died with its origin, one that our schema does not know) must not keep an edge
+   * from serving for ever, so a round that brought nothing more counts too.
+   */
+  #noteSynced(appliedVersions: number): void {
+    if (this.#hasSynced || !this.#core) return;
+    if (appliedVersions > 0 && this.#core.books.isLacking()) return;
     this.#hasSynced = true;
     this.#options.events.synced();
+    this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
   }
 
   #onSwimEvent(event: SwimEvent): void {
@@ -294,11 +305,11 @@ class RunningReplica implements Replica {
         return log.info?.("member-up", `${actor.addr} is up`, { peer: actor.id });
       }
       case "memberDown":
-        this.#actorIdByAddress.delete(event.actor.addr);
+        this.#forgetAddress(event.actor);
         events.host(event.actor.id, true);
         return log.warn?.("member-down", `${event.actor.addr} is down`, { peer: event.actor.id });
       case "renamed":
-        this.#actorIdByAddress.delete(event.before.addr);
+        this.#forgetAddress(event.before);
         this.#actorIdByAddress.set(event.after.addr, event.after.id);
         return log.info?.("member-renewed", `${event.after.addr} has a newer identity`, {
           peer: event.after.id,
@@ -323,6 +334,11 @@ class RunningReplica implements Replica {
     }
   }
 
+  /** Unless another replica has taken the address over. */
+  #forgetAddress({ addr, id }: { readonly addr: Address; readonly id: ActorId }): void {
+    if (this.#actorIdByAddress.get(addr) === id) this.#actorIdByAddress.delete(addr);
+  }
+
   async #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
     const { api, db, extensionPath, log } = this.#options;
     this.#queries = await QueryThread.start({ databasePath: db.path, extensionPath });
@@ -340,12 +356,16 @@ class RunningReplica implements Replica {
     this.#apiAddress = joinHostPort(bound.address, bound.port);
   }
 
-  #resolve(self: Address): Promise<Address[]> {
+  #resolve(self: Address): Promise<ResolvedBootstrap> {
     const { gossip, log } = this.#options;
     return resolveBootstrap(gossip.bootstrap, self, log);
   }
 
-  /** Says where this host is, whose replica runs on it, and how it is reached; if it differs. */
+  /**
+   * Says where this host is, whose replica runs on it, and how it is reached; if it differs. Again
+   * after catching up: a row from before the database was lost may have won over the one written
+   * into the empty one.
+   */
   async #publishOwnNode(address: Address): Promise<void> {
     const { identity, kind } = this.#options;
     const commit = await this.#store.putObject(
@@ -365,14 +385,9 @@ class RunningReplica implements Replica {
   }
 
   #startTimers(self: Address): void {
-    const { log, metrics } = this.#options;
-    const reporter = new ReplicaMetrics(metrics);
+    const reporter = new ReplicaMetrics(this.#options.metrics);
     const every = (periodMs: number, what: string, task: () => Promise<void>): void => {
-      this.#timers.push(
-        setInterval(() => {
-          task().catch((error: unknown) => log.warn?.(what, errorText(error)));
-        }, periodMs),
-      );
+      this.#timers.push(setInterval(() => this.#keep(task(), what), periodMs));
     };
     every(METRICS_PERIOD_MS, "metrics-failed", async () => {
       const sources = {
@@ -389,8 +404,24 @@ class RunningReplica implements Replica {
       if (this.#core) await this.#saveMembers(this.#core);
     });
     every(BOOTSTRAP_PERIOD_MS, "bootstrap-failed", async () => {
-      this.#driver?.run({ kind: "bootstrap", addresses: await this.#resolve(self) });
+      const { addresses } = await this.#resolve(self);
+      this.#driver?.run({ kind: "bootstrap", addresses });
+      await this.#publishOwnNode(self);
     });
+  }
+
+  /** Owns a promise whose failure changes nothing: the next period tries again. */
+  #keep(task: Promise<void>, what: string): void {
+    task.catch((error: unknown) => this.#options.log.warn?.(what, errorText(error)));
+  }
+
+  /** A store that fails must not keep the replica from leaving. */
+  async #saveMembersAtLast(core: ReplicaCore): Promise<void> {
+    try {
+      await this.#saveMembers(core);
+    } catch (error) {
+      this.#options.log.warn?.("members-not-saved", errorText(error));
+    }
   }
 
   async #saveMembers(core: ReplicaCore): Promise<void> {

@@ -4,7 +4,7 @@
  *
  * Bytes become messages here and messages bytes. Bad ones are counted and dropped.
  */
-import { errorText } from "#base/errors.ts";
+import { errorText, PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { ReplicaCore, ReplicaInput, ReplicaOutput } from "../core/replica-core.ts";
 import { decodePacket, encodePacket } from "../core/swim/codec.ts";
@@ -31,8 +31,8 @@ export interface ReplicaDriverOptions {
   readonly log: Logger;
   readonly onSwimEvent: (event: SwimEvent) => void;
   readonly onRtt: (address: Address, rttMs: number) => void;
-  /** A sync round in which at least one server took part has ended. */
-  readonly onSyncFinished: () => void;
+  /** A sync round in which at least one server said what it has is over; what it applied. */
+  readonly onSyncFinished: (appliedVersions: number) => void;
   /** The store failed for good (disk full, file corrupt): nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
@@ -43,11 +43,18 @@ export interface DriverStats {
   badFrames: number;
   /** Plumtree control messages, which this replica has no use for. */
   ignoredFrames: number;
+  /** Calls that the store was too busy for. */
+  storeBusy: number;
 }
 
 /** Drives one replica. */
 export class ReplicaDriver {
-  readonly stats: DriverStats = { badPackets: 0, badFrames: 0, ignoredFrames: 0 };
+  readonly stats: DriverStats = {
+    badPackets: 0,
+    badFrames: 0,
+    ignoredFrames: 0,
+    storeBusy: 0,
+  };
   readonly #core: ReplicaCore;
   readonly #options: ReplicaDriverOptions;
   #transport: Transport | null = null;
@@ -187,12 +194,8 @@ export class ReplicaDriver {
 
   async #apply(output: Extract<ReplicaOutput, { kind: "apply" }>): Promise<void> {
     const { batchId, changesets, isUrgent } = output;
-    try {
-      const outcomes = await this.#options.store.apply(changesets, { isUrgent });
-      this.run({ kind: "applied", batchId, outcomes });
-    } catch (error) {
-      this.#onStoreError(error, () => this.run({ kind: "applied", batchId, outcomes: [] }));
-    }
+    const outcomes = await this.#ask(this.#options.store.apply(changesets, { isUrgent }));
+    this.run({ kind: "applied", batchId, outcomes });
   }
 
   #performClient(output: Extract<ReplicaOutput, { kind: "syncClient" }>["output"]): void {
@@ -213,14 +216,8 @@ export class ReplicaDriver {
   }
 
   async #applySynced(batchId: number, changesets: readonly Changeset[]): Promise<void> {
-    try {
-      const outcomes = await this.#options.store.apply(changesets);
-      this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes } });
-    } catch (error) {
-      this.#onStoreError(error, () =>
-        this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes: [] } }),
-      );
-    }
+    const outcomes = await this.#ask(this.#options.store.apply(changesets));
+    this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes } });
   }
 
   #performServer(output: Extract<ReplicaOutput, { kind: "syncServer" }>["output"]): void {
@@ -243,23 +240,34 @@ export class ReplicaDriver {
   async #readVersions(
     output: Extract<Extract<ReplicaOutput, { kind: "syncServer" }>["output"], { kind: "read" }>,
   ): Promise<void> {
-    const { requestId } = output;
-    const answer = (changesets: readonly Changeset[]): void =>
-      this.run({ kind: "syncServer", input: { kind: "versions", requestId, changesets } });
-    try {
-      answer(await this.#options.store.readVersions(output.request));
-    } catch (error) {
-      this.#onStoreError(error, () => answer([]));
-    }
+    const { requestId, request } = output;
+    const changesets = await this.#ask(this.#options.store.readVersions(request));
+    this.run({ kind: "syncServer", input: { kind: "versions", requestId, changesets } });
   }
 
-  /** The machine gets its answer all the same: what was not applied stays needed. */
-  #onStoreError(error: unknown, answer: () => void): void {
-    if (this.#isStopped) return;
-    if (!(error instanceof Error)) throw error;
-    this.#options.log.error("store-failed", errorText(error));
-    answer();
-    this.#options.onStoreFailure(error);
+  /**
+   * The store's answer, or none: the machine gets on all the same, and what was not applied stays
+   * needed. A store that is busy (a queue is full, somebody holds SQLite's lock) may do better at
+   * the next try; any other failure ends the process.
+   */
+  async #ask<Answer>(answer: Promise<readonly Answer[]>): Promise<readonly Answer[]> {
+    try {
+      return await answer;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      if (this.#isStopped) return [];
+      if (error instanceof PatinaError && error.code === "STORE_BUSY") {
+        const times = ++this.stats.storeBusy;
+        // Once, then at powers of ten: it may be so for every batch of a minute.
+        if (/^10*$/.test(String(times))) {
+          this.#options.log.warn?.("store-busy", errorText(error), { times });
+        }
+        return [];
+      }
+      this.#options.log.error("store-failed", errorText(error));
+      this.#options.onStoreFailure(error);
+      return [];
+    }
   }
 
   #logSync(event: SyncClientEvent): void {
@@ -268,8 +276,8 @@ export class ReplicaDriver {
       this.#hasCompared ||= event.reason === "done" || event.reason === "nothing needed";
       return log.debug?.("sync-session-ended", `${event.peer.address}: ${event.reason}`);
     }
-    const { receivedVersions, servers } = event;
-    if (this.#hasCompared) this.#options.onSyncFinished();
+    const { receivedVersions, appliedVersions, servers } = event;
+    if (this.#hasCompared) this.#options.onSyncFinished(appliedVersions);
     this.#hasCompared = false;
     const line = receivedVersions > 0 ? log.info : log.debug;
     line?.("sync-finished", `${receivedVersions} versions from ${servers} servers`, { ...event });

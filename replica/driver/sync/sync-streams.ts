@@ -208,15 +208,15 @@ export class SyncStreams {
   ): Promise<void> {
     const stream = this.#serverStreams.get(sessionId);
     if (!stream || output.message.kind !== "changesets") return;
-    const { changesets } = output.message;
+    const frames = output.message.changesets.map(encodeSyncChangeset);
     const startedMs = performance.now();
     try {
-      await Promise.all(changesets.map((changeset) => stream.send(encodeSyncChangeset(changeset))));
+      await Promise.all(frames.map((frame) => stream.send(frame)));
     } catch (error) {
       return ignoreBroken(error);
     }
     const tookMs = performance.now() - startedMs;
-    this.#events.server({ kind: "sent", sessionId, frames: changesets.length, tookMs });
+    this.#events.server({ kind: "sent", sessionId, frames: frames.length, tookMs });
   }
 
   #endServer(sessionId: number, kind: "broken"): void {

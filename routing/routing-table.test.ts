@@ -263,6 +263,34 @@ describe("learning", () => {
     expect(candidate(table, "m1").rttMs).toBe(80);
   });
 
+  test("a sample that comes while all rows are sent anew counts once they are in use", () => {
+    const table = new RoutingTable({ standpoint: { region: "ams" } });
+    table.apply({ kind: "reset", reason: "far behind" });
+    feed(table, [
+      ...app("a"),
+      node("n1"),
+      node("n2"),
+      ...machine("m1", "n1"),
+      ...machine("m2", "n2"),
+    ]);
+    table.sampleRtt({ actorId: actorOf("n2") }, 8);
+    table.apply({ kind: "caughtUp", watermark: { databaseId: "d", dbVersion: ++dbVersion } });
+    expect(pick(table)).toEqual(["m2", "nearest"]);
+    expect(table.explain("a.test", 0).candidates[0]?.candidate.isMeasured).toBe(true);
+  });
+
+  test("a host that is gone is measured afresh when it comes back", () => {
+    const table = tableWith([...app("a"), node("n1"), ...machine("m1", "n1")]);
+    table.sampleRtt({ nodeId: "n1" }, 8);
+    feed(table, [
+      deleted("services", "m1", "web"),
+      deleted("machines", "m1"),
+      deleted("nodes", "n1"),
+    ]);
+    feed(table, [node("n1"), ...machine("m1", "n1")]);
+    expect(table.explain("a.test", 0).candidates[0]?.candidate.isMeasured).toBe(false);
+  });
+
   test("the least of the last samples counts, so one late sample changes nothing", () => {
     const table = near2();
     table.sampleRtt({ nodeId: "n1" }, 900);

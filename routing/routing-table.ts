@@ -150,6 +150,9 @@ export class RoutingTable {
    * long after each further failure, at most 30 s, or until its rows say something new.
    */
   connectFailed(candidate: Candidate, nowMs: number): void {
+    // One that was taken out meanwhile is not picked again, and nothing would forget it.
+    const current = this.#candidatesByApp.get(candidate.appId) ?? NO_CANDIDATES;
+    if (!current.some(({ key }) => key === candidate.key)) return;
     const failures = (this.#failedByKey.get(candidate.key)?.failures ?? 0) + 1;
     const waitMs = Math.min(AVOID_MAX_MS, AVOID_MIN_MS * 2 ** (failures - 1));
     this.#failedByKey.set(candidate.key, { untilMs: nowMs + waitMs, failures });
@@ -214,20 +217,29 @@ export class RoutingTable {
     this.#earlyRttByActor.set(actorId, rttMs);
   }
 
-  #applyEarlySample(change: RowChange): void {
-    const actorId = change.row?.["actor_id"];
-    const rttMs = typeof actorId === "string" ? this.#earlyRttByActor.get(actorId) : undefined;
-    if (typeof actorId !== "string" || rttMs === undefined) return;
+  /** A sample that came before its host's row counts as soon as the row is in use. */
+  #useEarlySample(actorId: ActorId): void {
+    const rttMs = this.#earlyRttByActor.get(actorId);
+    const nodeId = this.#rows.nodeIdOfActor(actorId);
+    if (rttMs === undefined || nodeId === undefined) return;
     this.#earlyRttByActor.delete(actorId);
-    if (this.#rtt.sample(String(change.key[0]), rttMs)) this.#rows.markNode(String(change.key[0]));
+    if (this.#rtt.sample(nodeId, rttMs)) this.#rows.markNode(nodeId);
   }
 
   #applyRow(change: RowChange): void {
     this.#options.onRow?.(change);
     this.stats.rowsApplied++;
     (this.#incoming ?? this.#rows).apply(change);
-    if (change.table === "nodes") this.#applyEarlySample(change);
+    if (change.table === "nodes") this.#onNode(change);
     else if (this.#failedByKey.size > 0) this.#forgive(change);
+  }
+
+  #onNode(change: RowChange): void {
+    if (this.#incoming !== null) return;
+    const nodeId = String(change.key[0]);
+    const actorId = change.row?.["actor_id"];
+    if (!this.#rows.hasHost(nodeId)) this.#rtt.forget(nodeId);
+    if (typeof actorId === "string") this.#useEarlySample(actorId);
   }
 
   /** News of a machine ends what earlier failures said about it. */
@@ -242,6 +254,8 @@ export class RoutingTable {
     if (this.#incoming === null) return;
     this.#rows = this.#incoming;
     this.#incoming = null;
+    this.#rtt.keepOnly((nodeId) => this.#rows.hasHost(nodeId));
+    for (const actorId of this.#earlyRttByActor.keys()) this.#useEarlySample(actorId);
     this.#rows.markAll();
     for (const appId of this.#candidatesByApp.keys()) this.#rows.dirtyApps.add(appId);
     this.#rebuildDirty();

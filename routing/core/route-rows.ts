@@ -90,6 +90,11 @@ export class RouteRows {
     return this.#nodeById.get(nodeId);
   }
 
+  /** Whether a host has a row, or a machine that names it. */
+  hasHost(nodeId: string): boolean {
+    return this.#nodeById.has(nodeId) || this.#machineIdsByNode.has(nodeId);
+  }
+
   /** The host on which this replica runs. */
   nodeIdOfActor(actorId: ActorId): string | undefined {
     return this.#nodeIdByActor.get(actorId);

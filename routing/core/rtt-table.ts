@@ -56,6 +56,11 @@ export class RttTable {
     this.#settledByHost.delete(hostId);
   }
 
+  /** Forgets every host that is not known any more. */
+  keepOnly(isKnown: (hostId: string) => boolean): void {
+    for (const hostId of this.#windowByHost.keys()) if (!isKnown(hostId)) this.forget(hostId);
+  }
+
   /** The measured distance of a host, or the guess for its place. */
   distance(hostId: string, place: HostPlace): Distance {
     const settled = this.#settledByHost.get(hostId);

@@ -2,7 +2,7 @@ import Database from "better-sqlite3";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import type { SqlValue, Statement } from "../../types.ts";
-import { bindArguments, bindParameters } from "./parameters.ts";
+import { bindArguments, bindParameters, expandParameters } from "./parameters.ts";
 
 const database = new Database(":memory:").defaultSafeIntegers(true);
 afterAll(() => void database.close());
@@ -69,6 +69,38 @@ test("where SQLite takes the text, it counts as many parameters as we do", () =>
       // `:a` and `@a` in one statement are told apart by SQLite alone.
       fc.pre(full.ok);
       if (full.ok) database.prepare(sql.replaceAll('"?"', "'?'")).all(...bindArguments(full.value));
+    }),
+  );
+});
+
+test.each<[string, Statement["params"], string]>([
+  ["SELECT ? FROM t", [3n], "SELECT 3 FROM t"],
+  ["SELECT ?2, ?, ?1", ["a", null, 1.5], "SELECT NULL, 1.5, 'a'"],
+  ["SELECT :a, @b, :a", { ":a": "it's", "@b": 2 }, "SELECT 'it''s', 2.0, 'it''s'"],
+  ["SELECT '?', ? -- ?", [Uint8Array.of(0, 255)], "SELECT '?', x'00ff' -- ?"],
+  ["SELECT ?, ?", [1e20, 0.1], "SELECT 1.0e+20, 0.1"],
+])("%s becomes a text of its own", (sql, params, expanded) => {
+  const statement = params === undefined ? { sql } : { sql, params };
+  expect(expandParameters(statement)).toEqual({ ok: true, value: expanded });
+});
+
+test("a value comes out of the expanded text as it went in", () => {
+  const value = fc.oneof(
+    fc.constant(null),
+    fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+    fc.double({ noNaN: true }),
+    fc.string({ unit: "grapheme" }),
+    fc.constant("nul \0 inside"),
+    fc.uint8Array(),
+  );
+  fc.assert(
+    fc.property(value, (one: SqlValue) => {
+      const expanded = expandParameters({ sql: "SELECT ? AS v", params: [one] });
+      if (!expanded.ok) throw new Error(expanded.error);
+      const out = database.prepare(expanded.value).pluck().get();
+      // SQLite has no negative zero.
+      if (typeof one === "number") expect(Number(out)).toBe(one + 0);
+      else expect(out instanceof Buffer ? new Uint8Array(out) : out).toEqual(one);
     }),
   );
 });

@@ -43,6 +43,50 @@ export function bindArguments({ positional, named }: BoundParameters): unknown[]
   return named === null ? [...positional] : [...positional, named];
 }
 
+/**
+ * The SQL text with each parameter replaced by its value as a literal, as `sqlite3_expanded_sql`
+ * writes it. The error is Corrosion's text. Reals that 15 digits do not hold get 17.
+ */
+export function expandParameters(statement: Statement): Result<string, string> {
+  const names = parameterNames(statement.sql);
+  if (names === null) return failure(`parameter numbers go up to ${PARAMETERS_MAX}`);
+  const values = valuesByNumber(names, statement.params ?? []);
+  if (!values.ok) return values;
+  const numberByName = new Map<string, number>();
+  let last = 0;
+  const expanded = statement.sql.replaceAll(TOKEN, (token, parameter: string | undefined) => {
+    if (parameter === undefined) return token;
+    let number = last + 1;
+    if (/^\?\d/.test(parameter)) number = Number(parameter.slice(1));
+    else if (parameter !== "?") number = numberByName.get(parameter) ?? number;
+    if (parameter !== "?") numberByName.set(parameter, number);
+    last = Math.max(last, number);
+    return printLiteral(values.value[number - 1] ?? null);
+  });
+  return success(expanded);
+}
+
+function printLiteral(value: SqlValue): string {
+  if (value === null) return "NULL";
+  if (typeof value === "bigint") return value.toString();
+  if (typeof value === "number") return printRealLiteral(value);
+  if (value instanceof Uint8Array) return `x'${Buffer.from(value).toString("hex")}'`;
+  // SQLite ends a statement's text at a NUL.
+  if (value.includes("\0")) return `CAST(x'${Buffer.from(value).toString("hex")}' AS TEXT)`;
+  return `'${value.replaceAll("'", "''")}'`;
+}
+
+function printRealLiteral(value: number): string {
+  if (!Number.isFinite(value)) return value > 0 ? "9e999" : value < 0 ? "-9e999" : "NULL";
+  const short = value.toPrecision(15);
+  const [mantissa = "", exponent] = (Number(short) === value ? short : value.toPrecision(17)).split(
+    "e",
+  );
+  const digits = mantissa.includes(".") ? mantissa.replace(/0+$/, "") : `${mantissa}.`;
+  const whole = digits.endsWith(".") ? `${digits}0` : digits;
+  return exponent === undefined ? whole : `${whole}e${exponent}`;
+}
+
 function valuesByNumber(
   names: readonly (string | null)[],
   params: NonNullable<Statement["params"]>,

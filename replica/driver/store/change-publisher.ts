@@ -14,6 +14,7 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import type { ChangeStreamEvent, RowChange, Watermark } from "../../types.ts";
+import { CommitWatchers } from "./commit-watchers.ts";
 import type { PageCursor, RowReader } from "./row-reader.ts";
 import type { StreamRequest } from "./store-messages.ts";
 
@@ -37,6 +38,8 @@ export interface PublisherStats {
 /** Sends changes to all readers. */
 export class ChangePublisher {
   readonly stats: PublisherStats = { batches: 0, rows: 0, resets: 0 };
+  /** Those that only want to know when to look. */
+  readonly watchers = new CommitWatchers();
   readonly #readers = new Set<Reader>();
   #source: PublisherSource;
   /** The batch read last: readers that keep up share it. */
@@ -56,6 +59,7 @@ export class ChangePublisher {
     this.#source = source;
     this.#shared = null;
     for (const reader of this.#readers) this.#reset(reader, "the schema changed");
+    this.watchers.committed(source.position());
   }
 
   /** Adds a reader; `onWork` is called whenever `step` has something to do. */
@@ -87,6 +91,7 @@ export class ChangePublisher {
   committed(): void {
     for (const reader of this.#readers) this.#deliver(reader);
     this.#shared = null;
+    this.watchers.committed(this.#source.position());
   }
 
   /** Whether a reader waits for pages and may have one. */
@@ -108,6 +113,7 @@ export class ChangePublisher {
   close(): void {
     for (const reader of this.#readers) reader.port.close();
     this.#readers.clear();
+    this.watchers.close();
   }
 
   #resumeRefusal(from: Watermark | null): string | null {

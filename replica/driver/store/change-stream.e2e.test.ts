@@ -50,6 +50,28 @@ test("merged changes carry the origin's actor and version", async () => {
   await reader.end();
 });
 
+test("a watcher hears of commits only when it has answered, and then of the newest", async () => {
+  const store = open();
+  const { port1, port2 } = new MessageChannel();
+  store.publisher.watchers.add(port1);
+  const heard: number[] = [];
+  let wake: () => void = () => undefined;
+  port2.on("message", (position: number) => {
+    heard.push(position);
+    wake();
+  });
+  const next = (): Promise<void> => new Promise((resolve) => (wake = resolve));
+  let told = next();
+  for (const id of ["a", "b", "c"]) write(store, `INSERT INTO k VALUES ('${id}')`);
+  await told;
+  const newest = store.ledger.lastLocal;
+  told = next();
+  port2.postMessage(null);
+  await told;
+  expect(heard).toEqual([newest - 2, newest]);
+  port2.close();
+});
+
 test("a reader that gives its watermark gets what it missed, without a reset", async () => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");

@@ -155,6 +155,17 @@ export class StoreClient implements ChangeStore {
     return readChangeStream(port2, subscribed);
   }
 
+  /**
+   * A port that tells when something was committed: it carries local numbers, each to be answered
+   * with any message before the next comes (see `CommitWatchers`). It may be transferred to another
+   * thread; closing it ends the watch, and the store's end closes it.
+   */
+  async watchCommits(): Promise<MessagePort> {
+    const { port1, port2 } = new MessageChannel();
+    await this.#calls.call<null>({ kind: "watch", port: port1 }, [port1]);
+    return port2;
+  }
+
   /** Gives up the connection; calls not yet answered reject with `STORE_CLOSED`. */
   close(): void {
     this.#calls.close();

@@ -78,7 +78,9 @@ export type StoreRequest =
   /** Greeting: the bookkeeping as it is now */
   | { readonly kind: "greet" }
   /** nothing; events come over `port` */
-  | { readonly kind: "subscribe"; readonly port: MessagePort; readonly stream: StreamRequest };
+  | { readonly kind: "subscribe"; readonly port: MessagePort; readonly stream: StreamRequest }
+  /** nothing; local numbers come over `port`, see `CommitWatchers` */
+  | { readonly kind: "watch"; readonly port: MessagePort };
 
 /** A request with its number. */
 export interface StoreCall {

@@ -69,6 +69,11 @@ class WorkLoop {
       reply(port, { kind: "done", id, value: null });
       return;
     }
+    if (request.kind === "watch") {
+      this.#store.publisher.watchers.add(request.port);
+      reply(port, { kind: "done", id, value: null });
+      return;
+    }
     const isApply = request.kind === "apply";
     const job = isApply ? { changesets: unpackChangesets(request.packed), outcomes: [] } : null;
     const queue = this.#queueOf(request);

@@ -33,6 +33,8 @@ export const ROUTING_TABLES: Readonly<Record<string, readonly string[]>> = {
   checks: ["machine_id", "service", "name"],
 };
 
+const TABLE_NAMES = Object.keys(ROUTING_TABLES);
+
 /** What a data plane is made of. */
 export interface DataPlaneOptions {
   readonly config: PatinaConfig;
@@ -57,6 +59,7 @@ export class DataPlane {
   #rowsCounted = 0;
   #resetsCounted = 0;
   #isStopped = false;
+  #unfollow: () => void = () => undefined;
 
   constructor(options: DataPlaneOptions) {
     const { config, beat, metrics } = options;
@@ -99,6 +102,22 @@ export class DataPlane {
     this.#router.isReady = true;
   }
 
+  /**
+   * `setReady` once the table holds what the store has committed by now: until then "no such app"
+   * would be a lie. Needs `follow` under way; false when the plane was stopped first.
+   */
+  async becomeReady(store: StoreClient): Promise<boolean> {
+    const { dbVersion: target } = await store.stats();
+    for (;;) {
+      const moved = new Promise<void>((resolve) => this.#waiting.add(resolve));
+      if (await this.#isAt(store, target)) break;
+      await moved;
+      if (this.#isStopped) return false;
+    }
+    this.setReady();
+    return true;
+  }
+
   /** Fills the table from the database as it was left. */
   load(snapshot: TableSnapshot): void {
     this.#options.beat.enter("load");
@@ -114,17 +133,17 @@ export class DataPlane {
   }
 
   /** Follows the change stream from where the table is, until the store closes or `drain`. */
-  async follow(store: StoreClient, onCaughtUp: () => void): Promise<void> {
+  async follow(store: StoreClient): Promise<void> {
     const { beat, log } = this.#options;
-    const tables = Object.keys(ROUTING_TABLES);
+    this.#stream = store.changes({ from: this.#watermark, tables: TABLE_NAMES });
     try {
-      for await (const event of store.changes({ from: this.#watermark, tables })) {
+      for await (const event of this.#stream) {
         if (this.#isStopped) return;
         beat.enter("apply");
         this.#apply(event);
         beat.done();
         beat.enter("steady");
-        if (event.kind === "caughtUp") onCaughtUp();
+        this.#wakeWaiting();
       }
     } catch (error) {
       if (this.#isStopped) return;
@@ -146,11 +165,33 @@ export class DataPlane {
   /** Stops accepting and finishes what is in flight; the answer is how many connections were cut. */
   async drain(deadlineMs: number): Promise<number> {
     this.#isStopped = true;
+    this.#unfollow();
     this.#options.beat.enter("drain");
     return (await this.#listener?.drain(deadlineMs)) ?? 0;
   }
 
+  /**
+   * Whether nothing that the table is made of was committed between its watermark and `target`. The
+   * stream says nothing of other tables' rows, so a watermark below may be as good: asked for from
+   * there, the store has nothing to send.
+   */
+  async #isAt(store: StoreClient, target: number): Promise<boolean> {
+    const from = this.#watermark;
+    if (from === null || this.#isResetting) return false;
+    if (from.dbVersion >= target) return true;
+    for await (const event of store.changes({ from, tables: TABLE_NAMES })) {
+      return event.kind === "caughtUp";
+    }
+    return false;
+  }
+
+  #wakeWaiting(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
   #apply(event: ChangeStreamEvent): void {
+    if (event.kind !== "rows") this.#isResetting = event.kind === "reset";
     if (event.kind === "reset") {
       this.#options.log.info?.("change-stream-reset", event.reason);
     } else {

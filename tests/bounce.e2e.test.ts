@@ -1,0 +1,239 @@
+/**
+ * A stalled loop under real processes: the edge is bounced on the same listening sockets, says what
+ * stalled it, and is back in the cluster at once. One edge has one data-plane thread, one has two.
+ */
+import { connect, type Socket } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Cluster, runPatina, until, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+
+const STALL_PATH = "/__stall";
+let cluster: Cluster;
+let single: TestHost;
+let double: TestHost;
+let worker: TestHost;
+let machine: TestMachine;
+
+beforeAll(async () => {
+  const fault = { enabled: true, stall_path: STALL_PATH };
+  // Long enough for other connections to be answered, and for the other tests' load.
+  const watchdog = { steady_ms: 3_000 };
+  // A thread that does not end by itself would be ended after the longest drain: never, here.
+  const proxy = { threads: 2, drain_timeout_ms: 600_000 };
+  const edge = { kind: "edge", bootstrap: ["worker"] } as const;
+  cluster = await Cluster.create([
+    { name: "worker", kind: "worker" },
+    { ...edge, name: "single", config: { fault, watchdog } },
+    { ...edge, name: "double", config: { fault, watchdog, proxy } },
+  ]);
+  single = cluster.host("single");
+  double = cluster.host("double");
+  worker = cluster.host("worker");
+  machine = await cluster.startMachine("one");
+  await cluster.start("worker", "single", "double");
+  await publish("one.test");
+  await Promise.all([single, double].map((edge) => edge.routes("one.test", "one")));
+});
+
+afterAll(async () => {
+  await cluster.close();
+});
+
+test("a stalled edge is bounced without a refused connection, and says which function did it", async () => {
+  const from = single.log.length;
+  const traffic = steadyTraffic(single);
+  const stalled = single.request("one.test", STALL_PATH).catch((error: unknown) => error);
+  const pid = single.edgePid();
+  await until("the loop is stalled", async () => {
+    // Answered by the watchdog thread, which the stall does not touch.
+    return (await single.metric('patina_loop_silence_seconds{loop="main"}')) > 1;
+  });
+  expect(single.edgePid()).toBe(pid);
+
+  const alert = await single.logged("edge-bounced", { from });
+  traffic.noteBounce();
+  expect(await stalled).toBeInstanceOf(Error);
+  expect(alert).toMatchObject({ level: "error", signal: "SIGKILL", kind: "stall", loop: "main" });
+  expect(alert["at"]).toContain("blockForEver");
+  expect(alert["breadcrumb"]).toMatchObject({
+    what: "request",
+    line: expect.stringContaining(STALL_PATH),
+  });
+
+  await single.routes("one.test", "one");
+  const counts = await traffic.stop();
+  expect(counts.refused).toBe(0);
+  expect(counts.answeredAfter).toBeGreaterThan(0);
+
+  const id = String(alert["stall"]);
+  const list = await runPatina(["stalls", "--config", single.configFile]);
+  expect(list.stdout).toContain(`${id}  stall of main`);
+  const one = await runPatina(["stalls", id, "--config", single.configFile]);
+  expect(JSON.parse(one.stdout)).toMatchObject({
+    id,
+    kind: "stall",
+    configHash: expect.stringMatching(/^[0-9a-f]{64}$/),
+  });
+});
+
+test("the first change published after a bounce arrives by broadcast, not by the next sync", async () => {
+  const from = { single: single.log.length, worker: worker.log.length };
+  process.kill(single.edgePid(), "SIGKILL");
+  await single.logged("replica-started", { from: from.single });
+  await publish("after-bounce.test");
+  const publishedMs = performance.now();
+  await single.routes("after-bounce.test", "one");
+  const arrivedMs = performance.now() - publishedMs;
+  // Without a redial it would take the 30 s after which a silent connection is given up.
+  expect(arrivedMs).toBeLessThan(10_000);
+  const news = "patina_broadcast_news_total";
+  const known = "patina_broadcast_duplicates_total";
+  await until("broadcasts have come in", async () => {
+    return (await single.metric(news)) + (await single.metric(known)) > 0;
+  });
+});
+
+test("two data-plane threads answer on one port, and both learn changes after a bounce", async () => {
+  const from = double.log.length;
+  const clients = await Promise.all(Array.from({ length: 24 }, () => Client.open(double)));
+  await everyClientGets(clients, "one.test", "one");
+
+  // The thread that has the first client's connection stalls; the other one answers its own.
+  const [first, ...others] = clients;
+  first?.ask("one.test", STALL_PATH);
+  const answers = others.map((client) => client.get("one.test"));
+  const alert = await double.logged("edge-bounced", { from });
+  const answered = (await Promise.all(answers)).filter((answer) => answer === "one");
+  expect(answered.length).toBeGreaterThan(0);
+  expect(answered.length).toBeLessThan(others.length);
+  expect(["main", "data-plane-1"]).toContain(alert["loop"]);
+
+  await double.logged("replica-started", { from });
+  await publish("both.test");
+  const later = await Promise.all(Array.from({ length: 24 }, () => Client.open(double)));
+  await everyClientGets(later, "both.test", "one");
+  for (const client of later) client.close();
+});
+
+test("an edge with two data-plane threads ends as soon as nothing is in flight", async () => {
+  double.signal("SIGTERM");
+  expect(await double.ending()).toMatchObject({ code: 0, signal: null });
+});
+
+async function publish(host: string): Promise<void> {
+  for (const [path, body] of [
+    ["/v1/apps/one", { name: "One" }],
+    [`/v1/hostnames/${host}`, { app: "one" }],
+    [`/v1/machines/${machine.id}`, machine.document("one")],
+  ] as const) {
+    const { status, text } = await worker.api("PUT", path, body);
+    expect({ status, text }).toMatchObject({ status: 200 });
+  }
+}
+
+/** Requests one after the other, each on a connection of its own; counts what became of them. */
+function steadyTraffic(edge: TestHost): {
+  noteBounce(): void;
+  stop(): Promise<{ refused: number; answeredAfter: number }>;
+} {
+  const counts = { refused: 0, answeredAfter: 0 };
+  let isStopped = false;
+  let isBounced = false;
+  const run = async (): Promise<void> => {
+    while (!isStopped) {
+      try {
+        const { status } = await edge.request("one.test");
+        if (isBounced && status === 200) counts.answeredAfter++;
+      } catch (error) {
+        // What was in flight at the kill is cut; a connection that nobody takes is another matter.
+        if ((error as NodeJS.ErrnoException).code === "ECONNREFUSED") counts.refused++;
+      }
+    }
+  };
+  const running = Promise.all([run(), run()]);
+  return {
+    noteBounce() {
+      isBounced = true;
+    },
+    async stop() {
+      await until("an answer after the bounce", () => counts.answeredAfter > 0);
+      isStopped = true;
+      await running;
+      return counts;
+    },
+  };
+}
+
+/** Both threads get the change, each through its own table: every connection must see it. */
+async function everyClientGets(
+  clients: readonly Client[],
+  host: string,
+  body: string,
+): Promise<void> {
+  await Promise.all(
+    clients.map(async (client) => {
+      await until(`${host} is answered on every connection`, async () => {
+        return (await client.get(host)) === body;
+      });
+    }),
+  );
+}
+
+/** A keep-alive connection, which stays with the thread that accepted it. */
+class Client {
+  readonly #socket: Socket;
+  #text = "";
+  #isOver = false;
+  #wake: () => void = () => undefined;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding("utf8");
+    socket.on("data", (text: string) => {
+      this.#text += text;
+      this.#wake();
+    });
+    socket.on("error", () => this.#end());
+    socket.on("close", () => this.#end());
+  }
+
+  static async open(edge: TestHost): Promise<Client> {
+    const socket = connect(edge.httpPort, edge.ip);
+    await new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+    });
+    return new Client(socket);
+  }
+
+  ask(host: string, path = "/"): void {
+    this.#socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+  }
+
+  /** The body of the answer; null when the connection was cut first. */
+  async get(host: string): Promise<string | null> {
+    this.#text = "";
+    this.ask(host);
+    for (;;) {
+      const body = bodyOf(this.#text);
+      if (body !== null || this.#isOver) return body;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #end(): void {
+    this.#isOver = true;
+    this.#wake();
+  }
+}
+
+function bodyOf(text: string): string | null {
+  const end = text.indexOf("\r\n\r\n");
+  if (end < 0) return null;
+  const length = Number(/content-length: (\d+)/i.exec(text)?.[1] ?? 0);
+  const body = text.slice(end + 4);
+  return body.length >= length ? body : null;
+}

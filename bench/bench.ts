@@ -75,7 +75,7 @@ async function measure(options: {
     print(`  ${line}`);
   };
   const stack = new AsyncDisposableStack();
-  endOnSignals(stack);
+  const ending = createEnding(stack);
   try {
     for await (const sample of bench.run({ runs, flags, stack, note })) {
       samples.push(sample);
@@ -83,10 +83,11 @@ async function measure(options: {
       if (samples.length === runs) break;
     }
   } catch (error) {
-    print(`${name} broke: ${error instanceof Error ? error.stack : errorText(error)}`);
+    // What is ended under it breaks a benchmark: the reason is known then, and it is not this one.
+    if (!ending.hasBegun) print(`${name} broke: ${describeError(error)}`);
     return null;
   } finally {
-    await stack.disposeAsync();
+    await ending.end();
   }
   const figures = summarise(bench, samples);
   print(`median of ${samples.length}:`);
@@ -94,13 +95,33 @@ async function measure(options: {
   return { bench: name, machine, notes, samples, figures };
 }
 
-/** Ends what was started, then the process. */
-function endOnSignals(stack: AsyncDisposableStack): void {
+interface Ending {
+  readonly hasBegun: boolean;
+  end(): Promise<void>;
+}
+
+/** Ends what was started, once: after the runs, or at a signal or an error that nobody caught. */
+function createEnding(stack: AsyncDisposableStack): Ending {
+  let ended: Promise<void> | null = null;
+  const end = (): Promise<void> => (ended ??= stack.disposeAsync());
+  const endWith = (code: number): void => void end().finally(() => process.exit(code));
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => {
-      void stack.disposeAsync().finally(() => process.exit(EXIT_INTERRUPTED));
-    });
+    process.once(signal, () => endWith(EXIT_INTERRUPTED));
   }
+  process.once("uncaughtException", (error) => {
+    print(describeError(error));
+    endWith(1);
+  });
+  return {
+    get hasBegun() {
+      return ended !== null;
+    },
+    end,
+  };
+}
+
+function describeError(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : errorText(error);
 }
 
 /** `--name value` pairs; null when the arguments are anything else. */

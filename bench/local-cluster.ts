@@ -62,6 +62,7 @@ export class LocalCluster implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), "patina-bench-"));
   readonly #hosts = new Set<Host>();
   #started = 0;
+  #isDisposed = false;
 
   readonly #note: (line: string) => void;
 
@@ -95,6 +96,7 @@ export class LocalCluster implements AsyncDisposable {
   /** Starts a host's processes; it may not answer yet. */
   async start(spec: HostSpec): Promise<Host> {
     const [gossip = 0, api = 0, metrics = 0, http = 0] = await freePorts(4);
+    if (this.#isDisposed) throw new Error("the cluster has been ended");
     const folder = join(this.folder, `${++this.#started}-${spec.name}`);
     mkdirSync(folder);
     const ports = { gossip, api, metrics, http };
@@ -107,6 +109,7 @@ export class LocalCluster implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true;
     await Promise.all([...this.#hosts].map((host) => host.stop()));
     rmSync(this.folder, { recursive: true, force: true });
   }

@@ -201,6 +201,7 @@ function runNginx(
     http { access_log off; keepalive_requests 1000000; ${temporary} ${http} }
     `;
   writeFileSync(file, text);
+  if (stack.disposed) throw new Error("the benchmark has been ended");
   const child = start(["nginx", "-c", file, "-p", folder, "-e", join(folder, "start.log")], core);
   stack.defer(() => endProcess(child));
   return child;
@@ -212,6 +213,7 @@ async function startScript(
   command: readonly string[],
   core: number,
 ): Promise<{ pid: number; port: number }> {
+  if (stack.disposed) throw new Error("the benchmark has been ended");
   const child = start(command, core);
   stack.defer(() => endProcess(child));
   if (child.stdout === null) throw new Error("a script's output is piped");

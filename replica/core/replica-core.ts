@@ -80,6 +80,8 @@ export type ReplicaInput =
   /** Bootstrap names resolve to other addresses. */
   | { readonly kind: "bootstrap"; readonly addresses: readonly Address[] }
   | { readonly kind: "rejoin" }
+  /** Moves to another cluster id, under a newer identity. */
+  | { readonly kind: "changeCluster"; readonly clusterId: number }
   | { readonly kind: "leave" }
   | { readonly kind: "tick" };
 
@@ -159,9 +161,19 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     this.#hlc = options.hlc;
     this.books = new Bookkeeping(options.books);
     const stamp = (nowMs: number): bigint => this.stamp(nowMs);
-    this.swim = new Swim({ self, config: options.swim, prng, stampTs: stamp });
-    this.broadcast = new Broadcast(options.broadcast, prng);
-    const identity = { actorId: self.id, clusterId: self.clusterId };
+    const swim = new Swim({ self, config: options.swim, prng, stampTs: stamp });
+    this.swim = swim;
+    // The cluster id may change while we run: all parts read it where membership keeps it.
+    const identity = {
+      actorId: self.id,
+      get clusterId() {
+        return swim.self.clusterId;
+      },
+    };
+    const broadcast = Object.defineProperty({ ...options.broadcast }, "clusterId", {
+      get: () => swim.self.clusterId,
+    });
+    this.broadcast = new Broadcast(broadcast, prng);
     this.syncClient = new SyncClient({
       identity,
       config: options.syncClient,
@@ -226,6 +238,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         break;
       case "bootstrap":
       case "rejoin":
+      case "changeCluster":
       case "leave":
         this.#runSwim(input, nowMs);
         break;

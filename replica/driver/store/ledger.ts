@@ -189,8 +189,8 @@ export function actorBytes(actorId: ActorId): Uint8Array {
   return bytes;
 }
 
-/** The bookkeeping as stored. */
-function readBooks(database: Database.Database): Map<ActorId, ActorBook> {
+/** The bookkeeping as stored. O(everything). */
+export function readBooks(database: Database.Database): Map<ActorId, ActorBook> {
   const heads = new Map<ActorId, number>();
   const gaps = new Map<ActorId, VersionRange[]>();
   const partials = new Map<ActorId, Map<number, PartialVersion>>();

@@ -19,6 +19,7 @@ import type {
   Watermark,
 } from "../../types.ts";
 import type { OutcomeRecord } from "./apply.ts";
+import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-check.ts";
 import { readChangeStream } from "./change-stream.ts";
 import { recordToError, storeError } from "./errors.ts";
 import type { DocumentByKind, ListRequest, ObjectKind, StoredObject } from "./objects.ts";
@@ -39,6 +40,8 @@ export class StoreClient implements ChangeStore {
   readonly actorId: ActorId;
   readonly databaseId: string;
   readonly books: ReadonlyMap<ActorId, ActorBook>;
+  /** The cluster id saved with `saveClusterId`, as it was at `connect`; null = never. */
+  readonly clusterId: number | null;
   readonly #calls: CallPort;
 
   private constructor(calls: CallPort, greeting: Greeting) {
@@ -46,6 +49,7 @@ export class StoreClient implements ChangeStore {
     this.actorId = greeting.actorId;
     this.databaseId = greeting.databaseId;
     this.books = greeting.books;
+    this.clusterId = greeting.clusterId;
   }
 
   /** Makes a client of a port from `StoreThread.connect`. */
@@ -131,6 +135,26 @@ export class StoreClient implements ChangeStore {
   /** The members kept over a restart. */
   loadMembers(): Promise<MemberRecord[]> {
     return this.#calls.call({ kind: "loadMembers" });
+  }
+
+  /** Keeps the cluster id over a restart. */
+  saveClusterId(clusterId: number): Promise<void> {
+    return this.#calls.call({ kind: "saveClusterId", clusterId });
+  }
+
+  /** Compares the books in memory with those stored, and with the record of versions. */
+  checkBooks(): Promise<BooksReport> {
+    return this.#calls.call({ kind: "checkBooks" });
+  }
+
+  /** Compares one slice of rows with the record of versions; `next` is where to go on. */
+  checkRows(slice: RowSlice): Promise<RowsReport> {
+    return this.#calls.call({ kind: "checkRows", slice });
+  }
+
+  /** Writes the stored books anew from memory, disk and rows; the answer is what counts now. */
+  repairBooks(): Promise<{ repairs: BookRepair[]; books: ReadonlyMap<ActorId, ActorBook> }> {
+    return this.#calls.call({ kind: "repairBooks" });
   }
 
   /** Counters and gauges of the worker. */

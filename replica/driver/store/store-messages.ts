@@ -16,6 +16,7 @@ import type {
   Statement,
   Watermark,
 } from "../../types.ts";
+import type { RowSlice } from "./books-check.ts";
 import type { ErrorRecord } from "./errors.ts";
 import type { ListRequest, ObjectKind, DocumentByKind } from "./objects.ts";
 import type { SchemaFile } from "./schema-files.ts";
@@ -73,6 +74,14 @@ export type StoreRequest =
   | { readonly kind: "saveMembers"; readonly members: readonly MemberRecord[] }
   /** MemberRecord[] */
   | { readonly kind: "loadMembers" }
+  /** BooksReport */
+  | { readonly kind: "checkBooks" }
+  /** RowsReport */
+  | { readonly kind: "checkRows"; readonly slice: RowSlice }
+  /** { repairs: BookRepair[], books } */
+  | { readonly kind: "repairBooks" }
+  /** nothing */
+  | { readonly kind: "saveClusterId"; readonly clusterId: number }
   /** StoreStats */
   | { readonly kind: "stats" }
   /** Greeting: the bookkeeping as it is now */
@@ -98,6 +107,8 @@ export interface Greeting {
   readonly actorId: ActorId;
   readonly databaseId: string;
   readonly books: ReadonlyMap<ActorId, ActorBook>;
+  /** As last saved; null = never. */
+  readonly clusterId: number | null;
 }
 
 /** Changesets as one list of primitives, keys and blobs: see `packChangesets`. */

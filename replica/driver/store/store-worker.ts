@@ -94,7 +94,9 @@ class WorkLoop {
       case "putObject":
       case "deleteObject":
       case "saveMembers":
+      case "saveClusterId":
       case "applySchema":
+      case "repairBooks":
         return this.#writes;
       default:
         return this.#reads;
@@ -165,6 +167,14 @@ class WorkLoop {
         return store.objects.get(request.objectKind, request.objectId);
       case "listObjects":
         return store.objects.list(request.objectKind, request.page);
+      case "saveClusterId":
+        return store.saveClusterId(request.clusterId);
+      case "checkBooks":
+        return store.checkBooks();
+      case "checkRows":
+        return store.checkRows(request.slice);
+      case "repairBooks":
+        return store.repairBooks();
       case "loadMembers":
         return store.loadMembers();
       case "stats":
@@ -174,6 +184,7 @@ class WorkLoop {
           actorId: store.actorId,
           databaseId: store.databaseId,
           books: store.ledger.books.snapshot(),
+          clusterId: store.clusterId,
         };
       default:
         throw storeError("STORE_SQL", `unknown request ${request.kind}`);

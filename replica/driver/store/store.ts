@@ -4,9 +4,11 @@
  */
 import type Database from "better-sqlite3";
 import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
-import type { ActorId, LocalCommit, Statement, TransactionAnswer } from "../../types.ts";
+import type { ActorBook, ActorId, LocalCommit, Statement, TransactionAnswer } from "../../types.ts";
 import type { ApplyJob, ApplyStats } from "./apply.ts";
 import { Applier } from "./apply.ts";
+import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-check.ts";
+import { checkBooks, checkRows, repairBooks } from "./books-check.ts";
 import type { PublisherStats } from "./change-publisher.ts";
 import { ChangePublisher } from "./change-publisher.ts";
 import { readCrrTables } from "./crr-tables.ts";
@@ -202,6 +204,39 @@ export class Store {
     }));
   }
 
+  /** The cluster id kept by `saveClusterId`, or null. */
+  get clusterId(): number | null {
+    const statement = this.#database.prepare<[], bigint>(
+      "SELECT value FROM __patina_state WHERE key = 'cluster_id'",
+    );
+    const value = statement.pluck().get();
+    return value === undefined ? null : Number(value);
+  }
+
+  /** Keeps the cluster id over a restart. */
+  saveClusterId(clusterId: number): void {
+    this.#database
+      .prepare("INSERT OR REPLACE INTO __patina_state (key, value) VALUES ('cluster_id', ?)")
+      .run(BigInt(clusterId));
+  }
+
+  /** See `checkBooks` of `books-check.ts`. */
+  checkBooks(): BooksReport {
+    return checkBooks(this.#booksContext());
+  }
+
+  /** See `checkRows` of `books-check.ts`. */
+  checkRows(slice: RowSlice): RowsReport {
+    return checkRows(this.#booksContext(), slice);
+  }
+
+  /** Mends the books, on disk and in memory; see `repairBooks` of `books-check.ts`. */
+  repairBooks(): { repairs: BookRepair[]; books: ReadonlyMap<ActorId, ActorBook> } {
+    const repaired = this.#database.transaction(() => repairBooks(this.#booksContext()))();
+    this.ledger.books.load(repaired.books);
+    return repaired;
+  }
+
   /** Counters; `queued` is the worker's. */
   stats(queued: number): StoreStats {
     const { stats: stream, readerCount: streamReaders } = this.publisher;
@@ -234,6 +269,15 @@ export class Store {
       applier,
       server: new VersionServer({ database, ledger, rows }),
       objects: new ObjectStore(database),
+    };
+  }
+
+  #booksContext() {
+    const database = this.#database;
+    return {
+      database,
+      tables: readCrrTables(database),
+      books: this.ledger.books.snapshot(),
     };
   }
 

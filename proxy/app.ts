@@ -13,9 +13,10 @@
  * and is not ready until it has caught up with somebody, or there is nobody to learn from.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import { PatinaError } from "#base/errors.ts";
+import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
 import type { Logger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
@@ -66,6 +67,8 @@ export class App {
   #plane: DataPlane | null = null;
   #accessLog: AccessLog | null = null;
   #store: StoreThread | null = null;
+  /** The main data plane's own connection to the store. */
+  #client: StoreClient | null = null;
   #replica: Worker | null = null;
   #isStopping = false;
 
@@ -97,12 +100,13 @@ export class App {
     if (mode === "edge") await this.#startDataPlane(beat);
     await watchdog.started;
     this.#store = await this.#startStore();
-    this.#startReplica(this.#store);
     if (mode === "edge") {
-      this.#startDataPlaneThreads(this.#store);
-      const store = await StoreClient.connect(this.#store.connect());
-      void this.#plane?.follow(store, () => undefined).catch((error: unknown) => this.#fail(error));
+      const client = await StoreClient.connect(this.#store.connect());
+      this.#client = client;
+      this.#plane?.follow(client).catch((error: unknown) => this.#fail(error));
     }
+    this.#startReplica(this.#store);
+    if (mode === "edge") this.#startDataPlaneThreads(this.#store);
     beat.enter("steady");
   }
 
@@ -198,7 +202,18 @@ export class App {
     });
     this.#replica = worker;
     worker.on("message", (event: ReplicaThreadEvent) => this.#onReplicaEvent(event));
-    worker.on("error", (error) => this.#fail(error));
+    this.#watchThread(worker, "replica");
+  }
+
+  /** A thread that ends unasked ends the process, with evidence of the exception that ended it. */
+  #watchThread(worker: Worker, name: string): void {
+    worker.on("error", (error) => {
+      this.#watchdog?.recordCrash(name, error);
+      this.#fail(error);
+    });
+    worker.on("exit", (code) => {
+      this.#fail(new PatinaError("INTERNAL", `the ${name} thread ended with code ${code}`));
+    });
   }
 
   #onReplicaEvent(event: ReplicaThreadEvent): void {
@@ -213,12 +228,19 @@ export class App {
         if (this.#options.effective.mode === "agent") this.#setReady("replica started");
         return;
       case "synced":
-        return this.#setReady("caught up");
+        this.#onSynced().catch((error: unknown) => this.#fail(error));
+        return;
       case "failed":
         return this.#fail(new PatinaError(event.code, event.message));
       case "stopped":
         return;
     }
+  }
+
+  /** The store has everything; the table follows it at a distance. */
+  async #onSynced(): Promise<void> {
+    if (!this.#plane || !this.#client) return;
+    if (await this.#plane.becomeReady(this.#client)) this.#setReady("caught up");
   }
 
   #startDataPlaneThreads(store: StoreThread): void {
@@ -238,9 +260,8 @@ export class App {
       worker.on("message", (event: DataPlaneThreadEvent) => {
         if (event.kind === "failed") this.#fail(new PatinaError(event.code, event.message));
       });
-      worker.on("error", (error) => this.#fail(error));
+      this.#watchThread(worker, name);
       this.#workers.push(worker);
-      if (this.#plane?.isReady) tell(worker, { kind: "ready" });
     }
   }
 
@@ -309,21 +330,26 @@ async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
 
 /** Patina's own tables first, then the operator's files and folders. */
 function readSchemaFiles(paths: readonly string[]): { name: string; text: string }[] {
-  const own = new URL("../replica/schema/", import.meta.url);
-  const files = readdirSync(own)
-    .filter((name) => name.endsWith(".sql"))
-    .toSorted()
-    .map((name) => ({ name, text: readFileSync(new URL(name, own), "utf8") }));
-  for (const path of paths) {
-    const found = path.endsWith(".sql")
-      ? [path]
-      : readdirSync(path)
-          .filter((name) => name.endsWith(".sql"))
-          .toSorted()
-          .map((name) => join(path, name));
-    for (const file of found) files.push({ name: file, text: readFileSync(file, "utf8") });
-  }
-  return files;
+  const own = fileURLToPath(new URL("../replica/schema/", import.meta.url));
+  return [own, ...paths].flatMap((path) => {
+    try {
+      const files = path.endsWith(".sql") ? [path] : sqlFilesIn(path);
+      return files.map((file) => ({
+        // What the tables are said to come from must not change with where Patina is installed.
+        name: path === own ? basename(file) : file,
+        text: readFileSync(file, "utf8"),
+      }));
+    } catch (error) {
+      throw new PatinaError("CONFIG_UNREADABLE", `db.schema_paths: ${errorText(error)}`, {
+        cause: error,
+      });
+    }
+  });
+}
+
+function sqlFilesIn(folder: string): string[] {
+  const names = readdirSync(folder).filter((name) => name.endsWith(".sql"));
+  return names.toSorted().map((name) => join(folder, name));
 }
 
 /** After main, replica and store. */

@@ -58,8 +58,12 @@ export class DataPlane {
   #watermark: Watermark | null = null;
   #rowsCounted = 0;
   #resetsCounted = 0;
+  /** Between `reset` and `caughtUp`: the watermark says nothing. */
+  #isResetting = false;
+  /** Who waits for the next event of the change stream. */
+  readonly #waiting = new Set<() => void>();
+  #stream: AsyncIterableIterator<ChangeStreamEvent> | null = null;
   #isStopped = false;
-  #unfollow: () => void = () => undefined;
 
   constructor(options: DataPlaneOptions) {
     const { config, beat, metrics } = options;
@@ -108,14 +112,15 @@ export class DataPlane {
    */
   async becomeReady(store: StoreClient): Promise<boolean> {
     const { dbVersion: target } = await store.stats();
-    for (;;) {
+    while (!this.#isStopped) {
       const moved = new Promise<void>((resolve) => this.#waiting.add(resolve));
-      if (await this.#isAt(store, target)) break;
+      if (await this.#isAt(store, target)) {
+        this.setReady();
+        return true;
+      }
       await moved;
-      if (this.#isStopped) return false;
     }
-    this.setReady();
-    return true;
+    return false;
   }
 
   /** Fills the table from the database as it was left. */
@@ -165,7 +170,9 @@ export class DataPlane {
   /** Stops accepting and finishes what is in flight; the answer is how many connections were cut. */
   async drain(deadlineMs: number): Promise<number> {
     this.#isStopped = true;
-    this.#unfollow();
+    this.#wakeWaiting();
+    // Its port would keep a thread alive.
+    await this.#stream?.return?.();
     this.#options.beat.enter("drain");
     return (await this.#listener?.drain(deadlineMs)) ?? 0;
   }

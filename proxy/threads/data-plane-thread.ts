@@ -27,6 +27,7 @@ async function main(): Promise<void> {
     loadBuffer: data.loadBuffer,
     accessLog,
   });
+  const connecting = StoreClient.connect(data.storePort);
   parentPort?.on("message", (command: ThreadCommand) => {
     switch (command.kind) {
       case "rtt":
@@ -34,7 +35,8 @@ async function main(): Promise<void> {
       case "host":
         return plane.setHostDown(command.actorId, command.isDown);
       case "ready":
-        return plane.setReady();
+        void connecting.then((store) => plane.becomeReady(store));
+        return;
       case "stop":
         void plane.drain(command.deadlineMs).then(async (cut) => {
           await accessLog?.close();
@@ -48,11 +50,12 @@ async function main(): Promise<void> {
   try {
     const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
     if (snapshot) plane.load(snapshot);
+    if (plane.table.machineCount > 0) plane.setReady();
     const { host, port } = splitHostPort(config.proxy.http);
     await plane.listen(data.fd === null ? { host, port, reusePort: true } : { fd: data.fd });
     loop.beat.enter("steady");
     tell({ kind: "listening", port: plane.address?.port ?? port });
-    await plane.follow(await StoreClient.connect(data.storePort), () => undefined);
+    await plane.follow(await connecting);
   } catch (error) {
     const code = error instanceof PatinaError ? error.code : "INTERNAL";
     tell({ kind: "failed", code, message: errorText(error) });

@@ -1,0 +1,119 @@
+/** A data plane on a real store worker: when it is ready, and how it ends. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { createLogger } from "#base/logger.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import { crsqlitePath } from "../bin/setup/paths.js";
+import { StoreClient } from "../replica/driver/store/store-client.ts";
+import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
+import { LoadSlots } from "../routing/core/load-slots.ts";
+import { allocateLoops } from "../watchdog/core/shared-layout.ts";
+import { attachLoop } from "../watchdog/watchdog.ts";
+import { configFile } from "./config.ts";
+import { DataPlane } from "./data-plane.ts";
+import { PROXY_METRICS } from "./metrics.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "patina-data-plane-"));
+const closers: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test("it is ready with the table that holds what was committed before it was asked", async () => {
+  const { plane, client } = await createPlane("ready");
+  const ready = plane.becomeReady(client);
+  await publish(client, 50);
+  // The stream has yet to begin: nothing of the fifty is in the table.
+  const later = plane.becomeReady(client).then(() => plane.table.machineCount);
+  expect(plane.isReady).toBe(false);
+  const following = plane.follow(client);
+  expect(await ready).toBe(true);
+  expect(await later).toBe(50);
+  await plane.drain(0);
+  await following;
+});
+
+test("rows that do not concern routing do not keep it from being ready", async () => {
+  const { plane, client } = await createPlane("others");
+  const following = plane.follow(client);
+  await plane.becomeReady(client);
+  await client.putObject("apps", { id: "a", name: "rows of this table are not followed" }, 1n);
+  expect(await plane.becomeReady(client)).toBe(true);
+  await plane.drain(0);
+  await following;
+});
+
+test("a drain ends the change stream, and whoever waits to be ready is told", async () => {
+  const { plane, client } = await createPlane("drain");
+  const ready = plane.becomeReady(client);
+  await publish(client, 1);
+  const following = plane.follow(client);
+  await plane.drain(0);
+  await following;
+  await ready;
+  const unready = await createPlane("drain-unready");
+  const never = unready.plane.becomeReady(unready.client);
+  await unready.client.stats();
+  await unready.plane.drain(0);
+  expect(await never).toBe(false);
+});
+
+async function createPlane(name: string): Promise<{ plane: DataPlane; client: StoreClient }> {
+  const path = join(folder, `${name}.db`);
+  const store = await openStore(path);
+  const client = await StoreClient.connect(store.connect());
+  const loop = attachLoop({ buffer: allocateLoops(1), loop: 0 });
+  closers.push(async () => {
+    loop.leave();
+    client.close();
+    await store.close();
+  });
+  const pem = "unused.pem";
+  const clientTls = { cert_file: pem, key_file: pem };
+  const config = configFile.parse({
+    db: { path },
+    gossip: {
+      addr: "127.0.0.1:0",
+      tls: { cert_file: pem, key_file: pem, ca_file: pem, client: clientTls },
+    },
+    replica: { node: "n", region: "here" },
+  });
+  const plane = new DataPlane({
+    config,
+    metrics: MetricSlots.allocate(PROXY_METRICS, 1).writer(0),
+    beat: loop.beat,
+    log: createLogger({ level: "error", nowMs: () => 0, write: () => undefined }),
+    loadBuffer: new LoadSlots({}).buffer,
+    accessLog: null,
+  });
+  return { plane, client };
+}
+
+async function publish(client: StoreClient, count: number): Promise<void> {
+  for (let index = 0; index < count; index += 1) {
+    await client.putObject(
+      "machines",
+      {
+        id: `m${index}`,
+        appId: "a",
+        region: "here",
+        state: "started",
+        services: [],
+        checks: [],
+      },
+      1n,
+    );
+  }
+}
+
+function openStore(path: string): Promise<StoreThread> {
+  const schema = new URL("../replica/schema/", import.meta.url);
+  const schemaFiles = readdirSync(schema)
+    .filter((name) => name.endsWith(".sql"))
+    .map((name) => ({ name, text: readFileSync(new URL(name, schema), "utf8") }));
+  return startStore({ path, extensionPath: crsqlitePath(), nodeId: "n", schemaFiles });
+}

@@ -1,0 +1,182 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { PatinaError } from "#base/errors.ts";
+import { loadConfig, stateFolderOf } from "./config-file.ts";
+import { overridesFromFlags } from "./overrides.ts";
+
+let folder: string;
+let file: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "patina-config-"));
+  file = join(folder, "patina.toml");
+  writeFileSync(file, VALID);
+});
+
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe("a valid file", () => {
+  test("is filled up with defaults, and relative paths count from its folder", () => {
+    const { config } = loadConfig({ file });
+    expect(config.proxy).toMatchObject({ http: "0.0.0.0:8080", threads: 1, attempts_max: 4 });
+    expect(config.watchdog).toMatchObject({ steady_ms: 1_000, apply_ms: 2_000, boot_ms: 15_000 });
+    expect(config.db.path).toBe(join(folder, "patina.db"));
+    expect(config.gossip.tls.client.key_file).toBe(join(folder, "client.key"));
+    expect(stateFolderOf(config)).toBe(join(folder, "state"));
+  });
+
+  test("has the same hash as long as what it comes to is the same", () => {
+    const { hash } = loadConfig({ file });
+    writeFileSync(file, `${VALID}\n[log]\nlevel = "info" # the default\n`);
+    expect(loadConfig({ file }).hash).toBe(hash);
+    writeFileSync(file, `${VALID}\n[log]\nlevel = "warn"\n`);
+    expect(loadConfig({ file }).hash).not.toBe(hash);
+  });
+});
+
+describe("overrides", () => {
+  const environment = { PATINA__LOG__LEVEL: "warn", PATINA__PROXY__THREADS: "2", OTHER: "x" };
+
+  test("of the environment beat the file, and flags beat both", () => {
+    writeFileSync(file, `${VALID}\n[log]\nlevel = "debug"\n`);
+    expect(loadConfig({ file, environment }).config.log.level).toBe("warn");
+    const overrides = overridesFromFlags(["log.level=error"]);
+    const { config } = loadConfig({ file, environment, overrides });
+    expect(config).toMatchObject({ log: { level: "error" }, proxy: { threads: 2 } });
+  });
+
+  test("that do not fit are told under the name they came by", () => {
+    const lines = errorsOf({
+      environment: { PATINA__PROXY__THREADS: "none" },
+      overrides: overridesFromFlags(["log.level=loud"]),
+    });
+    expect(lines).toEqual([
+      'PATINA__PROXY__THREADS: proxy.threads: found "none"; allowed: a value of type number',
+      expect.stringMatching(/^--set log\.level: log\.level: found "loud"; allowed: .*"info"/),
+    ]);
+  });
+
+  test("may set what the file says nothing of, in a section that it lacks", () => {
+    const overrides = overridesFromFlags(["fault.enabled=true", "fault.stall_path=/x"]);
+    expect(loadConfig({ file, overrides }).config.fault).toMatchObject({ stall_path: "/x" });
+  });
+});
+
+describe("mistakes", () => {
+  test("are told all at once, each with file, key, what was found and what is allowed", () => {
+    writeFileSync(
+      file,
+      VALID.replace('region = "ams"', 'region = "a b"') +
+        '\n[proxy]\nhttp = "8080"\nthreads = 0\n[log]\nlevel = "loud"\n',
+    );
+    expect(errorsOf()).toEqual([
+      expect.stringMatching(/^.*patina\.toml: replica\.region: found "a b"; allowed: 1 to 63/),
+      `${file}: proxy.http: found "8080"; allowed: host:port, with an IPv6 host in brackets`,
+      `${file}: proxy.threads: found 0; allowed: at least 1`,
+      expect.stringMatching(/patina\.toml: log\.level: found "loud"; allowed: .*"debug"/),
+    ]);
+  });
+
+  test("of spelling are unknown keys, in a section and at the top", () => {
+    writeFileSync(file, `${VALID}\n[proxy]\nhtpp = "0.0.0.0:80"\n[gosip]\naddr = "x"\n`);
+    expect(errorsOf().toSorted()).toEqual([
+      `${file}: gosip: unknown key; remove it or mend its name`,
+      `${file}: proxy.htpp: unknown key; remove it or mend its name`,
+    ]);
+  });
+
+  test("of what is missing say that nothing was found", () => {
+    writeFileSync(file, VALID.replace(/\[replica\][^]*$/, ""));
+    expect(errorsOf()).toEqual([expect.stringMatching(/replica: found nothing; allowed: /)]);
+  });
+
+  test("of TOML name the line and the column", () => {
+    writeFileSync(file, `${VALID}\nnot toml\n`);
+    const line = VALID.split("\n").length + 1;
+    expect(errorsOf()).toEqual([
+      expect.stringMatching(new RegExp(`patina\\.toml:${line}:\\d+: not valid TOML: `)),
+    ]);
+  });
+
+  test("of the file's name have a code of their own and say how to name another", () => {
+    const missing = join(folder, "nowhere.toml");
+    const error = thrown(() => loadConfig({ file: missing }));
+    expect(error.code).toBe("CONFIG_UNREADABLE");
+    expect(error.message).toMatch(/nowhere\.toml: cannot be read: .*--config/);
+  });
+});
+
+describe("rules over several keys", () => {
+  test.each(["0.0.0.0:8787", "[::]:8787"])("gossip on %s needs an address to dial", (addr) => {
+    expect(withFlags(`gossip.addr=${addr}`)).toEqual([
+      expect.stringMatching(/gossip\.external_addr: found nothing; allowed: the address that/),
+    ]);
+    const both = [`gossip.addr=${addr}`, "gossip.external_addr=192.0.2.1:8787"];
+    expect(withFlags(...both)).toEqual([]);
+  });
+
+  test.each(["0.0.0.0:8081", "192.0.2.1:8081", "[::]:8081"])("an API on %s needs a token", (at) => {
+    expect(withFlags(`api.addr=${at}`)).toEqual([
+      expect.stringMatching(/api\.addr: found .*allowed: a loopback address, .*bearer-token/),
+    ]);
+    expect(withFlags(`api.addr=${at}`, 'api.authz={"bearer-token":"x"}')).toEqual([]);
+  });
+
+  test.each(["127.0.0.1:0", "[::1]:8081", "localhost:8081"])("an API on %s needs none", (at) => {
+    expect(withFlags(`api.addr=${at}`)).toEqual([]);
+  });
+
+  test.each([
+    'fault.udp_rtt_ms={"127.0.0.1:1":5}',
+    'fault.tcp_rtt_ms={"[::1]:1":5}',
+    "fault.stall_path=/x",
+  ])("%s alone injects nothing: faults have to be enabled", (fault) => {
+    expect(withFlags(fault)).toEqual([
+      expect.stringMatching(/fault\.enabled: found .*allowed: true, because faults/),
+    ]);
+    expect(withFlags(fault, "fault.enabled=true")).toEqual([]);
+  });
+});
+
+function withFlags(...flags: readonly string[]): string[] {
+  return errorsOf({ overrides: overridesFromFlags(flags) });
+}
+
+/** The lines of what is wrong; none = it is valid. */
+function errorsOf(options: Omit<Parameters<typeof loadConfig>[0], "file"> = {}): string[] {
+  try {
+    loadConfig({ file, ...options });
+    return [];
+  } catch (error) {
+    if (!(error instanceof PatinaError)) throw error;
+    expect(error.code).toBe("CONFIG_INVALID");
+    return error.message.split("\n");
+  }
+}
+
+function thrown(task: () => unknown): PatinaError {
+  try {
+    task();
+  } catch (error) {
+    if (error instanceof PatinaError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+const VALID = `
+[gossip]
+addr = "127.0.0.1:8787"
+[gossip.tls]
+cert_file = "server.pem"
+key_file = "server.key"
+ca_file = "/etc/patina/ca.pem"
+client = { cert_file = "client.pem", key_file = "client.key" }
+[replica]
+node = "ams-1"
+region = "ams"
+`;

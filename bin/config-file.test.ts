@@ -126,6 +126,32 @@ describe("rules over several keys", () => {
     expect(withFlags(`api.addr=${at}`, 'api.authz={"bearer-token":"x"}')).toEqual([]);
   });
 
+  test.each(["gossip.addr=ams.example:8787", "gossip.external_addr=ams.example:8787"])(
+    "replicas are known by IP addresses: %s is refused",
+    (flag) => {
+      expect(withFlags(flag)).toEqual([expect.stringMatching(/allowed: an IP address and port/)]);
+    },
+  );
+
+  test("addresses of replicas come out in canonical text", () => {
+    const flags = ["gossip.addr=[0:0::0]:8787", "gossip.external_addr=[FD00:0::1]:8787"];
+    const { config } = loadConfig({ file, overrides: overridesFromFlags(flags) });
+    expect(config.gossip).toMatchObject({ addr: "[::]:8787", external_addr: "[fd00::1]:8787" });
+    expect(withFlags("gossip.addr=[0:0::0]:8787")).toHaveLength(1);
+  });
+
+  test("a time longer than a day is refused: its timer would fire at once", () => {
+    expect(withFlags("proxy.response_timeout_ms=3000000000")).toEqual([
+      expect.stringMatching(/proxy\.response_timeout_ms: .*at most 86400000 ms/),
+    ]);
+  });
+
+  test("the longest wait between syncs is not below the shortest", () => {
+    expect(withFlags("perf.min_sync_backoff=20")).toEqual([
+      expect.stringMatching(/perf\.max_sync_backoff: .*at least min_sync_backoff/),
+    ]);
+  });
+
   test.each(["127.0.0.1:0", "[::1]:8081", "localhost:8081"])("an API on %s needs none", (at) => {
     expect(withFlags(`api.addr=${at}`)).toEqual([]);
   });

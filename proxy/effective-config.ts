@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
 import type { SupervisorConfig } from "../watchdog/supervisor/supervisor-config.ts";
 import type { PatinaConfig } from "./config.ts";
@@ -35,7 +36,10 @@ export interface EffectiveConfigSource {
   readonly extensionPath: string;
 }
 
-/** Writes `effective-config.json` into the state folder, whole or not at all; returns its path. */
+/**
+ * Writes `effective-config.json` into the state folder, whole or not at all; returns its path.
+ * Throws `CONFIG_INVALID` when the folders cannot be made or written, `STORE_FULL`.
+ */
 export function writeEffectiveConfig(source: EffectiveConfigSource): string {
   const { config, mode, stateFolder } = source;
   const { host, port } = splitHostPort(config.proxy.http);
@@ -48,14 +52,28 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
     drainLimitMs: config.proxy.drain_timeout_ms + STOP_MARGIN_MS,
   };
   const effective: EffectiveConfig = { ...source, supervisor };
-  mkdirSync(stateFolder, { recursive: true });
-  mkdirSync(dirname(config.db.path), { recursive: true });
   const path = join(stateFolder, "effective-config.json");
   const temporary = `${path}.${process.pid}`;
-  // It may hold a bearer token.
-  writeFileSync(temporary, `${JSON.stringify(effective, null, 2)}\n`, { mode: 0o600 });
-  renameSync(temporary, path);
+  try {
+    mkdirSync(stateFolder, { recursive: true });
+    mkdirSync(dirname(config.db.path), { recursive: true });
+    // It may hold a bearer token.
+    writeFileSync(temporary, `${JSON.stringify(effective, null, 2)}\n`, { mode: 0o600 });
+    renameSync(temporary, path);
+  } catch (error) {
+    const isFull = (error as NodeJS.ErrnoException).code === "ENOSPC";
+    throw new PatinaError(
+      isFull ? "STORE_FULL" : "CONFIG_INVALID",
+      `watchdog.state_folder or db.path: ${errorText(error)}`,
+      { cause: error },
+    );
+  }
   return path;
+}
+
+/** Path of the admin socket: as configured, else in the state folder. */
+export function adminPathOf(source: Pick<EffectiveConfig, "config" | "stateFolder">): string {
+  return source.config.admin.path ?? join(source.stateFolder, "admin.sock");
 }
 
 /** Reads the file again, in the edge process. */

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { isLoopbackHost, splitHostPort } from "#base/host-port.ts";
-import { hostPort, name, path, wholeNumber } from "./config-fields.ts";
+import { hostPort, ipPort, name, path, wholeNumber } from "./config-fields.ts";
 
 /** `[db]`: where state lives. */
 export const dbSection = z.strictObject({
@@ -17,9 +17,9 @@ export const dbSection = z.strictObject({
 /** `[gossip]`: how replicas reach each other. */
 export const gossipSection = z.strictObject({
   /** UDP address to bind; port 0 = any. */
-  addr: hostPort.default("[::]:8787"),
+  addr: ipPort.default("[::]:8787"),
   /** Address under which others dial us; needed when `addr` is a wildcard. */
-  external_addr: hostPort.optional(),
+  external_addr: ipPort.refine((text) => !text.endsWith(":0"), "a port from 1").optional(),
   /** Addresses of replicas to join through; the own one is skipped. */
   bootstrap: z.array(hostPort).default([]),
   /** Separates clusters on one network; 0 to 65535. */
@@ -55,10 +55,15 @@ export const apiSection = z
   });
 
 /** `[perf]`: pace of repair, in seconds as Corrosion has it. */
-export const perfSection = z.strictObject({
-  min_sync_backoff: z.number().positive("more than 0").default(1),
-  max_sync_backoff: z.number().positive("more than 0").default(15),
-});
+export const perfSection = z
+  .strictObject({
+    min_sync_backoff: z.number().positive("more than 0").default(1),
+    max_sync_backoff: z.number().positive("more than 0").default(15),
+  })
+  .refine((perf) => perf.min_sync_backoff <= perf.max_sync_backoff, {
+    path: ["max_sync_backoff"],
+    message: "at least min_sync_backoff",
+  });
 
 /** `[replica]`: who this replica is. */
 export const replicaSection = z.strictObject({

@@ -2,13 +2,15 @@
 import { loadConfig } from "../config-file.ts";
 import { overridesFromFlags } from "../overrides.ts";
 
-/** Prints the effective config as JSON; throws `CONFIG_INVALID` with every error. */
+/** Prints the effective config as JSON, its token hidden; throws `CONFIG_INVALID` with every error. */
 export function check(options: { config: string; set?: string[] }): void {
   const { config, hash } = loadConfig({
     file: options.config,
     overrides: overridesFromFlags(options.set ?? []),
     environment: process.env,
   });
-  process.stdout.write(`${JSON.stringify(config, null, 2)}\n`);
+  // What is printed ends in terminals, tickets and logs.
+  const hide = (key: string, value: unknown): unknown => (key === "bearer-token" ? "***" : value);
+  process.stdout.write(`${JSON.stringify(config, hide, 2)}\n`);
   process.stderr.write(`${options.config} is valid (sha256 ${hash.slice(0, 12)})\n`);
 }

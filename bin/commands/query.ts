@@ -10,9 +10,11 @@ export async function query(
   const body = statement(sql, options.param);
   const answer = await callApi(options, { method: "POST", path: "/v1/queries", body });
   if (answer.status >= 300) return void (await requireSuccess(answer));
+  // A character may be cut by the end of a chunk.
+  const decoder = new TextDecoder();
   let rest = "";
   for await (const bytes of answer.body) {
-    const lines = (rest + bytes.toString("utf8")).split("\n");
+    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines) printLine(line, options.columns === true);
   }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
 import { ACTOR_A, ACTOR_B } from "../../tests/wire-fixtures.ts";
-import type { ActorId, Address, FullChangeset } from "../types.ts";
+import type { ActorId, Address, ApplyOutcome, FullChangeset, LocalCommit } from "../types.ts";
 import { BROADCAST_DEFAULTS } from "./broadcast/types.ts";
 import { Hlc } from "./hlc.ts";
 import { ReplicaCore, type ReplicaOutput } from "./replica-core.ts";
@@ -63,6 +63,113 @@ test("a replica that takes over another's address is reached over a connection o
   expect(core.rings.rttMs(address)).toBe(3);
 });
 
+test("a broadcast of our own origin, or of another cluster, is counted and nothing else", () => {
+  const core = createCore();
+  const [own, foreign] = [{ ...changesetOf(1), actorId: ACTOR_A }, changesetOf(1)];
+  core.handle({ kind: "broadcast", changeset: own, payload: null, clusterId: 0 }, 1);
+  core.handle({ kind: "broadcast", changeset: foreign, payload: null, clusterId: 7 }, 1);
+  expect(core.drain()).toEqual([]);
+  expect(core.stats).toMatchObject({ own: 1, otherCluster: 1, news: 0 });
+  expect(core.books.head(ACTOR_B)).toBe(0);
+});
+
+test("news is applied once and passed on, also when it comes from two sides", () => {
+  const core = createCore();
+  introduce(core, ACTOR_C, "127.0.0.1:4003");
+  core.drain();
+  receive(core, changesetOf(1));
+  receive(core, changesetOf(1));
+  core.handle({ kind: "tick" }, core.deadlineMs());
+  core.handle({ kind: "tick" }, 50);
+  const outputs = core.drain();
+  expect(appliesOf(outputs).map(({ changesets }) => changesets)).toEqual([[changesetOf(1)]]);
+  const sends = outputs.filter((output) => output.kind === "sendFrames");
+  expect(sends.map(({ target, frames }) => [target, frames.length])).toEqual([
+    ["127.0.0.1:4003", 1],
+  ]);
+  expect(core.stats).toMatchObject({ news: 1, known: 1 });
+});
+
+test("what was applied is known: a copy is not applied again", () => {
+  const core = createCore();
+  receive(core, changesetOf(1));
+  finishApplies(core);
+  expect([core.books.head(ACTOR_B), core.inboxSize]).toEqual([1, 0]);
+  receive(core, changesetOf(1));
+  expect(appliesOf(core.drain())).toEqual([]);
+});
+
+test("an urgent change is applied by itself, before what waits", () => {
+  const core = createCore();
+  for (const version of [2, 3, 4]) receive(core, changesetOf(version));
+  receive(core, urgentOf(5));
+  const applies = appliesOf(core.drain());
+  const kinds = applies.map(({ isUrgent, changesets }) => [isUrgent, changesets.length]);
+  // Two ordinary batches may be under way; the third change waits, the urgent one does not.
+  expect(kinds).toEqual([
+    [false, 1],
+    [false, 1],
+    [true, 1],
+  ]);
+});
+
+test("a version that leaves a gap behind makes the next sync round come at once", () => {
+  const core = createCore();
+  introduce(core, ACTOR_B, "127.0.0.1:4002");
+  endRound(core, 0);
+  const quietUntilMs = core.syncClient.deadlineMs();
+  receive(core, changesetOf(3));
+  finishApplies(core);
+  expect(core.books.isLacking()).toBe(true);
+  expect(core.syncClient.deadlineMs()).toBeLessThan(quietUntilMs);
+});
+
+test("a member that comes up is a candidate for sync, and one that goes down is none", () => {
+  const core = createCore();
+  introduce(core, ACTOR_B, "127.0.0.1:4002");
+  core.handle({ kind: "tick" }, core.syncClient.deadlineMs());
+  expect(openedBy(core.drain())).toEqual(["127.0.0.1:4002"]);
+
+  const { actor, incarnation } = core.swim.memberById(ACTOR_B)!;
+  introduce(core, ACTOR_C, "127.0.0.1:4003", [{ actor, incarnation, state: "down" }]);
+  core.drain();
+  core.handle({ kind: "committed", commit: commitOf(1) }, 2);
+  const targets = core.drain().flatMap((one) => (one.kind === "sendFrames" ? [one.target] : []));
+  expect(targets).toEqual(["127.0.0.1:4003"]);
+});
+
+test("a peer with a newer identity is dialled anew and gets the last broadcasts again", () => {
+  const core = createCore();
+  const address = "127.0.0.1:4002";
+  introduce(core, ACTOR_B, address);
+  core.drain();
+  core.handle({ kind: "committed", commit: commitOf(1) }, 1);
+  const before = core.drain();
+  for (const output of before) {
+    if (output.kind === "sendFrames") core.handle({ kind: "sent", id: output.id, ok: true }, 1);
+  }
+  core.drain();
+
+  const actor = { id: ACTOR_B, addr: address, ts: 9n << 32n, clusterId: 0, memberId: null };
+  const packet = packetOf({ source: actor, target: core.swim.self }, []);
+  core.handle({ kind: "packet", packet, packetBytes: 100 }, 2);
+  const outputs = core.drain();
+  const kinds = outputs.map(({ kind }) => kind);
+  expect(outputs).toContainEqual({ kind: "forget", target: address, reason: "newer identity" });
+  // Sent the other way round, the frames would go over the connection that is to be closed.
+  expect(kinds.indexOf("forget")).toBeLessThan(kinds.indexOf("sendFrames"));
+  const frames = outputs.flatMap((one) => (one.kind === "sendFrames" ? one.frames : []));
+  expect(frames).toEqual(before.flatMap((one) => (one.kind === "sendFrames" ? one.frames : [])));
+});
+
+test("an early tick does nothing, and the answer to a batch that is not ours neither", () => {
+  const core = createCore();
+  core.handle({ kind: "tick" }, 0);
+  core.handle({ kind: "applied", batchId: 99, outcomes: [] }, 0);
+  core.handle({ kind: "sent", id: 99, ok: false }, 0);
+  expect(core.drain()).toEqual([]);
+});
+
 const ACTOR_C = "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c";
 
 function createCore(): ReplicaCore {
@@ -107,6 +214,36 @@ function packetOf(
 
 type ReceivedPacket = Extract<Parameters<ReplicaCore["handle"]>[0], { kind: "packet" }>["packet"];
 type PacketEnd = ReceivedPacket["source"];
+
+/** The store applies everything that is under way, until nothing is left. */
+function finishApplies(core: ReplicaCore): void {
+  for (
+    let batches = appliesOf(core.drain());
+    batches.length > 0;
+    batches = appliesOf(core.drain())
+  ) {
+    for (const { batchId, changesets } of batches) {
+      const outcomes = changesets.map((changeset): ApplyOutcome => {
+        return { kind: "applied", changeset, rowsChanged: 1 };
+      });
+      core.handle({ kind: "applied", batchId, outcomes }, 1);
+    }
+  }
+}
+
+function commitOf(version: number): LocalCommit {
+  const changesets = [{ ...changesetOf(version), actorId: ACTOR_A }];
+  return { version, lastSeq: 0, ts: 16n, changesets };
+}
+
+/** Addresses to which sync streams are opened. */
+function openedBy(outputs: readonly ReplicaOutput[]): Address[] {
+  return outputs.flatMap((output) =>
+    output.kind === "syncClient" && output.output.kind === "open"
+      ? [output.output.peer.address]
+      : [],
+  );
+}
 
 /** Runs a sync round that fails at its first server. */
 function endRound(core: ReplicaCore, nowMs: number): void {

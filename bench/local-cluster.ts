@@ -4,7 +4,14 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -229,7 +236,10 @@ async function waitReady(
     if (await answersOk(url)) return;
     await sleep(READY_POLL_MS);
   }
-  throw new Error(`${host.name} did not become ready; its log is in ${host.folder}`);
+  const file = join(host.folder, "log.jsonl");
+  const log = existsSync(file) ? readFileSync(file, "utf8").trimEnd().split("\n") : [];
+  const tail = log.slice(-LOG_LINES_TOLD).join("\n");
+  throw new Error(`${host.name} did not become ready; its log ends with\n${tail}`);
 }
 
 async function answersOk(url: string): Promise<boolean> {
@@ -261,4 +271,6 @@ export function sleep(ms: number): Promise<void> {
 const CLI = fileURLToPath(new URL("../bin/cli.ts", import.meta.url));
 const READY_LIMIT_MS = 60_000;
 const READY_POLL_MS = 20;
+/** Enough to see why, the folder being gone by then. */
+const LOG_LINES_TOLD = 10;
 const END_LIMIT_MS = 10_000;

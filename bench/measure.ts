@@ -67,7 +67,7 @@ export interface BenchReport {
 export interface FigureResult extends FigureSpec {
   /** NaN when no run had it; `null` in JSON. */
   readonly median: number;
-  /** Absent where there is no target. */
+  /** Absent where there is no target, or no figure. */
   readonly isMet?: boolean;
 }
 
@@ -89,7 +89,7 @@ export function summarise(bench: Bench, samples: readonly Sample[]): FigureResul
   return bench.figures.map((figure) => {
     const values = samples.flatMap((sample) => sample[figure.name] ?? []);
     const median = percentile(values, 0.5);
-    if (figure.target === undefined) return { ...figure, median };
+    if (figure.target === undefined || values.length === 0) return { ...figure, median };
     const isMet =
       "atMost" in figure.target ? median <= figure.target.atMost : median >= figure.target.atLeast;
     return { ...figure, median, isMet };
@@ -102,7 +102,7 @@ export function percentile(values: readonly number[], share: number): number {
   return sorted[Math.max(Math.ceil(share * sorted.length) - 1, 0)] ?? Number.NaN;
 }
 
-/** `3 cores` lines before the first run. */
+/** Two lines before the first run. */
 export function describeMachine(machine: MachineFacts): string {
   const { cores, cpu, kernel, node, loadAverage, commit, time } = machine;
   return (
@@ -127,7 +127,8 @@ export function describeResult(result: FigureResult): string {
   const value = `${name}: ${rounded(median)} ${unit}`;
   if (target === undefined) return value;
   const wanted = "atMost" in target ? `<= ${target.atMost}` : `>= ${target.atLeast}`;
-  return `${value} (target ${wanted} ${unit}: ${isMet ? "met" : "MISSED"})`;
+  const verdict = isMet === undefined ? "not measured" : isMet ? "met" : "MISSED";
+  return `${value} (target ${wanted} ${unit}: ${verdict})`;
 }
 
 /** Three significant digits, without exponents. */

@@ -153,7 +153,8 @@ async function startNginx(
 }
 
 async function startHttpProxy(stack: AsyncDisposableStack, upstream: number): Promise<Rival> {
-  const command = [process.execPath, HTTP_PROXY, String(upstream)];
+  // It calls what Node has deprecated, and a warning is no figure.
+  const command = [process.execPath, "--no-deprecation", HTTP_PROXY, String(upstream)];
   const { pid, port } = await startScript(stack, command, PROXY_CORE);
   await answers(port);
   return { name: "http-proxy", port, pid };

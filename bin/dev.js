@@ -6,6 +6,7 @@
  *   patina dev test [vitest's arguments]    all tests, or those that the arguments choose
  *   patina dev check                        format, lint, types, tidiness, unit tests, simulation
  *   patina dev bench NAME [arguments]       one benchmark of bench/
+ *   patina dev sim [arguments]              seeds of the simulation (bin/simulate.ts)
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,8 +22,10 @@ if (command === "test") {
   process.exitCode = await check();
 } else if (command === "bench") {
   endAs(await runForeground(process.execPath, [join("bench", "bench.ts"), ...args]));
+} else if (command === "sim") {
+  endAs(await runForeground(process.execPath, [join("bin", "simulate.ts"), ...args]));
 } else {
-  process.stderr.write("usage: patina dev test [ARGS] | check | bench NAME [ARGS]\n");
+  process.stderr.write("usage: patina dev test [ARGS] | check | bench NAME [ARGS] | sim [ARGS]\n");
   process.exitCode = 2;
 }
 

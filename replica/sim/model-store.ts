@@ -47,6 +47,11 @@ export class ModelStore {
     this.#chunkBytes = chunkBytes;
   }
 
+  /** Which versions are recorded; read only. */
+  get books(): Bookkeeping {
+    return this.#books;
+  }
+
   /** The books as a restart reads them. */
   loadBooks(): Map<ActorId, ActorBook> {
     return this.#storedBooks.load();

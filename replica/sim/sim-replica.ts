@@ -1,9 +1,10 @@
 /**
- * A replica in a simulated world: the production core with a virtual driver, and a disk that
- * outlives its crashes.
+ * A replica in a simulated world: the production core with a virtual driver, and a disk (rows,
+ * books, members) that outlives its crashes.
  *
- * Store operations run one at a time and take virtual time: each is performed at one moment and
- * answered at a later one, and a crash may fall before, between or after.
+ * The driver's rules are the production driver's: frames of a stream are handled newest first, a
+ * connection that comes up after it was lost has what was sent last repeated, members are saved
+ * now and then and restored at the start.
  */
 import { createPrng, type Prng } from "#base/prng.ts";
 import { BROADCAST_DEFAULTS } from "../core/broadcast/types.ts";
@@ -12,112 +13,163 @@ import { ReplicaCore, type ReplicaInput, type ReplicaOutput } from "../core/repl
 import { lanPreset } from "../core/swim/config.ts";
 import type { SwimPacket } from "../core/swim/packet.ts";
 import { packetBytes } from "../core/swim/codec.ts";
+import type { MemberUpdate } from "../core/swim/packet.ts";
 import type { SyncClientOutput } from "../core/sync/client-types.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { SessionMessage } from "../core/sync/messages.ts";
 import type { SyncServerOutput } from "../core/sync/sync-server.ts";
-import { decodeUniPayload } from "../core/wire/uni-payload.ts";
 import type { ActorId, Address, ApplyOutcome, LocalCommit, SyncNeed } from "../types.ts";
 import type { EventQueue } from "./event-queue.ts";
 import { ModelStore, type ModelWrite } from "./model-store.ts";
-import { recodeMessage, recodePacket } from "./sim-codec.ts";
-import type { NetworkEndpoint, SimNetwork, StreamEnd } from "./sim-network.ts";
+import { type FrameDecoder, recodePacket } from "./sim-codec.ts";
+import type { NetworkEndpoint, SimNetwork } from "./sim-network.ts";
+import { SimSessions } from "./sim-sessions.ts";
+import { SimStoreWorker } from "./sim-store-worker.ts";
+import type { StreamEnd } from "./sim-stream.ts";
 import type { Trace } from "./trace.ts";
 
-/** Where and how a replica lives. */
+/** Who a replica is, and the world it lives in. */
 export interface SimReplicaOptions {
   readonly actorId: ActorId;
   readonly address: Address;
   readonly bootstrap: readonly Address[];
   readonly queue: EventQueue;
-  readonly network: SimNetwork;
+  readonly network: SimNetwork<SwimPacket, SessionMessage>;
   readonly trace: Trace;
   readonly prng: Prng;
+  readonly traits: SimReplicaTraits;
+  /** Shared by the replicas of a world. */
+  readonly frames: FrameDecoder;
+  /** How far the wall clock is ahead of the world's. */
+  readonly skewMs: number;
+  readonly observer: SimReplicaObserver;
+}
+
+/** How a replica works. */
+export interface SimReplicaTraits {
   /** Greatest virtual time of one store operation. */
   readonly storeMs: number;
   /** And of each changeset applied or read, on top of that. */
-  readonly storeChangeMs: number;
+  readonly changesetMs: number;
   /** Greatest width of a sync need. */
   readonly pieceVersions: number;
-  /** How far the wall clock is ahead of the world's. */
-  readonly skewMs: number;
+  /** Column changes waiting for the store above which a sync client asks for no more. */
+  readonly pendingChangesMax: number;
   /** Send messages through their bytes. */
   readonly isEncoding: boolean;
   /** Chunk size of own transactions. */
   readonly chunkBytes: number;
-  /** Hears of each transaction when it is on the disk. */
+}
+
+/** Who hears what comes to a replica's disk. */
+export interface SimReplicaObserver {
   readonly onCommit: (commit: LocalCommit) => void;
+  readonly onApplied: (outcomes: readonly ApplyOutcome[]) => void;
+}
+
+/** What runs from a start to the next crash. */
+interface Life {
+  readonly core: ReplicaCore;
+  readonly worker: SimStoreWorker;
+  readonly sessions: SimSessions;
+  /** Targets whose connection was lost and is not up again. */
+  readonly lostTargets: Set<Address>;
+  wakeMs: number;
 }
 
 /** One replica, running or crashed. */
-export class SimReplica implements NetworkEndpoint {
-  readonly address: Address;
+export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   readonly store: ModelStore;
   readonly #options: SimReplicaOptions;
+  #address: Address;
   /** `null` while crashed. */
-  #core: ReplicaCore | null = null;
-  /** Number of the present life; what was planned in an earlier one does not happen. */
-  #life = 0;
-  #clientStreams = new Map<number, StreamEnd>();
-  #serverStreams = new Map<number, StreamEnd>();
-  #nextServerSession = 1;
-  #storeFreeMs = 0;
+  #life: Life | null = null;
+  #lives = 0;
   #pausedUntilMs = 0;
-  #wakeMs = Number.POSITIVE_INFINITY;
-  readonly #measured = new Set<Address>();
-  /** Changesets refused by the store, in all lives. */
-  refused = 0;
+  /** The members as saved last. */
+  #savedMembers: readonly MemberUpdate[] = [];
+  /** Time of the last start. */
+  startedMs = 0;
 
   constructor(options: SimReplicaOptions) {
     this.#options = options;
-    this.address = options.address;
-    this.store = new ModelStore(options.actorId, options.chunkBytes);
+    this.#address = options.address;
+    this.store = new ModelStore(options.actorId, options.traits.chunkBytes);
   }
 
   get actorId(): ActorId {
     return this.#options.actorId;
   }
 
-  /** The running core; `null` while crashed. */
-  get core(): ReplicaCore | null {
-    return this.#core;
+  /** Where it lives, or lived last. */
+  get address(): Address {
+    return this.#address;
   }
 
-  /** Starts with what is on the disk. */
-  start(): void {
-    const { queue, actorId, address, bootstrap, prng, network, pieceVersions } = this.#options;
-    this.#life += 1;
-    this.#clientStreams = new Map();
-    this.#serverStreams = new Map();
-    this.#storeFreeMs = queue.nowMs;
-    const hlc = new Hlc();
-    const ts = hlc.stamp(this.#wall(queue.nowMs));
-    this.#core = new ReplicaCore({
-      self: { id: actorId, addr: address, ts, clusterId: 0, memberId: null },
-      swim: lanPreset,
-      broadcast: { ...BROADCAST_DEFAULTS, actorId, clusterId: 0 },
-      syncClient: {
-        ...SYNC_CLIENT_LAN,
-        pieceVersionsMax: pieceVersions,
-        openVersionsStart: 10 * pieceVersions,
-      },
-      syncServer: SYNC_SERVER_DEFAULTS,
-      books: this.store.loadBooks(),
-      prng: createPrng([prng.below(2 ** 32), this.#life]),
-      hlc,
-      wallNtp64: (nowMs) => this.#wall(nowMs),
-    });
+  /** The running core; `null` while crashed. */
+  get core(): ReplicaCore | null {
+    return this.#life?.core ?? null;
+  }
+
+  /** Whether the store has nothing to do and nothing to answer. */
+  get isStoreIdle(): boolean {
+    return this.#life?.worker.isIdle ?? true;
+  }
+
+  /** Starts with what is on the disk, at the same address or at another. */
+  start(address: Address = this.#address): void {
+    const { queue, network, trace, traits, observer, prng } = this.#options;
+    this.#address = address;
+    this.#lives += 1;
+    this.startedMs = queue.nowMs;
+    this.#pausedUntilMs = 0;
+    const mark = (text: string): void => this.#mark(text);
+    const life: Life = {
+      core: this.#createCore(),
+      worker: new SimStoreWorker({
+        store: this.store,
+        queue,
+        prng,
+        storeMs: traits.storeMs,
+        changesetMs: traits.changesetMs,
+        mark,
+        onApplied: (outcomes) => {
+          for (const { kind } of outcomes) trace.sometimes(`outcome: ${kind}`);
+          observer.onApplied(outcomes);
+        },
+      }),
+      sessions: new SimSessions({
+        address,
+        network,
+        queue,
+        isEncoding: traits.isEncoding,
+        client: (input) => this.#put(life, { kind: "syncClient", input }),
+        server: (input) => this.#put(life, { kind: "syncServer", input }),
+        mark,
+      }),
+      lostTargets: new Set(),
+      wakeMs: Number.POSITIVE_INFINITY,
+    };
+    this.#life = life;
     network.attach(this);
-    this.#put({ kind: "start", bootstrap, members: [] });
+    const members = this.#savedMembers;
+    if (members.length > 0) this.#mark("members restored");
+    this.#put(life, { kind: "start", bootstrap: this.#options.bootstrap, members });
+    this.#saveMembersLater(life);
   }
 
   /** Ends at once: nothing that was planned happens, nothing of memory is kept. */
   crash(): void {
-    if (this.#core === null) return;
-    if (this.#storeFreeMs > this.#options.queue.nowMs) this.#mark("crashed with store work open");
-    this.#life += 1;
-    this.#core = null;
-    this.#options.network.detach(this.address);
+    this.#end(false);
+  }
+
+  /** Leaves the cluster, saves the members, closes its connections and ends. */
+  leave(): void {
+    if (this.#life === null) return;
+    this.#savedMembers = this.#life.core.swim.records.slice();
+    this.#pausedUntilMs = 0;
+    this.#put(this.#life, { kind: "leave" });
+    this.#end(true);
   }
 
   /** Stops handling anything for a while; what comes meanwhile is handled afterwards. */
@@ -127,123 +179,156 @@ export class SimReplica implements NetworkEndpoint {
 
   /** A transaction of a user of this replica; lost when it crashes before it is on the disk. */
   write(writes: readonly ModelWrite[]): void {
-    const core = this.#core;
-    if (core === null) return;
-    this.#inStore(
+    const life = this.#life;
+    if (life === null) return;
+    life.worker.write(
       () => {
-        const commit = this.store.transact(writes, core.stamp(this.#options.queue.nowMs));
-        if (commit !== null) this.#options.onCommit(commit);
+        const commit = this.store.transact(writes, life.core.stamp(this.#options.queue.nowMs));
+        if (commit !== null) this.#options.observer.onCommit(commit);
         return commit;
       },
-      (commit) => (commit === null ? [] : [{ kind: "committed", commit }]),
+      (commit) => {
+        if (commit !== null) this.#put(life, { kind: "committed", commit });
+      },
     );
   }
 
   // ---------------------------------------------------------------- the network's side
 
   onPacket(packet: SwimPacket): void {
-    this.#put({ kind: "packet", packet, packetBytes: packetBytes(packet) });
+    this.#hear({ kind: "packet", packet, packetBytes: packetBytes(packet) });
   }
 
   onFrames(frames: readonly Uint8Array[]): void {
-    // Newest first, as the protocol has it.
     for (const payload of frames.toReversed()) {
-      const decoded = decodeUniPayload(payload);
+      const decoded = this.#options.frames.decode(payload);
       if (!decoded.ok || decoded.value.kind !== "change") continue;
       const { changesets, clusterId } = decoded.value;
       for (const changeset of changesets) {
-        this.#put({ kind: "broadcast", changeset, payload, clusterId });
+        this.#hear({ kind: "broadcast", changeset, payload, clusterId });
       }
     }
   }
 
-  onStream(stream: StreamEnd): boolean {
-    if (this.#core === null) return false;
-    const sessionId = this.#nextServerSession;
-    this.#nextServerSession += 1;
-    this.#serverStreams.set(sessionId, stream);
-    this.#listen(stream, (input) => {
-      this.#put({ kind: "syncServer", input: { ...input, sessionId } });
-    });
-    this.#put({ kind: "syncServer", input: { kind: "accepted", sessionId } });
-    return true;
+  onStream(stream: StreamEnd<SessionMessage>): boolean {
+    return this.#life?.sessions.accept(stream) ?? false;
   }
 
-  #listen(stream: StreamEnd, put: (input: StreamNews) => void): void {
-    const inThisLife = this.#inThisLife();
-    stream.onMessage = (message) => inThisLife(() => put({ kind: "message", message }));
-    stream.onFinished = () => inThisLife(() => put({ kind: "finished" }));
-    stream.onBroken = () =>
-      inThisLife(() => {
-        this.#mark("stream broken");
-        put({ kind: "broken" });
-      });
+  onConnection(target: Address, state: "up" | "down"): void {
+    if (state === "down") {
+      this.#life?.lostTargets.add(target);
+    } else if (this.#life?.lostTargets.delete(target) === true) {
+      this.#mark("reconnected");
+      this.#hear({ kind: "reconnected", address: target });
+    }
+  }
+
+  onRtt(target: Address, rttMs: number): void {
+    this.#hear({ kind: "rtt", address: target, rttMs });
   }
 
   // ---------------------------------------------------------------- running the core
 
-  #put(input: ReplicaInput): void {
+  #createCore(): ReplicaCore {
+    const { queue, actorId, prng, traits } = this.#options;
+    const hlc = new Hlc();
+    const ts = hlc.stamp(this.#wall(queue.nowMs));
+    return new ReplicaCore({
+      self: { id: actorId, addr: this.#address, ts, clusterId: 0, memberId: null },
+      swim: lanPreset,
+      broadcast: { ...BROADCAST_DEFAULTS, actorId, clusterId: 0 },
+      syncClient: {
+        ...SYNC_CLIENT_LAN,
+        pieceVersionsMax: traits.pieceVersions,
+        openVersionsStart: 10 * traits.pieceVersions,
+        pendingChangesMax: traits.pendingChangesMax,
+      },
+      syncServer: SYNC_SERVER_DEFAULTS,
+      books: this.store.loadBooks(),
+      prng: createPrng([prng.below(2 ** 32), this.#lives]),
+      hlc,
+      wallNtp64: (nowMs) => this.#wall(nowMs),
+    });
+  }
+
+  #end(isGraceful: boolean): void {
+    const life = this.#life;
+    if (life === null) return;
+    this.#life = null;
+    life.worker.stop();
+    life.sessions.stop();
+    this.#options.network.detach(this.#address, isGraceful);
+  }
+
+  #saveMembersLater(life: Life): void {
+    this.#options.queue.after(MEMBERS_PERIOD_MS, () => {
+      if (this.#life !== life) return;
+      this.#savedMembers = life.core.swim.records.slice();
+      this.#saveMembersLater(life);
+    });
+  }
+
+  #hear(input: ReplicaInput): void {
+    if (this.#life !== null) this.#put(this.#life, input);
+  }
+
+  /** Gives an input to the core of one life, if it still lives. */
+  #put(life: Life, input: ReplicaInput): void {
     const { queue, trace } = this.#options;
-    const core = this.#core;
-    if (core === null) return;
+    if (this.#life !== life) return;
     if (queue.nowMs < this.#pausedUntilMs) {
-      const inThisLife = this.#inThisLife();
-      queue.at(this.#pausedUntilMs, () => inThisLife(() => this.#put(input)));
+      queue.at(this.#pausedUntilMs, () => this.#put(life, input));
       return;
     }
-    trace.note(queue.nowMs, `${this.address} ${describe(input)}`);
-    core.handle(input, queue.nowMs);
+    trace.note(queue.nowMs, this.#address, describe(input));
+    life.core.handle(input, queue.nowMs);
     // Outputs may lead to further inputs only through the queue, so this cannot recurse.
-    for (const output of core.drain()) this.#perform(output);
-    this.#planWake(core.deadlineMs());
+    for (const output of life.core.drain()) this.#perform(life, output);
+    this.#planWake(life);
   }
 
-  #planWake(deadlineMs: number): void {
+  #planWake(life: Life): void {
     const { queue } = this.#options;
-    if (deadlineMs >= this.#wakeMs && this.#wakeMs > queue.nowMs) return;
+    const deadlineMs = life.core.deadlineMs();
+    if (deadlineMs >= life.wakeMs && life.wakeMs > queue.nowMs) return;
     if (deadlineMs === Number.POSITIVE_INFINITY) return;
     const wakeMs = Math.max(deadlineMs, queue.nowMs + LEAST_TICK_MS);
-    this.#wakeMs = wakeMs;
-    const inThisLife = this.#inThisLife();
-    queue.at(wakeMs, () =>
-      inThisLife(() => {
-        if (this.#wakeMs === wakeMs) this.#wakeMs = Number.POSITIVE_INFINITY;
-        this.#put({ kind: "tick" });
-      }),
-    );
+    life.wakeMs = wakeMs;
+    queue.at(wakeMs, () => {
+      // An earlier wake was planned meanwhile: it plans the next by itself.
+      if (life.wakeMs !== wakeMs) return;
+      life.wakeMs = Number.POSITIVE_INFINITY;
+      this.#put(life, { kind: "tick" });
+    });
   }
 
-  #perform(output: ReplicaOutput): void {
-    const { network, trace, queue } = this.#options;
-    trace.note(queue.nowMs, output.kind);
+  #perform(life: Life, output: ReplicaOutput): void {
+    const { network, trace, queue, traits } = this.#options;
+    trace.note(queue.nowMs, output.kind, "");
     switch (output.kind) {
       case "sendPacket": {
         const { target, packet } = output;
-        const link = { source: this.address, target };
-        network.sendPacket(link, this.#options.isEncoding ? recodePacket(packet) : packet);
-        return this.#measure(target);
+        const link = { source: this.#address, target };
+        return network.sendPacket(link, traits.isEncoding ? recodePacket(packet) : packet);
       }
       case "sendFrames": {
         const { id, target, frames } = output;
-        const inThisLife = this.#inThisLife();
-        return network.sendFrames({ source: this.address, target }, frames, (ok) =>
-          inThisLife(() => this.#put({ kind: "sent", id, ok })),
+        return network.sendFrames({ source: this.#address, target }, frames, (ok) =>
+          this.#put(life, { kind: "sent", id, ok }),
         );
       }
       case "apply": {
-        const { batchId, changesets } = output;
-        return this.#inStore(
-          () => this.#noted(this.store.apply(changesets)),
-          (outcomes) => [{ kind: "applied", batchId, outcomes }],
-          changesets.length,
+        const { batchId } = output;
+        return life.worker.apply(output, (outcomes) =>
+          this.#put(life, { kind: "applied", batchId, outcomes }),
         );
       }
       case "syncClient":
-        return this.#performClient(output.output);
+        return this.#performClient(life, output.output);
       case "syncServer":
-        return this.#performServer(output.output);
+        return this.#performServer(life, output.output);
       case "forget":
-        return network.forget({ source: this.address, target: output.target });
+        return network.forget({ source: this.#address, target: output.target });
       case "notify":
         return this.#mark(output.event.kind);
       case "dropped":
@@ -251,146 +336,51 @@ export class SimReplica implements NetworkEndpoint {
     }
   }
 
-  #performClient(output: SyncClientOutput): void {
+  #performClient(life: Life, output: SyncClientOutput): void {
     switch (output.kind) {
-      case "open":
-        return this.#open(output.sessionId, output.peer.address);
-      case "send":
-        return this.#clientStreams.get(output.sessionId)?.send(this.#recoded(output.message));
-      case "finish":
-        return this.#clientStreams.get(output.sessionId)?.finish();
-      case "abort":
-        this.#clientStreams.get(output.sessionId)?.abort();
-        this.#clientStreams.delete(output.sessionId);
-        return;
       case "apply": {
         const { batchId, changesets } = output;
-        return this.#inStore(
-          () => this.#noted(this.store.apply(changesets)),
-          (outcomes) => [{ kind: "syncClient", input: { kind: "applied", batchId, outcomes } }],
-          changesets.length,
+        return life.worker.apply({ changesets, isUrgent: false }, (outcomes) =>
+          this.#put(life, { kind: "syncClient", input: { kind: "applied", batchId, outcomes } }),
         );
       }
       case "notify":
         if (output.event.kind === "sessionEnded") this.#mark(`client: ${output.event.reason}`);
         return;
       case "clock":
-      case "reading":
         return;
+      case "open":
+      case "send":
+      case "finish":
+      case "abort":
+      case "reading":
+        return life.sessions.performClient(output);
     }
   }
 
-  #performServer(output: SyncServerOutput): void {
+  #performServer(life: Life, output: SyncServerOutput): void {
     switch (output.kind) {
-      case "send":
-        return this.#answer(output.sessionId, output.message);
-      case "finish":
-        this.#serverStreams.get(output.sessionId)?.finish();
-        this.#serverStreams.delete(output.sessionId);
-        return;
-      case "abort":
-        this.#serverStreams.get(output.sessionId)?.abort();
-        this.#serverStreams.delete(output.sessionId);
-        return;
       case "read": {
         const { request, requestId } = output;
         if (request.need.kind === "partial") this.#mark("partial asked");
-        return this.#inStore(
-          () => this.store.readVersions(request),
-          (changesets) => [
-            { kind: "syncServer", input: { kind: "versions", requestId, changesets } },
-          ],
+        return life.worker.read(
           versionsIn(request.need),
+          () => this.store.readVersions(request),
+          (changesets) => {
+            const input = { kind: "versions", requestId, changesets } as const;
+            this.#put(life, { kind: "syncServer", input });
+          },
         );
       }
       case "notify":
         return this.#mark(`server: ${output.event.reason}`);
       case "clock":
         return;
+      case "send":
+      case "finish":
+      case "abort":
+        return life.sessions.performServer(output);
     }
-  }
-
-  #open(sessionId: number, target: Address): void {
-    const inThisLife = this.#inThisLife();
-    this.#options.network.open({ source: this.address, target }, (stream) => {
-      inThisLife(() => {
-        if (stream === null) {
-          return this.#put({ kind: "syncClient", input: { kind: "openFailed", sessionId } });
-        }
-        this.#clientStreams.set(sessionId, stream);
-        this.#listen(stream, (input) => {
-          this.#put({ kind: "syncClient", input: { ...input, sessionId } });
-        });
-        this.#put({ kind: "syncClient", input: { kind: "opened", sessionId } });
-      });
-      // Opened for a life that is over: the peer hears of it.
-      if (this.#core === null) stream?.abort();
-    });
-  }
-
-  #answer(sessionId: number, message: SessionMessage): void {
-    this.#serverStreams.get(sessionId)?.send(this.#recoded(message));
-    if (message.kind !== "changesets") return;
-    const frames = message.changesets.length;
-    if (message.changesets.some((changeset) => changeset.kind === "empty")) {
-      this.#mark("empty served");
-    }
-    const tookMs = this.#options.prng.next() * 20;
-    const inThisLife = this.#inThisLife();
-    this.#options.queue.after(tookMs, () =>
-      inThisLife(() => {
-        this.#put({ kind: "syncServer", input: { kind: "sent", sessionId, frames, tookMs } });
-      }),
-    );
-  }
-
-  /** Performs an operation after those before it, and answers it later still. */
-  #inStore<Answer>(
-    perform: () => Answer,
-    toInputs: (answer: Answer) => ReplicaInput[],
-    changesets = 1,
-  ): void {
-    const { queue, prng, storeMs, storeChangeMs } = this.#options;
-    const workMs = prng.next() * storeMs + changesets * storeChangeMs;
-    const performedMs = Math.max(queue.nowMs, this.#storeFreeMs) + workMs;
-    const answeredMs = performedMs + prng.next() * storeMs;
-    this.#storeFreeMs = performedMs;
-    const inThisLife = this.#inThisLife();
-    queue.at(performedMs, () =>
-      inThisLife(() => {
-        const answer = perform();
-        const life = this.#life;
-        queue.at(answeredMs, () => {
-          if (this.#life !== life) this.#mark("crashed between effect and answer");
-          inThisLife(() => {
-            for (const input of toInputs(answer)) this.#put(input);
-          });
-        });
-      }),
-    );
-  }
-
-  #noted(outcomes: ApplyOutcome[]): ApplyOutcome[] {
-    for (const outcome of outcomes) {
-      if (outcome.kind === "refused") this.refused += 1;
-      this.#mark(`outcome: ${outcome.kind}`);
-    }
-    return outcomes;
-  }
-
-  /** The transport measures each path that is used, once. */
-  #measure(target: Address): void {
-    if (this.#measured.has(target)) return;
-    this.#measured.add(target);
-    const rttMs = 2 * this.#options.network.baseLatencyMs({ source: this.address, target });
-    const inThisLife = this.#inThisLife();
-    this.#options.queue.after(rttMs, () =>
-      inThisLife(() => this.#put({ kind: "rtt", address: target, rttMs })),
-    );
-  }
-
-  #recoded(message: SessionMessage): SessionMessage {
-    return this.#options.isEncoding ? recodeMessage(message) : message;
   }
 
   #wall(nowMs: number): bigint {
@@ -400,20 +390,7 @@ export class SimReplica implements NetworkEndpoint {
   #mark(mark: string): void {
     this.#options.trace.sometimes(mark);
   }
-
-  /** Runs what is given to it only while the present life lasts. */
-  #inThisLife(): (run: () => void) => void {
-    const life = this.#life;
-    return (run) => {
-      if (this.#life === life && this.#core !== null) run();
-    };
-  }
 }
-
-type StreamNews =
-  | { readonly kind: "message"; readonly message: SessionMessage }
-  | { readonly kind: "finished" }
-  | { readonly kind: "broken" };
 
 function versionsIn(need: SyncNeed): number {
   return need.kind === "full" ? need.versions.end - need.versions.start + 1 : 1;
@@ -423,9 +400,9 @@ function versionsIn(need: SyncNeed): number {
 function describe(input: ReplicaInput): string {
   switch (input.kind) {
     case "packet":
-      return `packet ${input.packet.message.kind}`;
+      return input.packet.message.kind;
     case "broadcast":
-      return `broadcast ${nameOf(input.changeset)}`;
+      return nameOf(input.changeset);
     case "committed":
       return `committed ${input.commit.version}`;
     case "applied":
@@ -449,3 +426,5 @@ function nameOf(changeset: Parameters<ModelStore["apply"]>[0][number]): string {
 const EPOCH_UNIX_MS = 1_770_000_000_000;
 /** A machine that is due at once is run again after this; keeps virtual time moving. */
 const LEAST_TICK_MS = 0.01;
+/** How often members are saved, as in production. */
+const MEMBERS_PERIOD_MS = 10_000;

@@ -12,10 +12,11 @@ export class Trace {
   events = 0;
 
   /** Mixes one event into the hash (FNV-1a with two bases). */
-  note(atMs: number, text: string): void {
+  note(atMs: number, who: string, what: string): void {
     this.events += 1;
     this.#mix(Math.round(atMs * 1000) | 0);
-    for (let at = 0; at < text.length; at += 1) this.#mix(text.charCodeAt(at));
+    for (let at = 0; at < who.length; at += 1) this.#mix(who.charCodeAt(at));
+    for (let at = 0; at < what.length; at += 1) this.#mix(what.charCodeAt(at));
   }
 
   /** Says that a situation worth testing has been reached. */

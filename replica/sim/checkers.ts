@@ -1,0 +1,139 @@
+/**
+ * What must hold in a simulated cluster. `anytime…` holds under faults too and is looked at while
+ * they last; `eventually…` comes to hold after the healing; `finally…` holds when all is quiet.
+ *
+ * Each checker returns what contradicts it, in words; nothing = it holds.
+ */
+import type { ActorId } from "../types.ts";
+import type { ModelStore } from "./model-store.ts";
+import type { SimReplica } from "./sim-replica.ts";
+
+/** What checkers may look at. */
+export interface WorldView {
+  readonly replicas: readonly SimReplica[];
+  /** Received every transaction whole, in the order of commit. */
+  readonly reference: ModelStore;
+  /** Greatest version of each actor that reached a disk. */
+  readonly committed: ReadonlyMap<ActorId, number>;
+}
+
+/** One claim about a world. */
+export type Checker = (world: WorldView) => string[];
+
+/** No replica knows of a version that nobody committed. */
+export function anytimeOnlyCommittedVersionsAreKnown({ replicas, committed }: WorldView): string[] {
+  const found: string[] = [];
+  for (const { address, store } of replicas) {
+    for (const actorId of store.books.actors()) {
+      const head = store.books.head(actorId);
+      const last = committed.get(actorId) ?? 0;
+      if (head > last) found.push(`${address} knows ${actorId} ${head}, committed are ${last}`);
+    }
+  }
+  return found;
+}
+
+/** A replica has all of its own versions, across every crash. */
+export function anytimeOwnVersionsAreKept({ replicas, committed }: WorldView): string[] {
+  return replicas.flatMap(({ address, actorId, store }) => {
+    const last = committed.get(actorId) ?? 0;
+    if (last === 0 || store.books.contains(actorId, { start: 1, end: last })) return [];
+    return [`${address} has lost versions of its own up to ${last}`];
+  });
+}
+
+/** What the memory of a running replica knows is on its disk. */
+export function anytimeMemoryIsBehindDisk({ replicas }: WorldView): string[] {
+  return replicas.flatMap(({ address, core, store }) => {
+    const ahead = core === null ? [] : [...core.books.actors()];
+    return ahead
+      .filter((actorId) => (core?.books.head(actorId) ?? 0) > store.books.head(actorId))
+      .map((actorId) => `${address} believes in versions of ${actorId} that are not on its disk`);
+  });
+}
+
+/** Every replica runs and lacks nothing. */
+export function eventuallyNothingIsMissing({ replicas, committed }: WorldView): string[] {
+  return replicas.flatMap(({ core, address, store }) => {
+    if (core === null) return [`${address} is down`];
+    if (core.books.isLacking()) return [`${address}: versions are missing`];
+    for (const [actorId, head] of committed) {
+      const known = store.books.head(actorId);
+      if (known !== head) return [`${address}: head of ${actorId} is ${known}, not ${head}`];
+    }
+    return [];
+  });
+}
+
+/** All rows are those of a replica that heard every commit at once. */
+export function eventuallyRowsAgree({ replicas, reference }: WorldView): string[] {
+  const digest = reference.rows.digest();
+  return replicas
+    .filter(({ store }) => store.rows.digest() !== digest)
+    .map(({ address }) => `${address}: rows differ`);
+}
+
+/** Everybody knows everybody, where they live. */
+export function eventuallyMembersAgree({ replicas }: WorldView): string[] {
+  return replicas.flatMap(({ core, address }) => {
+    const known = new Set(core?.swim.peers.map(({ actor }) => `${actor.id} ${actor.addr}`));
+    const strangers = replicas.filter(
+      (other) => other.address !== address && !known.has(`${other.actorId} ${other.address}`),
+    );
+    return strangers.map((other) => `${address} does not know ${other.address}`);
+  });
+}
+
+/** The books in memory are those on the disk, and the disk's changes carry everything. */
+export function finallyBooksAgree({ replicas }: WorldView): string[] {
+  return replicas.flatMap(({ core, address, store }) => {
+    const stored = JSON.stringify(plainBooks(store.loadBooks()));
+    const found: string[] = [];
+    if (core !== null && JSON.stringify(plainBooks(core.books.snapshot())) !== stored) {
+      found.push(`${address}: the mirror's books differ from the store's`);
+    }
+    if (JSON.stringify(plainBooks(store.books.snapshot())) !== stored) {
+      found.push(`${address}: a restart would read other books`);
+    }
+    return found;
+  });
+}
+
+/** Queues are empty and stay so: nothing goes round for ever. */
+export function finallyNothingIsQueued({ replicas }: WorldView): string[] {
+  return replicas.flatMap(({ core, address, isStoreIdle }) => {
+    if (core === null) return [];
+    const { backlogEntries, inFlight } = core.broadcast.stats;
+    const queued = { inbox: core.inboxSize, backlogEntries, inFlight };
+    const found = Object.entries(queued).filter(([, count]) => count > 0);
+    if (!isStoreIdle && !core.syncClient.isRunning) found.push(["store", 1]);
+    return found.map(([what, count]) => `${address}: ${count} left in ${what}`);
+  });
+}
+
+/** In a form that does not depend on the order in which actors and versions were learnt. */
+function plainBooks(books: ReturnType<ModelStore["loadBooks"]>): unknown {
+  return [...books]
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([actorId, { head, gaps, partials }]) => [
+      actorId,
+      head,
+      gaps,
+      [...partials].sort(([one], [other]) => one - other).map(([at, { seqs }]) => [at, seqs]),
+    ]);
+}
+
+/** Looked at while faults last. */
+export const ANYTIME: readonly Checker[] = [
+  anytimeOnlyCommittedVersionsAreKnown,
+  anytimeOwnVersionsAreKept,
+  anytimeMemoryIsBehindDisk,
+];
+/** In the order of what they cost. */
+export const EVENTUALLY: readonly Checker[] = [
+  eventuallyNothingIsMissing,
+  eventuallyMembersAgree,
+  eventuallyRowsAgree,
+];
+/** Looked at after a quiet time that follows agreement. */
+export const FINALLY: readonly Checker[] = [finallyBooksAgree, finallyNothingIsQueued];

@@ -1,0 +1,209 @@
+/**
+ * A cluster in virtual time: replicas on a network, random writes to them, random faults, healing.
+ *
+ * Beside the replicas there is a reference that receives every transaction whole and in the order
+ * of commit: replicas must agree with it, not just with each other.
+ */
+import { createPrng, type Prng } from "#base/prng.ts";
+import type { SwimPacket } from "../core/swim/packet.ts";
+import type { SessionMessage } from "../core/sync/messages.ts";
+import type { ActorId, Address, ApplyOutcome, LocalCommit } from "../types.ts";
+import type { WorldView } from "./checkers.ts";
+import { EventQueue } from "./event-queue.ts";
+import { ModelStore, type ModelWrite } from "./model-store.ts";
+import type { SimulationSetup } from "./setup.ts";
+import { FrameDecoder } from "./sim-codec.ts";
+import { SimNetwork } from "./sim-network.ts";
+import { SimReplica } from "./sim-replica.ts";
+import { Trace } from "./trace.ts";
+
+/** Hears of an apply: who, when, what. */
+export type AppliedListener = (replica: SimReplica, outcomes: readonly ApplyOutcome[]) => void;
+
+/** The world of one run. */
+export class World implements WorldView {
+  readonly queue = new EventQueue();
+  readonly trace = new Trace();
+  readonly network: SimNetwork<SwimPacket, SessionMessage>;
+  readonly replicas: readonly SimReplica[];
+  readonly reference = new ModelStore(REFERENCE_ID, WHOLE_VERSION_BYTES);
+  readonly committed = new Map<ActorId, number>();
+  /** Promises that were broken at some time; no later healing mends them. */
+  readonly broken: string[] = [];
+  commits = 0;
+  onApplied: AppliedListener = () => {};
+  readonly #setup: SimulationSetup;
+  readonly #prng: Prng;
+  readonly #frames = new FrameDecoder();
+  #isHealed = false;
+  #moves = 0;
+
+  constructor(setup: SimulationSetup) {
+    const { queue } = this;
+    this.#setup = setup;
+    this.#prng = createPrng([setup.seed, 2]);
+    const prng = createPrng([setup.seed, 3]);
+    this.network = new SimNetwork({ queue, prng, faults: setup.network });
+    const count = setup.replicas + (setup.hasLatecomer ? 1 : 0);
+    const addresses = Array.from({ length: count }, (_, at) => addressOf(at));
+    this.replicas = addresses.map((_, at) => this.#createReplica(at, addresses));
+  }
+
+  /** Starts every replica but the latecomer, within half a second. */
+  start(): void {
+    for (const replica of this.replicas.slice(0, this.#setup.replicas)) {
+      this.queue.after(this.#prng.next() * 500, () => replica.start());
+    }
+  }
+
+  /** Begins writes and faults, which go on until the healing. */
+  unleash(): void {
+    this.#every(this.#setup.writeEveryMs, () => this.#write());
+    this.#every(this.#setup.partitionEveryMs, () => this.#partition());
+    this.#every(this.#setup.crashEveryMs, () => this.#crash());
+    this.#every(this.#setup.pauseEveryMs, () => this.#pause());
+  }
+
+  /** Ends every fault and every write. */
+  heal(): void {
+    this.#isHealed = true;
+    this.network.partition(null);
+    const { datagramLoss, datagramDuplication, uniLoss, streamBreak } = NONE;
+    const faults = { datagramLoss, datagramDuplication, uniLoss, streamBreak };
+    this.network.faults = { ...this.#setup.network, ...faults };
+    for (const replica of this.replicas) if (replica.core === null) replica.start();
+  }
+
+  /** Marks the faults of the network that happened. */
+  markFaults(): void {
+    for (const [fault, count] of Object.entries(this.network.counts)) {
+      if (count > 0) this.trace.sometimes(`network: ${fault}`);
+    }
+  }
+
+  #createReplica(at: number, addresses: readonly Address[]): SimReplica {
+    const { queue, trace, network } = this;
+    const { seed, seeds, traits } = this.#setup;
+    const [actorId, address] = [actorIdOf(at), addressOf(at)];
+    const replica: SimReplica = new SimReplica({
+      actorId,
+      address,
+      bootstrap: addresses.slice(0, seeds).filter((other) => other !== address),
+      queue,
+      network,
+      trace,
+      prng: createPrng([seed, 4, at]),
+      traits,
+      frames: this.#frames,
+      // The protocol wants clocks within 300 ms of each other.
+      skewMs: this.#prng.next() * 200,
+      observer: {
+        onCommit: (commit) => this.#onCommit(actorId, commit),
+        onApplied: (outcomes) => this.#onApplied(replica, outcomes),
+      },
+    });
+    return replica;
+  }
+
+  #onCommit(actorId: ActorId, { version, changesets }: LocalCommit): void {
+    this.commits += 1;
+    const last = this.committed.get(actorId) ?? 0;
+    if (version !== last + 1) this.broken.push(`${actorId} committed ${version} after ${last}`);
+    this.committed.set(actorId, version);
+    this.reference.apply(changesets);
+    if (changesets.length > 1) this.trace.sometimes("commit of several chunks");
+  }
+
+  #onApplied(replica: SimReplica, outcomes: readonly ApplyOutcome[]): void {
+    for (const outcome of outcomes) {
+      if (outcome.kind !== "refused") continue;
+      this.broken.push(`${replica.address} refused a changeset: ${outcome.reason}`);
+    }
+    this.onApplied(replica, outcomes);
+  }
+
+  #write(): void {
+    const count = 1 + this.#prng.below(3);
+    const writes = Array.from({ length: count }, () => this.#drawWrite());
+    this.#prng.pick(this.replicas)?.write(writes);
+  }
+
+  /** Short keys and values, so that writers collide and values tie. */
+  #drawWrite(): ModelWrite {
+    const prng = this.#prng;
+    const { keys, values, columnsMax } = this.#setup;
+    const pk = new Uint8Array([1, 9, prng.below(keys)]);
+    if (prng.next() < 0.2) return { table: "t", pk, columns: null };
+    const columns: Record<string, string> = {};
+    const count = 1 + prng.below(columnsMax);
+    for (let at = 0; at < count; at += 1) {
+      columns[`c${prng.below(columnsMax)}`] = `v${prng.below(values)}`;
+    }
+    return { table: "t", pk, columns };
+  }
+
+  #partition(): void {
+    const groups = new Map<Address, number>();
+    for (const { address } of this.replicas) groups.set(address, this.#prng.below(2));
+    this.network.partition(groups);
+    this.trace.sometimes("partition");
+    this.queue.after(500 + this.#prng.next() * 12_000, () => this.network.partition(null));
+  }
+
+  #crash(): void {
+    const prng = this.#prng;
+    const replica = prng.pick(this.replicas);
+    if (replica === undefined || replica.core === null) return;
+    if (prng.next() < this.#setup.leaveShare) {
+      replica.leave();
+      this.trace.sometimes("leave");
+    } else {
+      replica.crash();
+      this.trace.sometimes("crash");
+    }
+    const isSeed = this.replicas.indexOf(replica) < this.#setup.seeds;
+    const isMoving = !isSeed && prng.next() < this.#setup.moveShare;
+    // Half of the restarts are so quick that nobody has noticed anything.
+    const downMs = prng.next() < 0.5 ? prng.next() * 300 : prng.next() * 12_000;
+    this.queue.after(downMs, () => {
+      if (replica.core !== null) return;
+      if (!isMoving) return replica.start();
+      this.trace.sometimes("moved");
+      this.#moves += 1;
+      replica.start(addressOf(FIRST_MOVED + this.#moves));
+    });
+  }
+
+  #pause(): void {
+    this.#prng.pick(this.replicas)?.pause(100 + this.#prng.next() * 8_000);
+    this.trace.sometimes("pause");
+  }
+
+  /** Repeats until the healing, at random times around the mean. */
+  #every(meanMs: number, act: () => void): void {
+    if (meanMs <= 0) return;
+    const delayMs = Math.max(LEAST_PAUSE_MS, meanMs) * 2 * this.#prng.next();
+    this.queue.after(delayMs, () => {
+      if (this.#isHealed) return;
+      act();
+      this.#every(meanMs, act);
+    });
+  }
+}
+
+function addressOf(at: number): Address {
+  return `10.0.${at >> 8}.${at & 255}:8787`;
+}
+
+function actorIdOf(at: number): ActorId {
+  return `${at.toString(16).padStart(8, "0")}-0000-4000-8000-000000000000`;
+}
+
+const NONE = { datagramLoss: 0, datagramDuplication: 0, uniLoss: 0, streamBreak: 0 };
+/** Knows nobody and is known to nobody. */
+const REFERENCE_ID: ActorId = "ffffffff-0000-4000-8000-000000000000";
+const WHOLE_VERSION_BYTES = 1_000_000;
+/** Keeps faults from following each other faster than anything can react. */
+const LEAST_PAUSE_MS = 40;
+/** Addresses from here on are for replicas that move. */
+const FIRST_MOVED = 0x8000;

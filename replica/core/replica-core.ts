@@ -154,6 +154,8 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly #inbox = new Inbox({ waitingMax: 20_000, batchMax: 1_000, inFlightMax: 2 });
   readonly #hlc: Hlc;
   #outbox: ReplicaOutput[] = [];
+  /** Rings have changed since they were spread; many do at once when a replica joins. */
+  #hasNewRings = false;
 
   constructor(options: ReplicaCoreOptions) {
     const { self, prng } = options;
@@ -200,6 +202,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   }
 
   handle(input: ReplicaInput, nowMs: number): void {
+    // Neither a packet nor a measurement makes anybody choose peers by ring.
+    const usesRings = input.kind !== "packet" && input.kind !== "rtt";
+    if (this.#hasNewRings && usesRings) this.#spreadMembers(nowMs);
     switch (input.kind) {
       case "start":
         if (input.members.length > 0) {
@@ -222,7 +227,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         this.#onApplied(input.batchId, input.outcomes, nowMs);
         break;
       case "rtt":
-        if (this.rings.sample(input.address, input.rttMs)) this.#spreadMembers(nowMs);
+        if (this.rings.sample(input.address, input.rttMs)) this.#hasNewRings = true;
         break;
       case "reconnected":
         this.broadcast.handle({ kind: "peerRenewed", address: input.address }, nowMs);
@@ -332,6 +337,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   }
 
   #spreadMembers(nowMs: number): void {
+    this.#hasNewRings = false;
     const members = this.swim.peers.map(({ actor }) => ({
       actorId: actor.id,
       address: actor.addr,

@@ -75,7 +75,7 @@ test("a stalled edge is bounced without a refused connection, and says which fun
   });
 });
 
-test("the first change published after a bounce arrives by broadcast, not by the next sync", async () => {
+test("the first change published after a bounce arrives at once, and broadcasts flow again", async () => {
   const from = { single: single.log.length, worker: worker.log.length };
   process.kill(single.edgePid(), "SIGKILL");
   await single.logged("replica-started", { from: from.single });

@@ -25,7 +25,7 @@ describe("a valid file", () => {
     expect(config.proxy).toMatchObject({ http: "0.0.0.0:8080", threads: 1, attempts_max: 4 });
     expect(config.watchdog).toMatchObject({ steady_ms: 1_000, apply_ms: 2_000, boot_ms: 15_000 });
     expect(config.db.path).toBe(join(folder, "patina.db"));
-    expect(config.gossip.tls.client.key_file).toBe(join(folder, "client.key"));
+    expect(config.gossip.tls?.client.key_file).toBe(join(folder, "client.key"));
     expect(stateFolderOf(config)).toBe(join(folder, "state"));
   });
 

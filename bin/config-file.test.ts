@@ -90,8 +90,10 @@ describe("mistakes", () => {
   });
 
   test("of what is missing say that nothing was found", () => {
-    writeFileSync(file, VALID.replace('node = "ams-1"', ""));
-    expect(errorsOf()).toEqual([expect.stringMatching(/replica\.node: found nothing; allowed: /)]);
+    writeFileSync(file, VALID.replace('ca_file = "/etc/patina/ca.pem"', ""));
+    expect(errorsOf()).toEqual([
+      expect.stringMatching(/gossip\.tls\.ca_file: found nothing; allowed: /),
+    ]);
   });
 
   test("of TOML name the line and the column", () => {

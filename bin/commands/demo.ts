@@ -32,6 +32,7 @@ export async function demo(options: {
   } finally {
     view.stop();
     await tour.stop();
+    if (options.once) tour.account();
     await platform.stop({ keep: options.keep === true });
   }
   if (options.once) process.exitCode = summarise(tour.results, view, startedMs);

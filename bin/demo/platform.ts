@@ -19,7 +19,7 @@ import {
   issueServerCertificate,
   type CertificatePems,
 } from "../../replica/driver/certificates/certificates.ts";
-import { PatinaError } from "#base/errors.ts";
+import { errorText, PatinaError } from "#base/errors.ts";
 import { roundTripMs, type Place } from "./geography.ts";
 import { freePorts } from "./ports.ts";
 
@@ -115,7 +115,7 @@ export class Platform {
     return machine;
   }
 
-  /** Starts a host's process and waits until it says it is ready (`isEmptyOk`: or just alive). */
+  /** Starts a host's process and waits until it says it is ready. */
   async startHost(name: string, bootstrap: readonly string[]): Promise<void> {
     const host = this.host(name);
     await this.#writeHostFiles(host, bootstrap);
@@ -139,6 +139,20 @@ export class Platform {
     await this.#waitReady(host, child);
   }
 
+  /** Waits until a PoP has somewhere to send a request for the demo's app. */
+  async waitRouted(name: string): Promise<void> {
+    const host = this.host(name);
+    const url = `http://127.0.0.1:${host.httpPort}/`;
+    if (
+      await eventually(
+        () => answersOk(url, { host: this.hostname }),
+        () => true,
+      )
+    )
+      return;
+    throw new PatinaError("DEMO_FAILED", `${name} routes nothing${logOf(host)}`);
+  }
+
   /** Publishes the app and its hostname on one worker, the demo's control plane. */
   async publishApp(workerName: string): Promise<void> {
     await this.#put(workerName, `/v1/apps/${this.#appId}`, { name: "Hello" });
@@ -158,9 +172,13 @@ export class Platform {
     child.once("exit", () => {
       if (this.#isStopping) return;
       this.#onEvent(`${id} ended; ${machine.workerName} publishes it as stopped`);
-      void this.publishMachine(id, "stopped");
+      this.publishMachine(id, "stopped").catch((error: unknown) => {
+        this.#onEvent(`${id} could not be published as stopped: ${errorText(error)}`);
+      });
     });
-    await once(child.stdout, "data");
+    await Promise.race([once(child.stdout, "data"), once(child, "exit")]);
+    if (isRunning(child)) return;
+    throw new PatinaError("DEMO_FAILED", `${id} did not start on port ${machine.port}`);
   }
 
   /** Publishes a machine whole on its worker. */
@@ -276,16 +294,14 @@ export class Platform {
 
   async #waitReady(host: Host, child: ChildProcess): Promise<void> {
     const url = `http://127.0.0.1:${host.metricsPort}/readyz`;
-    const deadline = performance.now() + START_LIMIT_MS;
-    while (performance.now() < deadline) {
-      if (!isRunning(child)) break;
-      if (await answersOk(url)) return;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    throw new PatinaError(
-      "DEMO_FAILED",
-      `${host.name} did not become ready; its log is ${join(host.folder, "log.jsonl")}`,
-    );
+    if (
+      await eventually(
+        () => answersOk(url),
+        () => isRunning(child),
+      )
+    )
+      return;
+    throw new PatinaError("DEMO_FAILED", `${host.name} did not become ready${logOf(host)}`);
   }
 
   async #put(hostName: string, path: string, document: unknown): Promise<void> {
@@ -320,9 +336,26 @@ const OWN_GROUP = { detached: true } as const;
 /** A request to this path of an edge blocks its loop for ever. */
 export const STALL_PATH = "/__stall";
 
-async function answersOk(url: string): Promise<boolean> {
+function logOf(host: Host): string {
+  return `; its log is ${join(host.folder, "log.jsonl")}`;
+}
+
+/** Asks again and again while that makes sense; false when it took too long. */
+async function eventually(
+  isSo: () => Promise<boolean>,
+  isPossible: () => boolean,
+): Promise<boolean> {
+  const deadline = performance.now() + START_LIMIT_MS;
+  while (performance.now() < deadline && isPossible()) {
+    if (await isSo()) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return false;
+}
+
+async function answersOk(url: string, headers: Record<string, string> = {}): Promise<boolean> {
   try {
-    const response = await request(url, { headersTimeout: 1_000, bodyTimeout: 1_000 });
+    const response = await request(url, { headers, headersTimeout: 1_000, bodyTimeout: 1_000 });
     await response.body.dump();
     return response.statusCode === 200;
   } catch (error) {

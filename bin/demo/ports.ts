@@ -1,12 +1,12 @@
-/** Ports from the system for processes that are started later. */
+/** Free ports for processes that are started later. */
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 
 /**
  * Finds `count` ports that are free for TCP and UDP on 127.0.0.1 right now. All are held until the
- * last is found, so they differ; somebody else may still take one before it is used.
+ * last is found, so they differ; somebody else may still take one before it is used. None is of the
+ * range that the system draws from for outgoing connections: under traffic, one of those would.
  */
 export async function freePorts(count: number): Promise<number[]> {
   const held: { port: number; release: () => Promise<void> }[] = [];
@@ -24,9 +24,12 @@ export async function freePorts(count: number): Promise<number[]> {
 
 async function holdPort(): Promise<{ port: number; release: () => Promise<void> } | null> {
   const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN + 1));
+  const isListening = await new Promise<boolean>((resolve) => {
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => resolve(true));
+  });
+  if (!isListening) return null;
   const closeServer = async (): Promise<void> => {
     server.close();
     await once(server, "close");
@@ -48,3 +51,7 @@ async function holdPort(): Promise<{ port: number; release: () => Promise<void> 
     },
   };
 }
+
+/** Below the ephemeral ports of Linux (32768) and macOS (49152), above those of common services. */
+const PORT_MIN = 15_000;
+const PORT_MAX = 32_000;

@@ -48,6 +48,7 @@ export const SEED = "fra-worker";
 export const RATE_PER_SECOND = 200;
 
 const LATE_MACHINE = "hello-gru";
+const STALLED_POP = "nrt-pop";
 const NEAREST: Readonly<Record<string, string>> = {
   "ams-pop": "hello-fra",
   "gru-pop": "hello-iad",
@@ -79,7 +80,10 @@ export class Tour {
       await this.#platform.startMachine(id);
       await this.#platform.publishMachine(id, "started");
     }
-    for (const pop of Object.keys(NEAREST)) this.#startTraffic(pop);
+    const pops = Object.keys(NEAREST);
+    // The first machines are news to the PoPs too; from here on no request may fail.
+    await Promise.all(pops.map((pop) => this.#platform.waitRouted(pop)));
+    for (const pop of pops) this.#startTraffic(pop);
   }
 
   /** Runs every step in order; a failed one does not stop the tour. */
@@ -92,16 +96,42 @@ export class Tour {
       ["a fourth PoP starts empty and catches up", () => this.#latePop()],
       ["sqlite3 reads a replica's file while it runs", async () => this.#sqlite()],
     ];
-    for (const [title, step] of steps) {
-      const result = { title, ...(await runStep(step)) };
-      this.results.push(result);
-      this.#onStep(result);
-    }
+    for (const [title, step] of steps) this.#conclude(title, await runStep(step));
   }
 
   /** Stops the traffic, waiting for what is in flight. */
   async stop(): Promise<void> {
     await Promise.all([...this.trafficByPop.values()].map((traffic) => traffic.stop()));
+  }
+
+  /**
+   * The last step, after `stop`: every request is accounted for, also one that failed after its
+   * step had been judged.
+   */
+  account(): void {
+    const facts: string[] = [];
+    const faults: string[] = [];
+    for (const [pop, { total }] of this.#pops()) {
+      const failures = total.failed + total.refused;
+      facts.push(`${pop}: ${total.sent} sent, ${total.answered} answered, ${failures} failed`);
+      // Connections broke with the process that was killed; nothing was to be answered wrongly.
+      const isExcused = pop === STALLED_POP && total.refused + wrongAnswers(total).length === 0;
+      if (!isExcused) faults.push(...failuresOf(pop, total));
+      if (total.sent !== total.answered + failures) faults.push(`${pop}: requests without an end`);
+    }
+    this.#conclude("every request of the tour is accounted for", { facts, faults });
+  }
+
+  #conclude(title: string, outcome: Omit<StepResult, "title">): void {
+    const result = { title, ...outcome };
+    this.results.push(result);
+    this.#onStep(result);
+  }
+
+  /** Waits for a second's answers on each PoP. */
+  async #allAnswer(): Promise<string[]> {
+    const all = this.#pops().map(([, traffic]) => answers(traffic, RATE_PER_SECOND));
+    return (await Promise.all(all)).flat();
   }
 
   async #nearest(): Promise<Omit<StepResult, "title">> {
@@ -112,7 +142,7 @@ export class Tour {
       this.#pops().map(([pop, traffic]) => this.#settlesOn(traffic, NEAREST[pop] as string)),
     );
     this.#startWindows();
-    await Promise.all(this.#pops().map(([, traffic]) => answers(traffic, RATE_PER_SECOND)));
+    faults.push(...(await this.#allAnswer()));
     this.#pops().forEach(([pop, traffic], index) => {
       const wanted = NEAREST[pop] as string;
       const counts = traffic.window;
@@ -138,9 +168,9 @@ export class Tour {
     const first = await elsewhere;
     if (first === null) return failed("ams-pop never answered from another machine");
     // No PoP is to use the machine again, and none is to lose a request over it.
-    await Promise.all(this.#pops().map(([, one]) => answers(one, RATE_PER_SECOND)));
+    const faults = await this.#allAnswer();
     const movedMs = first.sentMs + first.latencyMs - killedMs;
-    const faults = this.#pops().flatMap(([pop, one]) => failuresOf(pop, one.window));
+    faults.push(...this.#pops().flatMap(([pop, one]) => failuresOf(pop, one.window)));
     return {
       facts: [
         `ams-pop -> ${first.machineId}, first answer ${movedMs.toFixed(0)} ms after the kill`,
@@ -173,8 +203,8 @@ export class Tour {
 
   async #stalled(): Promise<Omit<StepResult, "title">> {
     this.#startWindows();
-    const traffic = this.#traffic("nrt-pop");
-    const { httpPort, folder } = this.#platform.host("nrt-pop");
+    const traffic = this.#traffic(STALLED_POP);
+    const { httpPort, folder } = this.#platform.host(STALLED_POP);
     const stalledMs = performance.now();
     void blockLoop(`http://127.0.0.1:${httpPort}${STALL_PATH}`, this.#platform.hostname);
     // Answers to requests that left before the block may still be under way: only one that is sent
@@ -184,13 +214,14 @@ export class Tour {
       STEP_LIMIT_MS,
     );
     if (first === null) return failed("nrt-pop never answered again");
-    await answers(traffic, RATE_PER_SECOND);
-    const faults: string[] = [];
+    const faults = await this.#allAnswer();
     const evidence = stallEvidence(join(folder, "state", "stalls"));
-    if (evidence === null) faults.push("no evidence of the stall was written");
+    if (!evidence?.includes(": loop main in ")) faults.push(`evidence of the stall: ${evidence}`);
+    const wrong = wrongAnswers(traffic.window);
+    if (wrong.length > 0) faults.push(`${STALLED_POP} answered ${wrong.join(", ")}`);
     for (const [pop, one] of this.#pops()) {
       if (one.window.refused > 0) faults.push(`${pop} refused ${one.window.refused} connections`);
-      if (pop !== "nrt-pop") faults.push(...failuresOf(pop, one.window));
+      if (pop !== STALLED_POP) faults.push(...failuresOf(pop, one.window));
     }
     return {
       facts: [
@@ -211,9 +242,7 @@ export class Tour {
     const first = await traffic.nextAnswer(() => true, STEP_LIMIT_MS);
     if (first === null) return failed(`${LATE_POP} never answered`);
     const settled = await this.#settlesOn(traffic, "hello-sin");
-    const faults = this.#pops().flatMap(([pop, one]) =>
-      pop === LATE_POP ? [] : failuresOf(pop, one.window),
-    );
+    const faults = this.#pops().flatMap(([pop, one]) => failuresOf(pop, one.window));
     if (!settled) faults.push(`${LATE_POP} did not settle on hello-sin`);
     return {
       facts: [
@@ -229,7 +258,10 @@ export class Tour {
     const file = join(this.#platform.host("ams-pop").folder, "patina.db");
     const sql = "SELECT group_concat(id || ' ' || state, ', ') FROM machines ORDER BY id";
     const run = spawnSync("sqlite3", ["-readonly", file, sql], { encoding: "utf8" });
-    if (run.error) return { facts: ["sqlite3 is not installed here: step left out"], faults: [] };
+    if ((run.error as NodeJS.ErrnoException | undefined)?.code === "ENOENT") {
+      return { facts: ["sqlite3 is not installed here: step left out"], faults: [] };
+    }
+    if (run.error) return failed(errorText(run.error));
     const rows = run.stdout.trim();
     const isRight = run.status === 0 && rows.includes("hello-sin started");
     return { facts: [rows], faults: isRight ? [] : [`sqlite3: ${run.stderr.trim() || rows}`] };
@@ -287,10 +319,13 @@ function failed(fault: string): Omit<StepResult, "title"> {
   return { facts: [], faults: [fault] };
 }
 
-/** Waits for `count` further answers. */
-async function answers(traffic: Traffic, count: number): Promise<void> {
+/** Waits for `count` further answers; what is said when they do not come. */
+async function answers(traffic: Traffic, count: number): Promise<string[]> {
   let seen = 0;
-  await traffic.nextAnswer(() => ++seen >= count, STEP_LIMIT_MS);
+  const last = await traffic.nextAnswer(() => ++seen >= count, STEP_LIMIT_MS);
+  return last === null
+    ? [`${traffic.pop} answered ${seen} of ${count} requests, then fell silent`]
+    : [];
 }
 
 /** Never answered: the loop that would is blocked, and its process is killed. */
@@ -319,6 +354,11 @@ function failuresOf(pop: string, counts: TrafficCounts): string[] {
   if (counts.failed + counts.refused === 0) return [];
   const kinds = [...counts.failures].map(([kind, count]) => `${count} x ${kind}`).join(", ");
   return [`${pop} failed ${counts.failed + counts.refused} of ${counts.sent} requests: ${kinds}`];
+}
+
+/** Kinds of failures that are answers: a status other than 200. */
+function wrongAnswers(counts: TrafficCounts): string[] {
+  return [...counts.failures.keys()].filter((kind) => /^\d{3}\b/.test(kind));
 }
 
 function machinesOf(counts: TrafficCounts): string {

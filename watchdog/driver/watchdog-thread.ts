@@ -167,12 +167,9 @@ class WatchdogThread implements HealthSource {
     const region = this.#regions[stall.loop];
     const loop = this.#data.loops[stall.loop];
     if (region === undefined || loop === undefined) return;
-    const { threadId, nativeThreadId } = readLoop(region);
-    const stack = await captureStack({
-      threadId,
-      nativeThreadId,
-      limitMs: this.#data.stackLimitMs,
-    });
+    const begun = this.#stackByLoop.get(stall.loop) ?? this.#captureStack(stall.loop);
+    this.#stackByLoop.delete(stall.loop);
+    const stack = await begun;
     const { beats } = readLoop(region);
     const evidence = buildEvidence({
       ...stall,

@@ -7,11 +7,13 @@
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import type { z } from "zod";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { configFile, type PatinaConfig } from "../proxy/config.ts";
+import { insteadOf, removeKey, translateCorrosion } from "./corrosion-config.ts";
 import { jsonOrText, type Override } from "./overrides.ts";
 
 /** A validated config with what identifies it. */
@@ -21,6 +23,8 @@ export interface LoadedConfig {
   readonly file: string;
   /** SHA-256 of the effective config, hex. */
   readonly hash: string;
+  /** What was left out of a file made for Corrosion; a line each. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -43,16 +47,26 @@ export function loadConfig(options: {
     setKey(raw, override.key.split("."), override.value);
     sourceByKey.set(override.key, override.source);
   }
-  const parsed = configFile.safeParse(raw, { reportInput: true });
+  const warnings = translateCorrosion(raw).map((warning) => `${file}: ${warning}`);
+  let parsed = configFile.safeParse(raw, { reportInput: true });
+  const foreign = parsed.success ? [] : foreignKeys(parsed.error.issues);
+  if (foreign.length > 0) {
+    for (const key of foreign) {
+      removeKey(raw, key);
+      const name = key.join(".");
+      warnings.push(`${file}: ${name}: a key of Corrosion's, left out: ${insteadOf(name)}`);
+    }
+    parsed = configFile.safeParse(raw, { reportInput: true });
+  }
   if (!parsed.success) {
     throw new PatinaError(
       "CONFIG_INVALID",
       describeIssues(parsed.error.issues, { file, raw, sourceByKey }).join("\n"),
     );
   }
-  const config = withAbsolutePaths(parsed.data, dirname(file));
+  const config = named(withAbsolutePaths(parsed.data, dirname(file)));
   const hash = createHash("sha256").update(JSON.stringify(config)).digest("hex");
-  return { config, file, hash };
+  return { config, file, hash, warnings };
 }
 
 /** Where evidence and run-time files go: as configured, else `state` beside the database. */
@@ -149,22 +163,45 @@ function valueAt(raw: unknown, path: readonly PropertyKey[]): unknown {
   return value;
 }
 
+/** Keys that no section takes and that Corrosion knows. */
+function foreignKeys(issues: readonly z.core.$ZodIssue[]): string[][] {
+  return issues
+    .flatMap((issue) =>
+      issue.code === "unrecognized_keys"
+        ? issue.keys.map((key) => [...issue.path.map(String), key])
+        : [],
+    )
+    .filter((path) => insteadOf(path.join(".")) !== null);
+}
+
+/** A host that was given no name goes by the system's. */
+function named(config: PatinaConfig): PatinaConfig {
+  if (config.replica.node !== "") return config;
+  const node = hostname()
+    .replaceAll(/[^A-Za-z0-9._-]/g, "-")
+    .replace(/^[._-]+/, "")
+    .slice(0, NAME_CHARACTERS_MAX);
+  return { ...config, replica: { ...config.replica, node: node === "" ? "host" : node } };
+}
+
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absolute = (path: string): string => resolve(folder, path);
-  const { db, gossip, proxy, watchdog } = config;
-  const tls = {
-    cert_file: absolute(gossip.tls.cert_file),
-    key_file: absolute(gossip.tls.key_file),
-    ca_file: absolute(gossip.tls.ca_file),
+  const { db, gossip, admin, proxy, watchdog } = config;
+  const { tls } = gossip;
+  const absoluteTls = tls && {
+    cert_file: absolute(tls.cert_file),
+    key_file: absolute(tls.key_file),
+    ca_file: absolute(tls.ca_file),
     client: {
-      cert_file: absolute(gossip.tls.client.cert_file),
-      key_file: absolute(gossip.tls.client.key_file),
+      cert_file: absolute(tls.client.cert_file),
+      key_file: absolute(tls.client.key_file),
     },
   };
   return {
     ...config,
     db: { path: absolute(db.path), schema_paths: db.schema_paths.map(absolute) },
-    gossip: { ...gossip, tls },
+    gossip: { ...gossip, ...(absoluteTls ? { tls: absoluteTls } : {}) },
+    admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,
       ...(proxy.access_log === undefined ? {} : { access_log: absolute(proxy.access_log) }),
@@ -177,3 +214,6 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
     },
   };
 }
+
+/** Of a node's name, as the config takes it. */
+const NAME_CHARACTERS_MAX = 63;

@@ -12,13 +12,10 @@
  * A bounced edge therefore serves before its replica is up. A fresh one has nothing to serve from
  * and is not ready until it has caught up with somebody, or there is nobody to learn from.
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import { errorText, PatinaError } from "#base/errors.ts";
+import { PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
-import type { Logger } from "#base/logger.ts";
+import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
@@ -29,8 +26,10 @@ import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.t
 import type { LoopDeclaration } from "../watchdog/types.ts";
 import { AccessLog } from "./access-log.ts";
 import { DataPlane, ROUTING_TABLES } from "./data-plane.ts";
+import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { PROXY_METRICS } from "./metrics.ts";
+import { readSchemaFiles } from "./schema-sources.ts";
 import type {
   DataPlaneThreadData,
   DataPlaneThreadEvent,
@@ -52,6 +51,8 @@ export interface AppOptions {
   readonly effective: EffectiveConfig;
   readonly fds: InheritedFds;
   readonly log: Logger;
+  /** The level of every thread's log. */
+  readonly logLevel: LogLevelCell;
   /** Something failed that the process cannot go on without. */
   readonly onFailure: (error: PatinaError) => void;
 }
@@ -230,11 +231,19 @@ export class App {
       case "synced":
         this.#onSynced().catch((error: unknown) => this.#fail(error));
         return;
+      case "ask":
+        return this.#answer(event);
       case "failed":
         return this.#fail(new PatinaError(event.code, event.message));
       case "stopped":
         return;
     }
+  }
+
+  #answer({ id, question }: Extract<ReplicaThreadEvent, { kind: "ask" }>): void {
+    const table = this.#plane?.table;
+    const value = table ? answerEdge(table, question, performance.now()) : null;
+    if (this.#replica) tell(this.#replica, { kind: "answer", id, value });
   }
 
   /** The store has everything; the table follows it at a distance. */
@@ -282,6 +291,7 @@ export class App {
       metrics: this.#metrics.plan,
       bank: this.#threadNames.indexOf(name),
       beat: this.#loopPlan(name),
+      logLevel: this.#options.logLevel.buffer,
     };
   }
 
@@ -326,30 +336,6 @@ async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
   const timer = setTimeout(() => void worker.terminate(), deadlineMs + THREAD_MARGIN_MS);
   await ended;
   clearTimeout(timer);
-}
-
-/** Patina's own tables first, then the operator's files and folders. */
-function readSchemaFiles(paths: readonly string[]): { name: string; text: string }[] {
-  const own = fileURLToPath(new URL("../replica/schema/", import.meta.url));
-  return [own, ...paths].flatMap((path) => {
-    try {
-      const files = path.endsWith(".sql") ? [path] : sqlFilesIn(path);
-      return files.map((file) => ({
-        // What the tables are said to come from must not change with where Patina is installed.
-        name: path === own ? basename(file) : file,
-        text: readFileSync(file, "utf8"),
-      }));
-    } catch (error) {
-      throw new PatinaError("CONFIG_UNREADABLE", `db.schema_paths: ${errorText(error)}`, {
-        cause: error,
-      });
-    }
-  });
-}
-
-function sqlFilesIn(folder: string): string[] {
-  const names = readdirSync(folder).filter((name) => name.endsWith(".sql"));
-  return names.toSorted().map((name) => join(folder, name));
 }
 
 /** After main, replica and store. */

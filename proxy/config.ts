@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { LEVELS } from "#base/logger.ts";
 import {
+  adminSection,
   apiSection,
   dbSection,
   gossipSection,
@@ -73,10 +74,11 @@ export const faultSection = z.strictObject({
 export const configFile = z
   .strictObject({
     db: prefaulted(dbSection),
-    gossip: gossipSection,
+    gossip: prefaulted(gossipSection),
     api: prefaulted(apiSection),
+    admin: prefaulted(adminSection),
     perf: prefaulted(perfSection),
-    replica: replicaSection,
+    replica: prefaulted(replicaSection),
     proxy: prefaulted(proxySection),
     watchdog: prefaulted(watchdogSection),
     telemetry: prefaulted(
@@ -102,6 +104,14 @@ export const configFile = z
         path: ["gossip", "external_addr"],
         input: undefined,
         message: "the address that others dial, because gossip.addr is a wildcard",
+      });
+    }
+    if (!config.gossip.plaintext && config.gossip.tls === undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["gossip", "tls"],
+        input: undefined,
+        message: "certificates, which patina tls makes; or gossip.plaintext = true",
       });
     }
     const { enabled: _enabled, ...faults } = config.fault;

@@ -3,6 +3,7 @@
  * takes the supervisor's sockets, and runs the app until it is told to stop.
  */
 import { errorText, PatinaError } from "#base/errors.ts";
+import { LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { App, type InheritedFds } from "./app.ts";
 import { readEffectiveConfig } from "./effective-config.ts";
 import { exitCodeOf } from "./exit-code-of.ts";
@@ -15,12 +16,13 @@ await main(process.argv[2] ?? "");
 
 async function main(configPath: string): Promise<void> {
   const effective = readEffectiveConfig(configPath);
-  const log = createThreadLog(effective.config.log.level, "main");
+  const logLevel = new LogLevelCell(effective.config.log.level as LogLevel);
+  const log = createThreadLog(logLevel, "main");
   const fail = (error: PatinaError): void => {
     log.error("edge-failed", error.message, { code: error.code });
     process.exit(exitCodeOf(error.code));
   };
-  const app = new App({ effective, fds: inheritedFds(), log, onFailure: fail });
+  const app = new App({ effective, fds: inheritedFds(), log, logLevel, onFailure: fail });
   // An agent has no socket of its own in this thread, and threads that start keep nothing alive.
   setInterval(() => undefined, KEEP_ALIVE_MS);
   let isStopping = false;
@@ -42,6 +44,8 @@ async function main(configPath: string): Promise<void> {
   try {
     await app.start();
   } catch (error) {
+    // What a stop during the start breaks off is no failure.
+    if (isStopping) return;
     fail(
       error instanceof PatinaError
         ? error

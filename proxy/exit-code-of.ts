@@ -11,6 +11,7 @@ const MEANING_BY_CODE: Readonly<Record<string, ExitMeaning>> = {
   CONFIG_INVALID: "config",
   CONFIG_UNREADABLE: "config",
   API_BIND: "portInUse",
+  ADMIN_BIND: "portInUse",
   LISTEN_FAILED: "portInUse",
   TRANSPORT_BIND: "portInUse",
   WATCHDOG_LISTEN: "portInUse",

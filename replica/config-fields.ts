@@ -39,5 +39,13 @@ export const name = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "1 to 63 letters, digits, dots, dashes, underscores");
 
+/** A name, or an empty text where there is none. */
+export const nameOrNothing = z
+  .string()
+  .regex(
+    /^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$/,
+    "nothing, or 1 to 63 letters, digits, dots, dashes, underscores",
+  );
+
 /** A file or folder; relative ones count from the config file's folder. */
 export const path = z.string().min(1, "a path");

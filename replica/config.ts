@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { isLoopbackHost, splitHostPort } from "#base/host-port.ts";
-import { hostPort, ipPort, name, path, wholeNumber } from "./config-fields.ts";
+import { hostPort, ipPort, nameOrNothing, path, wholeNumber } from "./config-fields.ts";
 
 /** `[db]`: where state lives. */
 export const dbSection = z.strictObject({
@@ -30,16 +30,20 @@ export const gossipSection = z.strictObject({
   max_mtu: z.int().min(1200, "1200 or more").max(16_000, "at most 16000").default(1350),
   /** A silent connection is closed after this many seconds. */
   idle_timeout_secs: z.int().min(1, "at least 1").max(600, "at most 600").default(30),
-  /** mTLS between replicas; `patina tls` makes the files. */
-  tls: z.strictObject({
-    /** Certificate chain and key that this replica shows when it is dialled. */
-    cert_file: path,
-    key_file: path,
-    /** Authority that both sides' certificates must come from. */
-    ca_file: path,
-    /** Certificate and key that this replica shows when it dials. */
-    client: z.strictObject({ cert_file: path, key_file: path }),
-  }),
+  /** Encrypted, but whoever reaches the port may join; replicas with `tls` are strangers then. */
+  plaintext: z.boolean().default(false),
+  /** mTLS between replicas, unless `plaintext`; `patina tls` makes the files. */
+  tls: z
+    .strictObject({
+      /** Certificate chain and key that this replica shows when it is dialled. */
+      cert_file: path,
+      key_file: path,
+      /** Authority that both sides' certificates must come from. */
+      ca_file: path,
+      /** Certificate and key that this replica shows when it dials. */
+      client: z.strictObject({ cert_file: path, key_file: path }),
+    })
+    .optional(),
 });
 
 /** `[api]`: the HTTP API of the replica. */
@@ -54,6 +58,12 @@ export const apiSection = z
     message: "a loopback address, or any address together with [api.authz] bearer-token",
   });
 
+/** `[admin]`: the Unix socket on which the host's operator asks and tells the replica things. */
+export const adminSection = z.strictObject({
+  /** Path of the socket. Default `admin.sock` in the state folder. */
+  path: path.optional(),
+});
+
 /** `[perf]`: pace of repair, in seconds as Corrosion has it. */
 export const perfSection = z
   .strictObject({
@@ -67,10 +77,10 @@ export const perfSection = z
 
 /** `[replica]`: who this replica is. */
 export const replicaSection = z.strictObject({
-  /** Id of this host's row in `nodes`: owner of the rows written here. */
-  node: name,
+  /** Id of this host's row in `nodes`: owner of the rows written here. Empty = the host's name. */
+  node: nameOrNothing.default(""),
   /** Region code of this host. */
-  region: name,
+  region: nameOrNothing.default(""),
   /** Where it stands, in degrees; only used until distances are measured. */
   latitude: z.number().min(-90).max(90).optional(),
   longitude: z.number().min(-180).max(180).optional(),

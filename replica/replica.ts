@@ -5,7 +5,6 @@
  * Start order: identity from the store, transport, machine, API, then the own `nodes` row. The store
  * is started by whoever owns the process, because other threads read its change stream.
  */
-import { readFileSync } from "node:fs";
 import type { MessagePort } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
@@ -26,18 +25,22 @@ import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
+import type { AdminServer } from "./driver/admin/admin-server.ts";
+import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
 import { ApiServer } from "./driver/api/api-server.ts";
 import { createStoreBackend } from "./driver/api/store-backend.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
+import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
 import { QueryThread } from "./driver/query/query-thread.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
-import type { TransportCertificates } from "./driver/quic/tls-config.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
 import { missingVersions, ReplicaMetrics } from "./driver/replica-metrics.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import type { ActorId, Address } from "./types.ts";
+
+export type { EdgeQuestion } from "./driver/admin/admin-commands.ts";
 
 /** What a replica is made of. */
 export interface ReplicaOptions {
@@ -57,6 +60,8 @@ export interface ReplicaOptions {
   /** Emulated network; demos and tests only. */
   readonly faults?: FaultInjection;
   readonly events: ReplicaEvents;
+  /** The admin socket; absent = none. */
+  readonly admin?: AdminOptions;
 }
 
 /** What a replica tells whoever started it. */
@@ -113,6 +118,7 @@ class RunningReplica implements Replica {
   #queries: QueryThread | null = null;
   #api: ApiServer | null = null;
   #apiAddress: Address = "";
+  #admin: AdminServer | null = null;
   #hasSynced = false;
   /** Members are restored: what SWIM knows may replace what was saved. */
   #hasJoined = false;
@@ -144,6 +150,7 @@ class RunningReplica implements Replica {
     this.#lateEvents.driver = this.#driver;
     this.#driver.attach(transport);
     await this.#openApi(core, this.#driver);
+    await this.#openAdmin(core, this.#driver);
     const { members, bad } = fromRecords(await this.#store.loadMembers());
     if (bad > 0) this.#options.log.warn?.("members-unreadable", "saved members left out", { bad });
     const { addresses, unresolved } = await this.#resolve(self);
@@ -182,6 +189,7 @@ class RunningReplica implements Replica {
 
   async stop(options: { leave: boolean }): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
+    await this.#admin?.close();
     await this.#api?.close();
     await this.#queries?.close();
     if (this.#core && this.#hasJoined) await this.#saveMembersAtLast(this.#core);
@@ -194,12 +202,18 @@ class RunningReplica implements Replica {
   readonly #lateEvents: { driver: ReplicaDriver | null } = { driver: null };
 
   async #openTransport(): Promise<QuicTransport> {
-    const { gossip, faults } = this.#options;
+    const { gossip, faults, log } = this.#options;
+    if (gossip.plaintext) {
+      log.warn?.(
+        "gossip-open",
+        "gossip.plaintext: encrypted, but whoever reaches the port may join",
+      );
+    }
     const late = this.#lateEvents;
     const transport = await QuicTransport.open(
       {
         local: gossip.addr,
-        certificates: readCertificates(gossip.tls),
+        certificates: await transportCertificates(gossip, Date.now()),
         idleTimeoutMs: gossip.idle_timeout_secs * 1000,
         maxUdpPayload: gossip.max_mtu,
         ...(faults ? { faults } : {}),
@@ -232,7 +246,7 @@ class RunningReplica implements Replica {
     const isLan = gossip.preset === "lan";
     const hlc = new Hlc();
     const wallNtp64 = (): bigint => unixMsToNtp64(Date.now());
-    const clusterId = gossip.cluster_id;
+    const clusterId = this.#store.clusterId ?? gossip.cluster_id;
     const sync = isLan
       ? SYNC_CLIENT_LAN
       : {
@@ -356,6 +370,19 @@ class RunningReplica implements Replica {
     this.#apiAddress = joinHostPort(bound.address, bound.port);
   }
 
+  async #openAdmin(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
+    const { admin, log } = this.#options;
+    if (!admin) return;
+    this.#admin = await openAdmin(admin, {
+      core,
+      driver,
+      store: this.#store,
+      status: () => this.status(),
+      stamp: () => core.stamp(performance.now()),
+      log,
+    });
+  }
+
   #resolve(self: Address): Promise<ResolvedBootstrap> {
     const { gossip, log } = this.#options;
     return resolveBootstrap(gossip.bootstrap, self, log);
@@ -428,28 +455,6 @@ class RunningReplica implements Replica {
     const nowMs = performance.now() + this.#wallOffsetMs;
     await this.#store.saveMembers(
       core.swim.records.map((member) => toRecord(member, core.rings, nowMs)),
-    );
-  }
-}
-
-function readCertificates(tls: GossipConfig["tls"]): TransportCertificates {
-  return {
-    authoritiesPem: readPem("gossip.tls.ca_file", tls.ca_file),
-    serverCertificatePem: readPem("gossip.tls.cert_file", tls.cert_file),
-    serverKeyPem: readPem("gossip.tls.key_file", tls.key_file),
-    clientCertificatePem: readPem("gossip.tls.client.cert_file", tls.client.cert_file),
-    clientKeyPem: readPem("gossip.tls.client.key_file", tls.client.key_file),
-  };
-}
-
-function readPem(key: string, file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    throw new PatinaError(
-      "CERTIFICATE_UNREADABLE",
-      `${key}: ${errorText(error)}; make certificates with patina tls`,
-      { cause: error },
     );
   }
 }

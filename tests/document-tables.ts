@@ -8,6 +8,7 @@ import { COMMAND_ERRORS } from "../bin/errors.ts";
 import { configFile } from "../proxy/config.ts";
 import { PROXY_ERRORS } from "../proxy/errors.ts";
 import { PROXY_METRICS } from "../proxy/metrics.ts";
+import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
@@ -52,7 +53,7 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   "command errors": () =>
     table(
       ["Code", "Meaning", "Effect", "Worth another try"],
-      Object.entries(COMMAND_ERRORS).map(([code, { meaning, effect, retryable }]) => [
+      Object.entries({ ...COMMAND_ERRORS, ...ADMIN_ERRORS }).map(([code, { meaning, effect, retryable }]) => [
         `\`${code}\``,
         meaning,
         effect,

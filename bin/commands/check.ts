@@ -4,7 +4,7 @@ import { overridesFromFlags } from "../overrides.ts";
 
 /** Prints the effective config as JSON, its token hidden; throws `CONFIG_INVALID` with every error. */
 export function check(options: { config: string; set?: string[] }): void {
-  const { config, hash } = loadConfig({
+  const { config, hash, warnings } = loadConfig({
     file: options.config,
     overrides: overridesFromFlags(options.set ?? []),
     environment: process.env,
@@ -12,5 +12,6 @@ export function check(options: { config: string; set?: string[] }): void {
   // What is printed ends in terminals, tickets and logs.
   const hide = (key: string, value: unknown): unknown => (key === "bearer-token" ? "***" : value);
   process.stdout.write(`${JSON.stringify(config, hide, 2)}\n`);
+  for (const warning of warnings) process.stderr.write(`${warning}\n`);
   process.stderr.write(`${options.config} is valid (sha256 ${hash.slice(0, 12)})\n`);
 }

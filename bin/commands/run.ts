@@ -11,11 +11,12 @@ import { crsqlitePath } from "../setup/paths.js";
 
 /** Does not return when the config is valid; throws `CONFIG_INVALID` or `CONFIG_UNREADABLE`. */
 export function run(mode: Mode, options: { config: string; set?: string[] }): void {
-  const { config, file, hash } = loadConfig({
+  const { config, file, hash, warnings } = loadConfig({
     file: options.config,
     overrides: overridesFromFlags(options.set ?? []),
     environment: process.env,
   });
+  for (const warning of warnings) process.stderr.write(`patina: ${warning}\n`);
   const path = writeEffectiveConfig({
     mode,
     config,

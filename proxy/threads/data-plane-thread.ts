@@ -2,6 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
+import { LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../../replica/driver/store/store-client.ts";
 import { readTableSnapshot } from "../../replica/driver/store/table-snapshot.ts";
@@ -23,7 +24,7 @@ async function main(): Promise<void> {
     config,
     metrics: MetricSlots.attach(data.metrics).writer(data.bank),
     beat: loop.beat,
-    log: createThreadLog(config.log.level, "data-plane"),
+    log: createThreadLog(new LogLevelCell(data.logLevel), "data-plane"),
     loadBuffer: data.loadBuffer,
     accessLog,
   });

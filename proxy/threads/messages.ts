@@ -1,6 +1,7 @@
 /** What the threads of one process say to each other; plain data and ports. */
 import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
+import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
@@ -12,6 +13,8 @@ export interface ThreadData {
   /** The thread's own bank of metrics. */
   readonly bank: number;
   readonly beat: LoopBeatPlan;
+  /** Of the `LogLevelCell` that all threads share. */
+  readonly logLevel: SharedArrayBuffer;
 }
 
 /** What the replica thread gets. */
@@ -38,6 +41,8 @@ export type ReplicaThreadEvent =
   | { readonly kind: "started"; readonly gossip: string; readonly api: string }
   /** Nothing is known to be missing any more; also said when there is nobody to learn from. */
   | { readonly kind: "synced" }
+  /** Asked on the admin socket; answered by `answer` with the same id. */
+  | { readonly kind: "ask"; readonly id: number; readonly question: EdgeQuestion }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stopped" };
 
@@ -51,5 +56,7 @@ export type DataPlaneThreadEvent =
 export type ThreadCommand =
   | HostNews
   | { readonly kind: "ready" }
+  /** To the replica thread: plain data; null = there is no table. */
+  | { readonly kind: "answer"; readonly id: number; readonly value: unknown }
   /** Data plane: drain; replica: leave and stop. */
   | { readonly kind: "stop"; readonly deadlineMs: number };

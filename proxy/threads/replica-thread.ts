@@ -1,20 +1,26 @@
 /** Entry of the replica thread. */
 import { parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
+import { LEVELS, LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { startReplica, type Replica } from "../../replica/replica.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
+import { adminPathOf } from "../effective-config.ts";
 import { udpFaults } from "../fault.ts";
+import { readSchemaFiles } from "../schema-sources.ts";
+import { EdgeQuestions } from "./edge-questions.ts";
 import type { ReplicaThreadData, ReplicaThreadEvent, ThreadCommand } from "./messages.ts";
 import { createThreadLog } from "./thread-log.ts";
 
 const data = workerData as ReplicaThreadData;
+const questions = new EdgeQuestions(tell);
 await main();
 
 async function main(): Promise<void> {
   const { config, mode, extensionPath } = data.effective;
   const loop = attachLoop(data.beat);
   const faults = udpFaults(config.fault);
+  const logLevel = new LogLevelCell(data.logLevel);
   let replica: Replica;
   try {
     replica = await startReplica({
@@ -26,7 +32,7 @@ async function main(): Promise<void> {
       kind: mode === "edge" ? "edge" : "worker",
       storePort: data.storePort,
       extensionPath,
-      log: createThreadLog(config.log.level, "replica"),
+      log: createThreadLog(logLevel, "replica"),
       metrics: MetricSlots.attach(data.metrics).writer(data.bank),
       ...(faults ? { faults } : {}),
       events: {
@@ -34,6 +40,17 @@ async function main(): Promise<void> {
         host: (actorId, isDown) => tell({ kind: "host", actorId, isDown }),
         synced: () => tell({ kind: "synced" }),
         failed: (error) => tellFailure(error),
+      },
+      admin: {
+        path: adminPathOf(data.effective),
+        isDefaultPath: config.admin.path === undefined,
+        log: {
+          set: (filter) => logLevel.set(levelOf(filter)),
+          reset: () => logLevel.set(config.log.level as LogLevel),
+        },
+        edge: mode === "edge" ? (question) => questions.ask(question) : null,
+        subscriptions: null,
+        readSchema: () => readSchemaFiles(config.db.schema_paths),
       },
     });
   } catch (error) {
@@ -44,6 +61,7 @@ async function main(): Promise<void> {
   loop.beat.enter("steady");
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
+    if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: true }).then(() => {
       loop.leave();
@@ -51,6 +69,14 @@ async function main(): Promise<void> {
       parentPort?.close();
     });
   });
+}
+
+/** The level in a filter: Corrosion's may also name its own modules, which are nothing here. */
+function levelOf(filter: string): LogLevel {
+  const words = filter.split(",").map((word) => word.trim().toLowerCase());
+  const level = LEVELS.find((one) => words.includes(one));
+  if (level !== undefined) return level;
+  throw new PatinaError("ADMIN_REFUSED", `"${filter}" names no level; one of ${LEVELS.join(", ")}`);
 }
 
 function tell(event: ReplicaThreadEvent): void {

@@ -1,11 +1,11 @@
 /** The log of any thread: one write to standard error per line, never through another thread. */
 import { writeSync } from "node:fs";
-import { createLogger, type Logger, type LogLevel } from "#base/logger.ts";
+import { createLogger, type Logger, type LogLevelCell } from "#base/logger.ts";
 
 /** A logger for the thread called `thread`. */
-export function createThreadLog(level: string, thread: string): Logger {
+export function createThreadLog(level: LogLevelCell, thread: string): Logger {
   return createLogger({
-    level: level as LogLevel,
+    level,
     nowMs: () => Date.now(),
     write: writeLine,
     fields: { thread },

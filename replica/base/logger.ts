@@ -17,17 +17,17 @@ export type LogFunction = (event: string, msg: string, fields?: LogFields) => vo
 /** A logger with a method per level; those above the configured level are absent. */
 export interface Logger {
   readonly error: LogFunction;
-  readonly warn?: LogFunction;
-  readonly info?: LogFunction;
-  readonly debug?: LogFunction;
-  readonly trace?: LogFunction;
+  readonly warn?: LogFunction | undefined;
+  readonly info?: LogFunction | undefined;
+  readonly debug?: LogFunction | undefined;
+  readonly trace?: LogFunction | undefined;
   /** The same logger with fields added to each line. */
   with(fields: LogFields): Logger;
 }
 
 /** What a logger needs from outside. */
 export interface LoggerOptions {
-  readonly level: LogLevel;
+  readonly level: LogLevel | LogLevelCell;
   /** Takes one finished line, newline included. */
   readonly write: (line: string) => void;
   /** Wall-clock milliseconds. */
@@ -35,9 +35,37 @@ export interface LoggerOptions {
   readonly fields?: LogFields;
 }
 
+/** A level that every thread of a process shares and that may change while it runs. */
+export class LogLevelCell {
+  readonly #at: Int32Array;
+
+  /** The level is that of `buffer` where one is given, as another thread's `buffer` says. */
+  constructor(source: LogLevel | SharedArrayBuffer) {
+    const isBuffer = typeof source !== "string";
+    this.#at = new Int32Array(isBuffer ? source : new SharedArrayBuffer(4));
+    if (!isBuffer) this.set(source);
+  }
+
+  /** What to give to another thread. */
+  get buffer(): SharedArrayBuffer {
+    return this.#at.buffer as SharedArrayBuffer;
+  }
+
+  /** Position of the level in `LEVELS`. */
+  get index(): number {
+    return Atomics.load(this.#at, 0);
+  }
+
+  /** Counts for every logger of the cell from its next line on. */
+  set(level: LogLevel): void {
+    Atomics.store(this.#at, 0, LEVELS.indexOf(level));
+  }
+}
+
 /** Creates a logger; lines are written synchronously, in order. */
 export function createLogger(options: LoggerOptions): Logger {
-  const at = LEVELS.indexOf(options.level);
+  const { level } = options;
+  const cell = typeof level === "string" ? new LogLevelCell(level) : level;
   const base = options.fields ?? {};
   const writer =
     (level: LogLevel): LogFunction =>
@@ -46,13 +74,30 @@ export function createLogger(options: LoggerOptions): Logger {
       const line = { level, time, event, msg, ...base, ...fields };
       options.write(`${JSON.stringify(line, jsonSafe)}\n`);
     };
+  const [error, warn, info, debug, trace] = [
+    writer("error"),
+    writer("warn"),
+    writer("info"),
+    writer("debug"),
+    writer("trace"),
+  ];
+  const from = (at: number, log: LogFunction): LogFunction | undefined =>
+    cell.index >= at ? log : undefined;
   return {
-    error: writer("error"),
-    ...(at >= 1 ? { warn: writer("warn") } : {}),
-    ...(at >= 2 ? { info: writer("info") } : {}),
-    ...(at >= 3 ? { debug: writer("debug") } : {}),
-    ...(at >= 4 ? { trace: writer("trace") } : {}),
-    with: (fields) => createLogger({ ...options, fields: { ...base, ...fields } }),
+    error,
+    get warn() {
+      return from(1, warn);
+    },
+    get info() {
+      return from(2, info);
+    },
+    get debug() {
+      return from(3, debug);
+    },
+    get trace() {
+      return from(4, trace);
+    },
+    with: (fields) => createLogger({ ...options, level: cell, fields: { ...base, ...fields } }),
   };
 }
 

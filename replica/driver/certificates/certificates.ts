@@ -10,7 +10,7 @@
  * `@peculiar/x509` is loaded at the first call: it takes about 100 ms, and replicas that only *use*
  * certificates never need it.
  */
-import { createPrivateKey, X509Certificate, type webcrypto } from "node:crypto";
+import { createPrivateKey, createPublicKey, X509Certificate, type webcrypto } from "node:crypto";
 import { isIP } from "node:net";
 import type * as X509 from "@peculiar/x509";
 import { errorText, PatinaError } from "#base/errors.ts";
@@ -37,6 +37,8 @@ export interface AuthorityOptions {
   readonly curve?: CertificateCurve;
   /** Default 1825 (5 years). */
   readonly validityDays?: number;
+  /** Its private key on `curve`, in PKCS #8. Default: a new one. */
+  readonly keyPem?: string;
 }
 
 /** What every leaf needs. */
@@ -65,7 +67,8 @@ export async function createCertificateAuthority(
 ): Promise<CertificatePems> {
   const x509 = await loadX509();
   const curve = options.curve ?? "P-256";
-  const keys = await generateKeys(curve);
+  const { keyPem } = options;
+  const keys = keyPem === undefined ? await generateKeys(curve) : readKeys(keyPem, curve);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: [{ CN: [options.commonName ?? "Patina cluster CA"] }],
     keys,
@@ -192,6 +195,14 @@ function readAuthority(authority: CertificatePems): {
 
 async function generateKeys(curve: CertificateCurve): Promise<webcrypto.CryptoKeyPair> {
   return crypto.subtle.generateKey({ name: "ECDSA", namedCurve: curve }, true, ["sign", "verify"]);
+}
+
+function readKeys(keyPem: string, curve: CertificateCurve): webcrypto.CryptoKeyPair {
+  const algorithm = { name: "ECDSA", namedCurve: curve };
+  return {
+    privateKey: createPrivateKey(keyPem).toCryptoKey(algorithm, true, ["sign"]),
+    publicKey: createPublicKey(keyPem).toCryptoKey(algorithm, true, ["verify"]),
+  };
 }
 
 async function exportKey(key: webcrypto.CryptoKey): Promise<string> {

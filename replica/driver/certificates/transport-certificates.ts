@@ -1,0 +1,99 @@
+/**
+ * The certificates that a replica's transport uses: the files of the config; or, with
+ * `gossip.plaintext`, made for this run.
+ *
+ * Corrosion's plaintext mode needs a QUIC without TLS, which our library does not offer. So such a
+ * replica encrypts with certificates of an authority whose key everybody has: it is computed from
+ * a public text. That keeps listeners on the path out and admits whoever reaches the port, as
+ * plaintext would, and it keeps replicas apart that a cluster's own authority vouches for.
+ */
+import { createECDH, createHash, createPrivateKey } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
+import { errorText, PatinaError } from "#base/errors.ts";
+import { splitHostPort } from "#base/host-port.ts";
+import type { GossipConfig } from "../../config.ts";
+import type { TransportCertificates } from "../quic/tls-config.ts";
+import {
+  createCertificateAuthority,
+  issueClientCertificate,
+  issueServerCertificate,
+} from "./certificates.ts";
+
+/**
+ * Reads or makes them. `nowMs` is the wall clock. Rejects with `CERTIFICATE_UNREADABLE` naming the
+ * key and the file.
+ */
+export async function transportCertificates(
+  gossip: GossipConfig,
+  nowMs: number,
+): Promise<TransportCertificates> {
+  if (gossip.plaintext || gossip.tls === undefined) return unauthenticated(gossip, nowMs);
+  const { tls } = gossip;
+  return {
+    authoritiesPem: readPem("gossip.tls.ca_file", tls.ca_file),
+    serverCertificatePem: readPem("gossip.tls.cert_file", tls.cert_file),
+    serverKeyPem: readPem("gossip.tls.key_file", tls.key_file),
+    clientCertificatePem: readPem("gossip.tls.client.cert_file", tls.client.cert_file),
+    clientKeyPem: readPem("gossip.tls.client.key_file", tls.client.key_file),
+  };
+}
+
+async function unauthenticated(
+  gossip: GossipConfig,
+  nowMs: number,
+): Promise<TransportCertificates> {
+  const validity = { nowMs, validityDays: VALIDITY_DAYS };
+  const authority = await createCertificateAuthority({
+    ...validity,
+    commonName: AUTHORITY_NAME,
+    keyPem: keyEverybodyHas(),
+  });
+  const { host } = splitHostPort(gossip.external_addr ?? gossip.addr);
+  const names = isIP(host) === 0 ? { addresses: [], names: [host] } : { addresses: [host] };
+  const server = await issueServerCertificate(authority, { ...validity, ...names });
+  const client = await issueClientCertificate(authority, validity);
+  return {
+    authoritiesPem: authority.certificatePem,
+    serverCertificatePem: server.certificatePem,
+    serverKeyPem: server.keyPem,
+    clientCertificatePem: client.certificatePem,
+    clientKeyPem: client.keyPem,
+  };
+}
+
+/** A private key of P-256 as PEM, the same wherever it is computed. */
+function keyEverybodyHas(): string {
+  const secret = createHash("sha256").update(AUTHORITY_NAME).digest();
+  const pair = createECDH("prime256v1");
+  pair.setPrivateKey(secret);
+  const point = pair.getPublicKey();
+  const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64url");
+  const jwk = {
+    kty: "EC",
+    crv: "P-256",
+    d: text(secret),
+    x: text(point.subarray(1, 33)),
+    y: text(point.subarray(33)),
+  };
+  return createPrivateKey({ key: jwk, format: "jwk" })
+    .export({ type: "pkcs8", format: "pem" })
+    .toString();
+}
+
+function readPem(key: string, file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new PatinaError(
+      "CERTIFICATE_UNREADABLE",
+      `${key}: ${errorText(error)}; make certificates with patina tls`,
+      { cause: error },
+    );
+  }
+}
+
+/** Changing it separates replicas with `gossip.plaintext` from those before. */
+const AUTHORITY_NAME = "Patina without authentication";
+/** Longer than any process runs: they are made anew at each start. */
+const VALIDITY_DAYS = 3_650;

@@ -60,6 +60,21 @@ export class ModelRows {
     return this.#rows.get(rowKey(at))?.columns.get(at.cid)?.colVersion ?? 0;
   }
 
+  /** Value of a column in the row's present life; undefined = never set in it. */
+  columnValue(at: { table: string; pk: Uint8Array; cid: string }): SqlValue | undefined {
+    return this.#rows.get(rowKey(at))?.columns.get(at.cid)?.val;
+  }
+
+  /** The rows that are not deleted. */
+  live(): { table: string; pk: Uint8Array; columns: Map<string, SqlValue> }[] {
+    return [...this.#rows.values()]
+      .filter(({ cl }) => cl % 2 === 1)
+      .map(({ table, pk, columns }) => {
+        const values = [...columns].map(([cid, { val }]) => [cid, val] as const);
+        return { table, pk, columns: new Map(values) };
+      });
+  }
+
   /** Everything that replicas must agree on, as sorted text. */
   digest(): string {
     const lines: string[] = [];

@@ -120,6 +120,8 @@ export class ModelStore {
       changes.push({ ...base, cid: SENTINEL, val: null, colVersion: cl, seq: firstSeq, cl });
     }
     for (const [cid, val] of Object.entries(columns)) {
+      // As cr-sqlite's triggers: a value that stays the same is no change.
+      if (isLive && this.rows.columnValue({ ...base, cid }) === val) continue;
       const known = isLive ? this.rows.columnVersion({ ...base, cid }) : 0;
       const seq = firstSeq + changes.length;
       changes.push({ ...base, cid, val, colVersion: known + 1, seq, cl });

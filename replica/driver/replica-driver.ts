@@ -33,7 +33,7 @@ export interface ReplicaDriverOptions {
   readonly onRtt: (address: Address, rttMs: number) => void;
   /** A sync round in which at least one server said what it has is over; what it applied. */
   readonly onSyncFinished: (appliedVersions: number) => void;
-  /** The store failed for good (disk full, file corrupt): nothing can be applied any more. */
+  /** The store is gone: nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
 
@@ -45,6 +45,8 @@ export interface DriverStats {
   ignoredFrames: number;
   /** Calls that the store was too busy for. */
   storeBusy: number;
+  /** Requests that the store could not perform: a full disk, a damaged file. */
+  storeFailed: number;
 }
 
 /** Drives one replica. */
@@ -54,6 +56,7 @@ export class ReplicaDriver {
     badFrames: 0,
     ignoredFrames: 0,
     storeBusy: 0,
+    storeFailed: 0,
   };
   readonly #core: ReplicaCore;
   readonly #options: ReplicaDriverOptions;
@@ -248,7 +251,10 @@ export class ReplicaDriver {
   /**
    * The store's answer, or none: the machine gets on all the same, and what was not applied stays
    * needed. A store that is busy (a queue is full, somebody holds SQLite's lock) may do better at
-   * the next try; any other failure ends the process.
+   * the next try. One that fails (the disk is full, the file is damaged) must not take the data
+   * plane down, which serves what it knows: it is said loudly and asked again after a pause, so
+   * that peers are not asked in a loop for what cannot be kept. Only a store that is gone ends the
+   * process.
    */
   async #ask<Answer>(answer: Promise<readonly Answer[]>): Promise<readonly Answer[]> {
     try {
@@ -256,16 +262,20 @@ export class ReplicaDriver {
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       if (this.#isStopped) return [];
-      if (error instanceof PatinaError && error.code === "STORE_BUSY") {
-        const times = ++this.stats.storeBusy;
-        // Once, then at powers of ten: it may be so for every batch of a minute.
-        if (/^10*$/.test(String(times))) {
-          this.#options.log.warn?.("store-busy", errorText(error), { times });
-        }
+      const code = error instanceof PatinaError ? error.code : "";
+      if (code === "STORE_CLOSED") {
+        this.#options.onStoreFailure(error);
         return [];
       }
-      this.#options.log.error("store-failed", errorText(error));
-      this.#options.onStoreFailure(error);
+      const isBusy = code === "STORE_BUSY";
+      const times = isBusy ? ++this.stats.storeBusy : ++this.stats.storeFailed;
+      // Once, then at powers of ten: it may be so for every batch of a minute.
+      if (/^10*$/.test(String(times))) {
+        const { log } = this.#options;
+        const write = isBusy ? log.warn : log.error;
+        write?.(isBusy ? "store-busy" : "store-failed", errorText(error), { times, code });
+      }
+      if (!isBusy) await new Promise((resolve) => setTimeout(resolve, FAILED_PAUSE_MS));
       return [];
     }
   }
@@ -339,5 +349,7 @@ export class ReplicaDriver {
 
 /** As many as the transport has targets. */
 const LOST_MAX = 1_024;
+/** Long enough to spare disk and peers, short beside any repair. */
+const FAILED_PAUSE_MS = 1_000;
 /** Timers longer than 2^31 ms fire at once; a day is as good as never. */
 const TIMER_MAX_MS = 86_400_000;

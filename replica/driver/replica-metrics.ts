@@ -73,6 +73,8 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     clock_skews_total: core.stats.clockSkews,
     hostile_packets_total: driver.stats.badPackets + driver.stats.badFrames,
+    store_busy_total: driver.stats.storeBusy,
+    store_failures_total: driver.stats.storeFailed,
     quic_sent_bytes_total: transport.stats.bytesSent,
     quic_received_bytes_total: transport.stats.bytesReceived,
     quic_dials_failed_total: transport.stats.dialsFailed,

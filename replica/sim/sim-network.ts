@@ -34,7 +34,7 @@ export interface NetworkFaults {
 export interface NetworkEndpoint<Packet, Message> {
   readonly address: Address;
   onPacket(packet: Packet): void;
-  onFrames(frames: readonly Uint8Array[]): void;
+  onFrames(frames: readonly Uint8Array[], source: Address): void;
   /** A peer opened a stream and sent something on it; returns false to refuse. */
   onStream(stream: StreamEnd<Message>): boolean;
   /** The outgoing connection came up, or was lost, or could not be made. */
@@ -322,7 +322,8 @@ export class SimNetwork<Packet, Message> {
   ): void {
     this.#queue.after(waitMs + this.delayMs(connection.link), () => {
       const fate = this.#fate(connection);
-      if (fate === "arrives") connection.target?.endpoint.onFrames(frames);
+      const { endpoint } = connection.target ?? {};
+      if (fate === "arrives") endpoint?.onFrames(frames, connection.link.source);
       else if (fate === "repeated") this.#carryFrames(connection, frames, REPEAT_AFTER_MS);
     });
   }

@@ -56,7 +56,8 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   }
 }
 
-function lockStore(path: string): Database.Database {
+/** Takes the owner's lock until it is closed. Throws `STORE_LOCKED`; O(1), creates the side file. */
+export function lockStore(path: string): Database.Database {
   const lockPath = `${path}.lock`;
   let lock: Database.Database | null = null;
   try {

@@ -15,6 +15,7 @@ function gauge(name: string, help: string): MetricDeclaration {
 /** Declared metrics of the replica. */
 export const REPLICA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_swim_members", "Active members, this replica included."),
+  gauge("patina_swim_awareness", "How late this replica is itself: 0 = well, at most 7."),
   counter("patina_swim_packets_received_total", "SWIM packets received."),
   counter("patina_swim_packets_sent_total", "SWIM packets sent."),
   counter("patina_swim_probes_failed_total", "Probes without any ack."),

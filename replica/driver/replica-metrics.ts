@@ -51,6 +51,7 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
   const sync = core.syncClient.stats;
   return {
     swim_members: core.swim.clusterSize,
+    swim_awareness: core.swim.awareness,
     swim_packets_received_total: swim.packetsReceived,
     swim_packets_sent_total: swim.packetsSent,
     swim_probes_failed_total: swim.probesFailed,

@@ -38,6 +38,11 @@ export interface SwimConfig {
   readonly indirectProbes: number;
   /** Probe periods that a suspect has to refute in a cluster of up to ten. */
   readonly suspicionPeriods: number;
+  /**
+   * Greatest score of our own lateness; probes and suspicions take up to this + 1 times as long.
+   * 0 = never longer.
+   */
+  readonly awarenessMax: number;
   /** How long a down identity is remembered, so that stale news of it cannot bring it back. */
   readonly forgetDownAfterMs: number;
   /** Gossip of queued updates; silent while there is none. */
@@ -68,6 +73,9 @@ export interface SwimConfig {
  */
 const PACKET_LIMITS = { sendBytesMax: 1_150, receiveBytesMax: 1_178 } as const;
 
+/** Of the paper and of memberlist: at most eight times as long. */
+const AWARENESS_MAX = 7;
+
 /** Arbitrary; far above any cluster that SWIM with one probe per period can serve. */
 const MEMBERS_MAX = 10_000;
 
@@ -77,6 +85,7 @@ export const wanPreset: SwimConfig = {
   probeRttMs: 3_000,
   indirectProbes: 3,
   suspicionPeriods: 6,
+  awarenessMax: AWARENESS_MAX,
   forgetDownAfterMs: 48 * 3_600_000,
   gossip: { periodMs: 500, members: 4 },
   transmissionsFactor: 4,
@@ -112,6 +121,7 @@ export const lanPreset: SwimConfig = {
   probeRttMs: 400,
   indirectProbes: 3,
   suspicionPeriods: 5,
+  awarenessMax: AWARENESS_MAX,
   forgetDownAfterMs: 48 * 3_600_000,
   gossip: { periodMs: 100, members: 4 },
   // 11 transmissions among 30; with Corrosion's 5 one update in five would miss a replica.

@@ -8,7 +8,9 @@
  */
 import type { Prng } from "#base/prng.ts";
 import type { TimerTable } from "#base/timer-table.ts";
+import type { ActorId } from "../../types.ts";
 import { isSameActor, NIL_ACTOR_ID } from "./actor.ts";
+import type { Awareness } from "./awareness.ts";
 import { maxTransmissions, suspectToDownMs, type SwimConfig } from "./config.ts";
 import { DisseminationQueue } from "./dissemination.ts";
 import type { SwimEvent } from "./events.ts";
@@ -16,6 +18,7 @@ import type { Identity } from "./identity.ts";
 import { isActive, type Member, MemberList } from "./member-list.ts";
 import type { MemberUpdate } from "./packet.ts";
 import type { SwimStats } from "./stats.ts";
+import { Suspicions } from "./suspicions.ts";
 
 /** Timers that a change of a member sets and clears; their key is the member's actor id. */
 export type MemberTimer = "suspicion" | "forgetDown";
@@ -24,6 +27,7 @@ export type MemberTimer = "suspicion" | "forgetDown";
 export interface MembershipOptions<Timer extends string> {
   readonly config: SwimConfig;
   readonly prng: Prng;
+  readonly awareness: Awareness;
   readonly identity: Identity;
   readonly timers: TimerTable<Timer | MemberTimer>;
   readonly stats: SwimStats;
@@ -36,6 +40,7 @@ export class Membership<Timer extends string> {
   readonly list: MemberList;
   /** News to be spread. */
   readonly queue = new DisseminationQueue();
+  readonly #suspicions = new Suspicions();
   readonly #options: MembershipOptions<Timer>;
 
   constructor(options: MembershipOptions<Timer>) {
@@ -44,10 +49,11 @@ export class Membership<Timer extends string> {
   }
 
   /**
-   * Takes news about anyone. Says whether the identity they are about counts as active afterwards,
-   * or that they are about our own, which is left to the caller.
+   * Takes news about anyone from `teller`, which is ourselves for a verdict of our own. Says whether
+   * the identity they are about counts as active afterwards, or that they are about our own, which
+   * is left to the caller.
    */
-  apply(news: MemberUpdate, nowMs: number): "active" | "inactive" | "aboutSelf" {
+  apply(news: MemberUpdate, teller: ActorId, nowMs: number): "active" | "inactive" | "aboutSelf" {
     const { actor } = news;
     const self = this.#options.identity.actor;
     if (actor.id === NIL_ACTOR_ID) return "inactive";
@@ -60,13 +66,14 @@ export class Membership<Timer extends string> {
     switch (outcome.kind) {
       case "unchanged":
         if (outcome.better !== null) this.#answerStale(outcome.better);
+        else if (news.state === "suspect") this.#confirm(news, teller, nowMs);
         return outcome.isActive ? "active" : "inactive";
       case "full":
         this.#options.stats.membersRefused += 1;
         return "inactive";
       case "changed":
         this.spread(outcome.after);
-        this.#setTimers(outcome.after, nowMs);
+        this.#setTimers(outcome.after, teller, nowMs);
         this.#report(outcome.before, outcome.after);
         return isActive(outcome.after) ? "active" : "inactive";
     }
@@ -85,6 +92,12 @@ export class Membership<Timer extends string> {
     this.#options.notify({ kind: "identityConflict", other: actor });
   }
 
+  /** Moves every timer later: time in which we were not run counts against nobody. */
+  postponeAll(byMs: number): void {
+    this.#options.timers.postponeAll(byMs);
+    this.#suspicions.postponeAll(byMs);
+  }
+
   /** Queues news for the packets to come, in place of earlier ones about the same replica. */
   spread({ actor, incarnation, state }: MemberUpdate): void {
     const transmissions = maxTransmissions(this.#options.config, this.list.active.length);
@@ -99,16 +112,32 @@ export class Membership<Timer extends string> {
     if (!this.queue.has(actor.id)) this.queue.add({ actor, incarnation, state }, 1);
   }
 
-  #setTimers(after: Member, nowMs: number): void {
-    const { config, timers } = this.#options;
+  #setTimers(after: Member, teller: ActorId, nowMs: number): void {
+    const { config, timers, awareness } = this.#options;
     const { id } = after.actor;
     timers.clear("suspicion", id);
     timers.clear("forgetDown", id);
+    this.#suspicions.end(id);
     if (after.state === "suspect") {
-      timers.set("suspicion", nowMs + suspectToDownMs(config, this.list.active.length), id);
+      const members = this.list.active.length;
+      const leastMs = suspectToDownMs(config, members);
+      const longestMs = awareness.stretch(leastMs);
+      const start = { nowMs, leastMs, longestMs, teller, others: members - 1 };
+      timers.set("suspicion", this.#suspicions.begin(id, start), id);
     } else if (after.state === "down") {
       timers.set("forgetDown", nowMs + config.forgetDownAfterMs, id);
     }
+  }
+
+  /** Another one suspects the same: the suspicion needs less time. */
+  #confirm({ actor, incarnation }: MemberUpdate, teller: ActorId, nowMs: number): void {
+    const { config, timers, awareness } = this.#options;
+    const known = this.list.get(actor.id);
+    if (known?.state !== "suspect" || known.incarnation !== incarnation) return;
+    if (!isSameActor(known.actor, actor)) return;
+    const graceMs = awareness.stretch(config.probePeriodMs);
+    const earlierMs = this.#suspicions.confirm(actor.id, { nowMs, teller, graceMs });
+    if (earlierMs !== null) timers.set("suspicion", earlierMs, actor.id);
   }
 
   #report(before: Member | null, after: Member): void {

@@ -6,7 +6,8 @@ import { packetBytes } from "./codec.ts";
 import { lanPreset, type SwimConfig, wanPreset } from "./config.ts";
 import type { SwimEvent } from "./events.ts";
 import type { MemberState, MemberUpdate, SwimMessage, SwimPacket } from "./packet.ts";
-import { Swim, type SwimInput } from "./swim.ts";
+import type { SwimInput } from "./swim-input.ts";
+import { Swim } from "./swim.ts";
 
 const SELF = actor(0);
 const PEER = actor(1);

@@ -24,9 +24,9 @@
  * - A machine that was not run for a while moves its deadlines: it could not have heard an ack.
  * - News that we know better than are answered with what we know, once.
  * - Losing the last member starts the bootstrap schedule anew.
+ * - While we are late ourselves, probes and suspicions take longer (`awareness.ts`).
  *
- * Not here: sockets, names of bootstrap hosts, persistence (the driver's), and awareness of the own
- * health (Lifeguard).
+ * Not here: sockets, names of bootstrap hosts, persistence (the driver's).
  */
 import { assert } from "#base/errors.ts";
 import type { Machine } from "#base/machine.ts";
@@ -36,6 +36,7 @@ import type { ActorId, Address } from "../../types.ts";
 import { type Actor, isPeerOf, isSameActor, isSameReplica, NIL_ACTOR_ID } from "./actor.ts";
 import { canonicalAddress } from "./address.ts";
 import { Announcer } from "./announcer.ts";
+import { Awareness } from "./awareness.ts";
 import type { SwimConfig } from "./config.ts";
 import type { RenewalReason } from "./events.ts";
 import { Identity } from "./identity.ts";
@@ -45,34 +46,7 @@ import { Outbox, type SwimOutput } from "./outbox.ts";
 import type { MemberUpdate, SwimMessage, SwimPacket } from "./packet.ts";
 import { nextLeg, Prober, type RelayedMessage } from "./probe.ts";
 import { createSwimStats, type PacketRefusal, type SwimStats } from "./stats.ts";
-
-/** What a SWIM machine is told. */
-export type SwimInput =
-  /** Begins to announce. `bootstrap` are resolved addresses as their replicas advertise them. */
-  | { readonly kind: "start"; readonly bootstrap: readonly Address[] }
-  /** One decoded packet and the size it had on the wire. */
-  | { readonly kind: "received"; readonly packet: SwimPacket; readonly packetBytes: number }
-  | { readonly kind: "tick" }
-  /** The bootstrap addresses resolve differently; additional ones are announced to at once. */
-  | { readonly kind: "bootstrap"; readonly addresses: readonly Address[] }
-  /** Members saved before a restart; suspects among them are left out. Before `start`. */
-  | { readonly kind: "restore"; readonly members: readonly MemberUpdate[] }
-  /** Takes a newer identity now. */
-  | { readonly kind: "rejoin" }
-  /** Moves to another cluster id, under a newer identity. */
-  | { readonly kind: "changeCluster"; readonly clusterId: number }
-  /** Tells some members that we go, then falls silent for good. */
-  | { readonly kind: "leave" };
-
-/** What a SWIM machine is made of. */
-export interface SwimOptions {
-  /** Our first identity. Its stamp comes from the clock, and is newer than that of the last run. */
-  readonly self: Actor;
-  readonly config: SwimConfig;
-  readonly prng: Prng;
-  /** Draws an NTP64 stamp for a new identity; `nowMs` is the machine's monotonic time. */
-  readonly stampTs: (nowMs: number) => bigint;
-}
+import type { SwimInput, SwimOptions } from "./swim-input.ts";
 
 type TimerName =
   | "bootstrap"
@@ -91,6 +65,7 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   readonly #prng: Prng;
   readonly #stampTs: (nowMs: number) => bigint;
   readonly #membership: Membership<TimerName>;
+  readonly #awareness: Awareness;
   readonly #announcer: Announcer;
   readonly #timers = new TimerTable<TimerName>();
   readonly #stats = createSwimStats();
@@ -110,9 +85,11 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
     this.#stampTs = options.stampTs;
     const identity = new Identity(options.self);
     this.#identity = identity;
+    this.#awareness = new Awareness(options.config.awarenessMax);
     this.#membership = new Membership<TimerName>({
       config: options.config,
       prng: options.prng,
+      awareness: this.#awareness,
       identity,
       timers: this.#timers,
       stats: this.#stats,
@@ -186,6 +163,11 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
     return this.#phase === "connected";
   }
 
+  /** How late we are ourselves: 0 = well, at most 7. Probes and suspicions take this + 1 times. */
+  get awareness(): number {
+    return this.#awareness.score;
+  }
+
   /** Counters; a live view. */
   get stats(): Readonly<SwimStats> {
     return this.#stats;
@@ -226,10 +208,11 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
     if (!this.#isForUs(packet)) return this.#refuse("notForUs");
     const isWelcome = this.#apply(
       { actor: source, incarnation: sourceIncarnation, state: "alive" },
+      source.id,
       nowMs,
     );
     if (!isWelcome) return this.#onPacketFromDown(packet, nowMs);
-    for (const member of packet.members ?? []) this.#apply(member, nowMs);
+    for (const member of packet.members ?? []) this.#apply(member, source.id, nowMs);
     this.#adjustPhase(nowMs);
     if (this.#phase === "connected") this.#answer(source, message, nowMs);
   }
@@ -258,8 +241,9 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
       case "ping":
         return this.#outbox.send(source, { kind: "ack", probe: message.probe });
       case "ack":
-        if (this.#prober.receiveAck(source, message.probe)) this.#stats.probesAcked += 1;
-        return;
+        if (!this.#prober.receiveAck(source, message.probe)) return;
+        this.#stats.probesAcked += 1;
+        return this.#awareness.improve();
       case "pingReq":
       case "indirectPing":
       case "indirectAck":
@@ -286,7 +270,9 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   }
 
   #onForwardedAck(helper: Actor, ack: { subject: Actor; number: number }): void {
-    if (this.#prober.receiveForwardedAck(helper, ack)) this.#stats.probesAckedIndirectly += 1;
+    if (!this.#prober.receiveForwardedAck(helper, ack)) return;
+    this.#stats.probesAckedIndirectly += 1;
+    this.#awareness.improve();
   }
 
   #refuse(reason: PacketRefusal): void {
@@ -296,8 +282,8 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   // ------------------------------------------------------------------ news
 
   /** Takes news about anyone; returns whether the identity they are about counts as active. */
-  #apply(news: MemberUpdate, nowMs: number): boolean {
-    const verdict = this.#membership.apply(news, nowMs);
+  #apply(news: MemberUpdate, teller: ActorId, nowMs: number): boolean {
+    const verdict = this.#membership.apply(news, teller, nowMs);
     if (verdict === "aboutSelf") this.#onNewsOfSelf(news, nowMs);
     return verdict !== "inactive";
   }
@@ -312,6 +298,7 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
         return this.#renew("incarnationsExhausted", nowMs);
       case "refuted":
         this.#stats.refutations += 1;
+        this.#awareness.worsen();
         this.#outbox.notify({ kind: "refuted", incarnation: this.incarnation });
         return this.#outbox.gossip(this.#config.indirectProbes);
     }
@@ -320,7 +307,10 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   // ------------------------------------------------------------------ identity and phase
 
   #onDeclaredDown(nowMs: number): void {
-    if (nowMs >= this.#renewalAllowedMs) return this.#renew("declaredDown", nowMs);
+    if (nowMs >= this.#renewalAllowedMs) {
+      this.#awareness.worsen();
+      return this.#renew("declaredDown", nowMs);
+    }
     if (!this.#timers.has("renew")) this.#timers.set("renew", this.#renewalAllowedMs);
   }
 
@@ -339,7 +329,9 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
 
   #restore(members: readonly MemberUpdate[], nowMs: number): void {
     const { rejoinAfterRestoreMs } = this.#config;
-    for (const member of members) if (member.state !== "suspect") this.#apply(member, nowMs);
+    for (const member of members) {
+      if (member.state !== "suspect") this.#apply(member, this.self.id, nowMs);
+    }
     this.#adjustPhase(nowMs);
     if (rejoinAfterRestoreMs === null || this.#phase !== "connected") return;
     const { min, max } = rejoinAfterRestoreMs;
@@ -385,7 +377,8 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
     const lateMs = nowMs - this.#timers.deadlineMs();
     if (lateMs <= this.#config.probePeriodMs / 2) return;
     this.#stats.oversleeps += 1;
-    this.#timers.postponeAll(lateMs);
+    this.#awareness.worsen();
+    this.#membership.postponeAll(lateMs);
   }
 
   #onTimer(timer: DueTimer<TimerName>, nowMs: number): void {
@@ -422,10 +415,11 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   #onProbePeriod(nowMs: number): void {
     const silent = this.#prober.end();
     if (silent !== null) this.#onProbeFailed(silent, nowMs);
-    this.#timers.set("probe", nowMs + this.#config.probePeriodMs);
+    const { probePeriodMs, probeRttMs } = this.#config;
+    this.#timers.set("probe", nowMs + this.#awareness.stretch(probePeriodMs));
     const target = this.#membership.list.nextToProbe();
     if (target === null) return;
-    this.#timers.set("indirectProbe", nowMs + this.#config.probeRttMs);
+    this.#timers.set("indirectProbe", nowMs + this.#awareness.stretch(probeRttMs));
     this.#outbox.send(target.actor, { kind: "ping", probe: this.#prober.begin(target) });
   }
 
@@ -434,7 +428,10 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
     this.#stats.probesFailed += 1;
     // Renamed or forgotten meanwhile: the verdict is about an identity that is gone.
     if (!this.#membership.list.has(actor)) return;
-    this.#apply({ actor, incarnation, state: "suspect" }, nowMs);
+    // Whoever others suspect too says nothing about us.
+    const known = this.#membership.list.get(actor.id);
+    if (known?.state === "alive") this.#awareness.worsen();
+    this.#apply({ actor, incarnation, state: "suspect" }, this.self.id, nowMs);
     this.#outbox.announceToAddress(actor.addr);
   }
 
@@ -453,8 +450,9 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   #onSuspicionExpired(id: ActorId, nowMs: number): void {
     const member = this.#membership.list.get(id);
     if (member?.state !== "suspect") return;
-    this.#apply({ actor: member.actor, incarnation: member.incarnation, state: "down" }, nowMs);
-    this.#outbox.send(member.actor, { kind: "turnUndead" });
+    const { actor, incarnation } = member;
+    this.#apply({ actor, incarnation, state: "down" }, this.self.id, nowMs);
+    this.#outbox.send(actor, { kind: "turnUndead" });
     this.#adjustPhase(nowMs);
   }
 

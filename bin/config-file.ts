@@ -199,7 +199,13 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   };
   return {
     ...config,
-    db: { path: absolute(db.path), schema_paths: db.schema_paths.map(absolute) },
+    db: {
+      path: absolute(db.path),
+      schema_paths: db.schema_paths.map(absolute),
+      ...(db.subscriptions_path === undefined
+        ? {}
+        : { subscriptions_path: absolute(db.subscriptions_path) }),
+    },
     gossip: { ...gossip, ...(absoluteTls ? { tls: absoluteTls } : {}) },
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {

@@ -66,10 +66,8 @@ function rename(table: RawTable, from: string, to: string): void {
 
 /** Corrosion's keys that have no meaning here. One that a section takes after all is not met. */
 const INSTEAD: readonly (readonly [RegExp, string])[] = [
-  [/^db\.subscriptions_path$/, "subscriptions are not kept in a folder of that name"],
   [/^db\.cache_size_kib$/, "the store's page cache is 64 MiB"],
   [/^api\.pg$/, "there is no PostgreSQL listener"],
-  [/^api\.endpoint_name$/, "answers name no endpoint"],
   [/^gossip\.client_addr$/, "replicas dial from the address they listen on"],
   [/^gossip\.disable_gso$/, "packets are sent one by one"],
   [/^gossip\.member_id$/, "all replicas of a cluster id exchange state"],

@@ -12,6 +12,8 @@ export const dbSection = z.strictObject({
   path: path.default("./patina.db"),
   /** Folders or files of further schema; Patina's own tables are always there. */
   schema_paths: z.array(path).default([]),
+  /** Folder of the kept subscriptions. Default: `subscriptions` beside the SQLite file. */
+  subscriptions_path: path.optional(),
 });
 
 /** `[gossip]`: how replicas reach each other. */
@@ -51,6 +53,8 @@ export const apiSection = z
   .strictObject({
     /** TCP address. A non-loopback one needs a bearer token. */
     addr: hostPort.default("127.0.0.1:8081"),
+    /** Requests that ask for an endpoint of another name are refused. */
+    endpoint_name: z.string().min(1, "a name").optional(),
     authz: z.strictObject({ "bearer-token": z.string().min(1, "a token") }).optional(),
   })
   .refine((api) => isLoopbackHost(splitHostPort(api.addr).host) || api.authz !== undefined, {

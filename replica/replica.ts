@@ -27,12 +27,10 @@ import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
-import { ApiServer } from "./driver/api/api-server.ts";
-import { createStoreBackend } from "./driver/api/store-backend.ts";
+import { openApi, type OpenApi } from "./driver/api/open-api.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
 import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
-import { QueryThread } from "./driver/query/query-thread.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
@@ -115,9 +113,7 @@ class RunningReplica implements Replica {
   #core: ReplicaCore | null = null;
   #driver: ReplicaDriver | null = null;
   #transport: QuicTransport | null = null;
-  #queries: QueryThread | null = null;
-  #api: ApiServer | null = null;
-  #apiAddress: Address = "";
+  #api: OpenApi | null = null;
   #admin: AdminServer | null = null;
   #hasSynced = false;
   /** Members are restored: what SWIM knows may replace what was saved. */
@@ -138,7 +134,7 @@ class RunningReplica implements Replica {
   }
 
   get apiAddress(): Address {
-    return this.#apiAddress;
+    return this.#api?.address ?? "";
   }
 
   async start(): Promise<void> {
@@ -163,7 +159,7 @@ class RunningReplica implements Replica {
     this.#options.log.info?.("replica-started", `${self} is up`, {
       replica: this.actorId,
       gossip: self,
-      api: this.#apiAddress,
+      api: this.apiAddress,
     });
   }
 
@@ -191,7 +187,6 @@ class RunningReplica implements Replica {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#admin?.close();
     await this.#api?.close();
-    await this.#queries?.close();
     if (this.#core && this.#hasJoined) await this.#saveMembersAtLast(this.#core);
     this.#driver?.stop(options);
     await this.#transport?.close();
@@ -355,19 +350,9 @@ class RunningReplica implements Replica {
 
   async #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
     const { api, db, extensionPath, log } = this.#options;
-    this.#queries = await QueryThread.start({ databasePath: db.path, extensionPath });
-    const backend = createStoreBackend({
-      store: this.#store,
-      queries: this.#queries,
-      onCommit: (commit) => driver.committed(commit),
-      stamp: () => core.stamp(performance.now()),
-      status: () => this.status(),
-    });
-    const { host, port } = splitHostPort(api.addr);
-    const bearerToken = api.authz?.["bearer-token"] ?? null;
-    this.#api = new ApiServer({ host, port, bearerToken, backend, log });
-    const bound = await this.#api.listen();
-    this.#apiAddress = joinHostPort(bound.address, bound.port);
+    const status = (): unknown => this.status();
+    const store = this.#store;
+    this.#api = await openApi({ api, db, extensionPath, store, core, driver, status, log });
   }
 
   async #openAdmin(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
@@ -421,7 +406,7 @@ class RunningReplica implements Replica {
         core: this.#core,
         driver: this.#driver,
         transport: this.#transport,
-        api: this.#api,
+        api: this.#api?.server,
       };
       const { core, driver, transport, api } = sources;
       if (!core || !driver || !transport || !api) return;

@@ -11,6 +11,7 @@ import { PROXY_METRICS } from "../proxy/metrics.ts";
 import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
+import { SUBSCRIPTION_ERRORS } from "../replica/driver/subscriptions/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
 import { REPLICA_METRICS } from "../replica/metrics.ts";
 import { watchdogMetrics } from "../watchdog/metric-declarations.ts";
@@ -53,25 +54,30 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   "command errors": () =>
     table(
       ["Code", "Meaning", "Effect", "Worth another try"],
-      Object.entries({ ...COMMAND_ERRORS, ...ADMIN_ERRORS }).map(([code, { meaning, effect, retryable }]) => [
-        `\`${code}\``,
-        meaning,
-        effect,
-        retryable ? "yes" : "no",
-      ]),
-    ),
-  "api errors": () =>
-    table(
-      ["Code", "Status", "Meaning", "Effect", "Worth another try"],
-      Object.entries({ ...STORE_ERRORS, ...QUERY_ERRORS, ...API_ERRORS }).map(
-        ([code, { httpStatus, meaning, effect, retryable }]) => [
+      Object.entries({ ...COMMAND_ERRORS, ...ADMIN_ERRORS }).map(
+        ([code, { meaning, effect, retryable }]) => [
           `\`${code}\``,
-          String(httpStatus),
           meaning,
           effect,
           retryable ? "yes" : "no",
         ],
       ),
+    ),
+  "api errors": () =>
+    table(
+      ["Code", "Status", "Meaning", "Effect", "Worth another try"],
+      Object.entries({
+        ...STORE_ERRORS,
+        ...QUERY_ERRORS,
+        ...SUBSCRIPTION_ERRORS,
+        ...API_ERRORS,
+      }).map(([code, { httpStatus, meaning, effect, retryable }]) => [
+        `\`${code}\``,
+        String(httpStatus),
+        meaning,
+        effect,
+        retryable ? "yes" : "no",
+      ]),
     ),
 };
 

@@ -14,6 +14,7 @@ import { API_ERRORS } from "../replica/driver/api/errors.ts";
 import { readDocument } from "../replica/driver/api/documents.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
+import { SUBSCRIPTION_ERRORS } from "../replica/driver/subscriptions/errors.ts";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
 import { ALL_METRICS, configKeys, tablesIn, TABLES, withTable } from "./document-tables.ts";
 import {
@@ -143,7 +144,7 @@ test("no metric is written that is not declared", () => {
 
 test("every error code that is thrown is declared in some errors.ts", () => {
   const declared = new Set([
-    ...Object.keys({ ...STORE_ERRORS, ...QUERY_ERRORS, ...API_ERRORS }),
+    ...Object.keys({ ...STORE_ERRORS, ...QUERY_ERRORS, ...SUBSCRIPTION_ERRORS, ...API_ERRORS }),
     ...Object.keys({ ...PROXY_ERRORS, ...COMMAND_ERRORS, ...ADMIN_ERRORS }),
     ...tree.filter(({ path }) => path.endsWith("errors.ts")).flatMap(codesDeclared),
   ]);

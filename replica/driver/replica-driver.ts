@@ -21,6 +21,7 @@ import type {
   Transport,
   TransportEvents,
 } from "../types.ts";
+import { LagWindow } from "./lag-window.ts";
 import type { StoreClient } from "./store/store-client.ts";
 import { decompress, SyncStreams } from "./sync/sync-streams.ts";
 
@@ -58,6 +59,8 @@ export class ReplicaDriver {
     storeBusy: 0,
     storeFailed: 0,
   };
+  /** Of changes that were broadcast; what is repaired by sync is late by its nature. */
+  readonly lags = new LagWindow();
   readonly #core: ReplicaCore;
   readonly #options: ReplicaDriverOptions;
   #transport: Transport | null = null;
@@ -198,6 +201,11 @@ export class ReplicaDriver {
   async #apply(output: Extract<ReplicaOutput, { kind: "apply" }>): Promise<void> {
     const { batchId, changesets, isUrgent } = output;
     const outcomes = await this.#ask(this.#options.store.apply(changesets, { isUrgent }));
+    const applied = outcomes.filter(({ kind }) => kind === "applied");
+    this.lags.note(
+      applied.map(({ changeset }) => changeset),
+      Date.now(),
+    );
     this.run({ kind: "applied", batchId, outcomes });
   }
 

@@ -11,13 +11,20 @@ import { readSchemaFolder, type SchemaFile } from "../store/schema-files.ts";
 import { StoreClient } from "../store/store-client.ts";
 import { StoreFolder } from "../store/store-fixture.ts";
 import { startStore, type StoreThread } from "../store/store-thread.ts";
+import {
+  SubscriptionThread,
+  type SubscriptionThreadOptions,
+} from "../subscriptions/subscription-thread.ts";
 import { ApiServer, type ApiServerOptions } from "./api-server.ts";
+import type { Health } from "./api-types.ts";
 import { createStoreBackend } from "./store-backend.ts";
 
 /** What a test may set. */
 export interface ApiFixtureOptions {
   readonly server?: Partial<ApiServerOptions>;
   readonly queries?: Partial<QueryThreadOptions>;
+  readonly subscriptions?: Partial<SubscriptionThreadOptions>;
+  readonly health?: Health;
   readonly schemaFiles?: readonly SchemaFile[];
 }
 
@@ -48,6 +55,7 @@ export class ApiFixture {
   readonly logLines: string[] = [];
   readonly server: ApiServer;
   readonly queries: QueryThread;
+  streams: SubscriptionThread;
   readonly store: StoreClient;
   readonly #folder: StoreFolder;
   readonly #thread: StoreThread;
@@ -59,12 +67,14 @@ export class ApiFixture {
     thread: StoreThread;
     store: StoreClient;
     queries: QueryThread;
+    streams: SubscriptionThread;
     options: ApiFixtureOptions;
   }) {
     this.#folder = parts.folder;
     this.#thread = parts.thread;
     this.store = parts.store;
     this.queries = parts.queries;
+    this.streams = parts.streams;
     let ticks = 0n;
     this.server = new ApiServer({
       host: "127.0.0.1",
@@ -73,6 +83,9 @@ export class ApiFixture {
       backend: createStoreBackend({
         store: parts.store,
         queries: parts.queries,
+        streams: { open: (target) => this.streams.open(target) },
+        health: () =>
+          parts.options.health ?? { gaps: 0, members: 0, p99LagSeconds: null, queueSize: 0 },
         onCommit: (commit) => void this.commits.push(commit),
         stamp: () => BASE_STAMP + ticks++,
         status: () => ({ members: [] }),
@@ -105,11 +118,26 @@ export class ApiFixture {
       extensionPath: storeOptions.extensionPath,
       ...options.queries,
     });
-    const fixture = new ApiFixture({ folder, thread, store, queries, options });
+    const streams = await startStreams(folder, store, options.subscriptions ?? {});
+    const fixture = new ApiFixture({ folder, thread, store, queries, streams, options });
     const { address, port } = await fixture.server.listen();
     fixture.#host = address;
     fixture.#port = port;
     return fixture;
+  }
+
+  /** Ends the thread of subscriptions in order and starts another. */
+  async restartStreams(): Promise<void> {
+    await this.streams.close();
+    this.streams = await startStreams(this.#folder, this.store, {});
+  }
+
+  /** Opens a stream and reads its lines; anything but 200 throws. */
+  async lines(request: ClientRequest): Promise<LineReader> {
+    const headers = { "content-type": "application/json", ...request.headers };
+    const answer = await this.open({ method: "POST", ...request, headers });
+    if (answer.statusCode !== 200) throw new Error(`status ${answer.statusCode}`);
+    return new LineReader(answer);
   }
 
   /** Sends a request; the answer's body is the caller's to read or to destroy. */
@@ -158,12 +186,64 @@ export class ApiFixture {
 
   /** Ends everything and removes the folder. */
   async stop(): Promise<void> {
+    await this.streams.close();
     await this.server.close();
     await this.queries.close();
     this.store.close();
     await this.#thread.close();
     this.#folder.remove();
   }
+}
+
+/** Reads an answer line by line as the lines arrive. */
+export class LineReader {
+  readonly answer: IncomingMessage;
+  readonly #lines: AsyncGenerator<string>;
+
+  constructor(answer: IncomingMessage) {
+    this.answer = answer;
+    this.#lines = linesOf(answer);
+  }
+
+  /** The next lines; fewer when the answer ends. */
+  async take(count: number): Promise<string[]> {
+    const lines: string[] = [];
+    while (lines.length < count) {
+      const next = await this.#lines.next();
+      if (next.done === true) break;
+      lines.push(next.value);
+    }
+    return lines;
+  }
+
+  /** Ends the connection. */
+  close(): void {
+    this.answer.destroy();
+  }
+}
+
+async function* linesOf(answer: IncomingMessage): AsyncGenerator<string> {
+  let rest = "";
+  answer.setEncoding("utf8");
+  for await (const part of answer) {
+    const lines = (rest + String(part)).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+}
+
+async function startStreams(
+  folder: StoreFolder,
+  store: StoreClient,
+  options: Partial<SubscriptionThreadOptions>,
+): Promise<SubscriptionThread> {
+  return SubscriptionThread.start({
+    databasePath: folder.options("here").path,
+    folder: join(folder.path, "subscriptions"),
+    commits: await store.watchCommits(),
+    onNotice: () => undefined,
+    ...options,
+  });
 }
 
 /** 2025-06-15, in NTP64. */

@@ -90,6 +90,22 @@ export function sendJson(response: ServerResponse, status: number, value: unknow
   response.end(body);
 }
 
+/** Writes, and waits while the client is slower than the query; cuts one that takes nothing. */
+export async function writeText({ response, limits }: ApiRequest, text: string): Promise<void> {
+  if (response.destroyed || response.write(text)) return;
+  await new Promise<void>((resolve) => {
+    const cut = setTimeout(() => response.destroy(), limits.drainMsMax);
+    const go = (): void => {
+      clearTimeout(cut);
+      response.off("drain", go);
+      response.off("close", go);
+      resolve();
+    };
+    response.on("drain", go);
+    response.on("close", go);
+  });
+}
+
 /** Answers a refusal with its text. */
 export function sendText(response: ServerResponse, problem: HttpProblem): void {
   response.writeHead(problem.status, {

@@ -13,7 +13,9 @@ import type { Logger } from "#base/logger.ts";
 import type { ApiBackend } from "./api-types.ts";
 import { httpStatusOf } from "./errors.ts";
 import { handleObject, OBJECT_KINDS } from "./object-routes.ts";
+import { handleHealth, handleTableStats } from "./state-routes.ts";
 import { handleQuery, handleTransaction } from "./statement-routes.ts";
+import { handleSubscribe, handleSubscription, handleUpdates } from "./stream-routes.ts";
 import {
   HttpProblem,
   requireMethod,
@@ -29,6 +31,8 @@ export interface ApiServerOptions {
   readonly port: number;
   /** Requests must carry it as `Authorization: Bearer`; null = open, for loopback only. */
   readonly bearerToken: string | null;
+  /** Requests that ask for an endpoint of another name are refused with 421. Default: none. */
+  readonly endpointName?: string | null;
   readonly backend: ApiBackend;
   readonly log: Logger;
   /** Default: bodies up to 100 MiB; a client that takes nothing for 60 s is cut. */
@@ -82,10 +86,14 @@ export class ApiServer {
     let route: string | null = null;
     try {
       if (!this.#isAuthorised(message)) throw new HttpProblem(401, "");
+      this.#checkEndpointName(message.headers[ENDPOINT_NAME]);
       const url = requestUrl(message.url ?? "/");
       const known = routeOf(url.pathname);
       if (known === null) throw new HttpProblem(404, "");
-      if ((this.#activeByRoute.get(known) ?? 0) >= CONCURRENT_MAX) {
+      if (
+        (this.#activeByRoute.get(known) ?? 0) >=
+        (CONCURRENT_MAX_BY_ROUTE.get(known) ?? CONCURRENT_MAX)
+      ) {
         this.stats.shed++;
         throw new HttpProblem(503, "max concurrency limit reached");
       }
@@ -108,6 +116,15 @@ export class ApiServer {
     const given = Buffer.from(message.headers.authorization ?? "");
     const wanted = Buffer.from(`Bearer ${bearerToken}`);
     return given.length === wanted.length && timingSafeEqual(given, wanted);
+  }
+
+  /** A client that wants one endpoint, and reaches another, must not be served by it. */
+  #checkEndpointName(wanted: string | string[] | undefined): void {
+    if (wanted === undefined) return;
+    if (typeof wanted !== "string" || !/^[\t\x20-\x7e]*$/.test(wanted)) {
+      throw new HttpProblem(400, "");
+    }
+    if (wanted !== (this.#options.endpointName ?? null)) throw new HttpProblem(421, "");
   }
 
   #answerFailure(response: ServerResponse, error: unknown): void {
@@ -139,6 +156,16 @@ async function dispatch(request: ApiRequest, route: string): Promise<void> {
       return handleTransaction(request);
     case "queries":
       return handleQuery(request);
+    case "subscriptions":
+      return handleSubscribe(request);
+    case "subscriptions/id":
+      return handleSubscription(request);
+    case "updates":
+      return handleUpdates(request);
+    case "table_stats":
+      return handleTableStats(request);
+    case "health":
+      return handleHealth(request);
     case "status":
       requireMethod(request, "GET");
       return sendJson(request.response, 200, request.backend.status());
@@ -166,11 +193,21 @@ function routeOf(path: string): string | null {
   const [, version, route = "", ...rest] = path.split("/");
   if (version !== "v1") return null;
   if (OBJECT_KINDS.some((kind) => kind === route)) return route;
+  if (rest.length === 1 && route === "subscriptions") return "subscriptions/id";
+  if (rest.length === 1 && route === "updates") return "updates";
   return rest.length === 0 && PLAIN_ROUTES.has(route) ? route : null;
 }
 
-const PLAIN_ROUTES: ReadonlySet<string> = new Set(["transactions", "queries", "status"]);
+const ENDPOINT_NAME = "x-corrosion-requested-endpoint-name";
+const PLAIN_ROUTES: ReadonlySet<string> = new Set(
+  "transactions queries subscriptions table_stats health status".split(" "),
+);
 /** Corrosion's limit per route. */
 const CONCURRENT_MAX = 128;
+/** Likewise; where it allows fewer. */
+const CONCURRENT_MAX_BY_ROUTE: ReadonlyMap<string, number> = new Map([
+  ["table_stats", 4],
+  ["health", 4],
+]);
 const CLOSE_LIMIT_MS = 2_000;
 const DEFAULT_LIMITS: ApiLimits = { bodyBytesMax: 100 * 1024 * 1024, drainMsMax: 60_000 };

@@ -2,6 +2,8 @@
  * What the HTTP API needs from the replica behind it.
  */
 import type { ActorId, SqlValue, Statement, TransactionAnswer } from "../../types.ts";
+import type { StreamTarget } from "../subscriptions/subscription-messages.ts";
+import type { LineStream } from "../subscriptions/subscription-thread.ts";
 import type { DocumentByKind, ListRequest, ObjectKind, StoredObject } from "../store/objects.ts";
 
 /** Answer to a put or delete: the version it made, or null when nothing changed. */
@@ -21,6 +23,18 @@ export interface QueryAnswer {
   readonly pages: AsyncIterableIterator<readonly (readonly SqlValue[])[]>;
 }
 
+/** How the replica does, for `GET /v1/health`. */
+export interface Health {
+  /** Versions that are known of and missing. */
+  readonly gaps: number;
+  /** Other replicas that are alive. */
+  readonly members: number;
+  /** From a commit elsewhere to its being applied here; null = nothing has come in yet. */
+  readonly p99LagSeconds: number | null;
+  /** Changesets that wait to be applied. */
+  readonly queueSize: number;
+}
+
 /** The replica as the API sees it. Every call may reject with a `PatinaError` of the store. */
 export interface ApiBackend {
   readonly actorId: ActorId;
@@ -31,6 +45,9 @@ export interface ApiBackend {
   remove(kind: ObjectKind, id: string): Promise<ObjectAnswer>;
   get(kind: ObjectKind, id: string): Promise<StoredObject | null>;
   list(kind: ObjectKind, request: ListRequest): Promise<readonly StoredObject[]>;
+  /** A stream of lines; rejects with codes of subscriptions, too. See `SubscriptionThread.open`. */
+  stream(target: StreamTarget): Promise<LineStream>;
+  health(): Health;
   /** State for `GET /v1/status`: members, heads, needs; plain JSON. */
   status(): unknown;
 }

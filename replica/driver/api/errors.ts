@@ -3,6 +3,7 @@
  */
 import type { PatinaError } from "#base/errors.ts";
 import { QUERY_ERRORS } from "../query/errors.ts";
+import { SUBSCRIPTION_ERRORS } from "../subscriptions/errors.ts";
 import { STORE_ERRORS, type StoreErrorKind } from "../store/errors.ts";
 
 /** Every code that the API throws. */
@@ -21,4 +22,4 @@ export function httpStatusOf(error: PatinaError): number {
   return Object.hasOwn(kinds, error.code) ? (kinds[error.code]?.httpStatus ?? 500) : 500;
 }
 
-const KINDS = { ...STORE_ERRORS, ...QUERY_ERRORS, ...API_ERRORS };
+const KINDS = { ...STORE_ERRORS, ...QUERY_ERRORS, ...SUBSCRIPTION_ERRORS, ...API_ERRORS };

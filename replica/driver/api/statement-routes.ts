@@ -13,6 +13,7 @@ import {
   requireMethod,
   secondsParameter,
   sendJson,
+  writeText,
   type ApiRequest,
 } from "./api-request.ts";
 import { readStatement, readStatements } from "./statements.ts";
@@ -69,7 +70,7 @@ export async function handleQuery(request: ApiRequest): Promise<void> {
   response.once("close", () => void answer.pages.return?.());
   if (response.destroyed) return void (await answer.pages.return?.());
   response.writeHead(200, { "content-type": "application/x-ndjson" });
-  await writeLines(request, `${JSON.stringify({ columns: answer.columns })}\n`);
+  await writeText(request, `${JSON.stringify({ columns: answer.columns })}\n`);
   try {
     await writeRows(request, answer);
     const time = (performance.now() - startedMs) / 1000;
@@ -87,24 +88,8 @@ async function writeRows(request: ApiRequest, answer: QueryAnswer): Promise<void
     for (const row of page) {
       lines += `${JSON.stringify({ row: [++rowId, row.map(printSqlValue)] })}\n`;
     }
-    await writeLines(request, lines);
+    await writeText(request, lines);
   }
-}
-
-/** Writes, and waits while the client is slower than the query; cuts one that takes nothing. */
-async function writeLines({ response, limits }: ApiRequest, lines: string): Promise<void> {
-  if (response.destroyed || response.write(lines)) return;
-  await new Promise<void>((resolve) => {
-    const cut = setTimeout(() => response.destroy(), limits.drainMsMax);
-    const go = (): void => {
-      clearTimeout(cut);
-      response.off("drain", go);
-      response.off("close", go);
-      resolve();
-    };
-    response.on("drain", go);
-    response.on("close", go);
-  });
 }
 
 const BAD_SHAPE = "Failed to deserialize the JSON body into the target type: ";

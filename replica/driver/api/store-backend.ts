@@ -9,7 +9,8 @@ import type { QueryThread } from "../query/query-thread.ts";
 import { storeError } from "../store/errors.ts";
 import { firstKeyword, tokenize } from "../store/sql-text.ts";
 import type { StoreClient } from "../store/store-client.ts";
-import type { ApiBackend } from "./api-types.ts";
+import type { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
+import type { ApiBackend, Health } from "./api-types.ts";
 
 /** What the backend stands on. */
 export interface StoreBackendOptions {
@@ -18,6 +19,8 @@ export interface StoreBackendOptions {
     "actorId" | "transact" | "putObject" | "deleteObject" | "getObject" | "listObjects"
   >;
   readonly queries: Pick<QueryThread, "query">;
+  readonly streams: Pick<SubscriptionThread, "open">;
+  readonly health: () => Health;
   /** Takes each commit in the order of versions as answered; must not throw. */
   readonly onCommit: (commit: LocalCommit) => void;
   /** A fresh NTP64 stamp of the replica's hybrid logical clock. */
@@ -42,6 +45,8 @@ export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
       return answer;
     },
     query: (statement, timeoutMs) => queries.query(statement, timeoutMs),
+    stream: (target) => options.streams.open(target),
+    health: options.health,
     put: async (kind, document) => {
       const version = told(await store.putObject(kind, document, stamp()));
       return { version, existed: true };

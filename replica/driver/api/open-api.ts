@@ -1,0 +1,92 @@
+/**
+ * Puts the HTTP API together: its server, the threads that read for it, and what it asks of the
+ * replica.
+ */
+import { dirname, join } from "node:path";
+import { joinHostPort, splitHostPort } from "#base/host-port.ts";
+import type { Logger } from "#base/logger.ts";
+import type { ApiConfig, DbConfig } from "../../config.ts";
+import type { ReplicaCore } from "../../core/replica-core.ts";
+import type { Address } from "../../types.ts";
+import { QueryThread } from "../query/query-thread.ts";
+import type { ReplicaDriver } from "../replica-driver.ts";
+import { missingVersions } from "../replica-metrics.ts";
+import type { StoreClient } from "../store/store-client.ts";
+import { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
+import { ApiServer } from "./api-server.ts";
+import type { Health } from "./api-types.ts";
+import { createStoreBackend } from "./store-backend.ts";
+
+/** What the API stands on. */
+export interface ApiParts {
+  readonly api: ApiConfig;
+  readonly db: DbConfig;
+  readonly extensionPath: string;
+  readonly store: StoreClient;
+  readonly core: ReplicaCore;
+  readonly driver: ReplicaDriver;
+  /** State for `GET /v1/status`; plain JSON. */
+  readonly status: () => unknown;
+  readonly log: Logger;
+}
+
+/** The API as its owner holds it. */
+export interface OpenApi {
+  readonly server: ApiServer;
+  readonly address: Address;
+  /** Ends streams and queries, waits shortly for other answers. */
+  close(): Promise<void>;
+}
+
+/** Opens the API. Rejects with `API_BIND` or a code of the store; nothing is left open then. */
+export async function openApi(parts: ApiParts): Promise<OpenApi> {
+  const { api, db, extensionPath, store, core, driver, log } = parts;
+  const queries = await QueryThread.start({ databasePath: db.path, extensionPath });
+  let streams: SubscriptionThread | null = null;
+  try {
+    streams = await SubscriptionThread.start({
+      databasePath: db.path,
+      folder: db.subscriptions_path ?? join(dirname(db.path), "subscriptions"),
+      commits: await store.watchCommits(),
+      onNotice: (text) => log.warn?.("subscriptions", text),
+    });
+    const backend = createStoreBackend({
+      store,
+      queries,
+      streams,
+      health: () => healthOf(core, driver),
+      onCommit: (commit) => driver.committed(commit),
+      stamp: () => core.stamp(performance.now()),
+      status: parts.status,
+    });
+    const { host, port } = splitHostPort(api.addr);
+    const bearerToken = api.authz?.["bearer-token"] ?? null;
+    const endpointName = api.endpoint_name ?? null;
+    const server = new ApiServer({ host, port, bearerToken, endpointName, backend, log });
+    const bound = await server.listen();
+    const reading = streams;
+    return {
+      server,
+      address: joinHostPort(bound.address, bound.port),
+      close: async () => {
+        // Streams end by themselves never.
+        await reading.close();
+        await server.close();
+        await queries.close();
+      },
+    };
+  } catch (error) {
+    await streams?.close();
+    await queries.close();
+    throw error;
+  }
+}
+
+function healthOf(core: ReplicaCore, driver: ReplicaDriver): Health {
+  return {
+    gaps: missingVersions(core),
+    members: core.swim.records.filter(({ state }) => state === "alive").length,
+    p99LagSeconds: driver.lags.p99Seconds,
+    queueSize: core.inboxSize,
+  };
+}

@@ -111,6 +111,11 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     return this.#life?.core ?? null;
   }
 
+  /** When the last pause ends, or ended. */
+  get pausedUntilMs(): number {
+    return this.#pausedUntilMs;
+  }
+
   /** Whether the store has nothing to do and nothing to answer. */
   get isStoreIdle(): boolean {
     return this.#life?.worker.isIdle ?? true;

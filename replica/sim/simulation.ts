@@ -2,7 +2,7 @@
  * One simulated run: safety under random writes and faults, then healing, agreement within a stated
  * virtual time, and quiet. A run is a function of its setup.
  */
-import { ANYTIME, EVENTUALLY, FINALLY, type Checker } from "./checkers.ts";
+import { ANYTIME, CONVERGENCE_MAX_MS, EVENTUALLY, FINALLY, type Checker } from "./checkers.ts";
 import type { SimulationSetup } from "./setup.ts";
 import { World } from "./world.ts";
 
@@ -43,13 +43,12 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
   return { failures, convergedMs, hash, events, commits: world.commits, marks };
 }
 
-/** Virtual time within which healed replicas must agree: four rounds of announcing to the down. */
-export const CONVERGENCE_MAX_MS = 60_000;
-
 /** Lets a healed world run until it agrees; returns how long that took. */
 function converge(world: World, failures: string[]): number {
   const { queue } = world;
   const healedMs = queue.nowMs;
+  // The last pauses may outlast the healing.
+  queue.runUntil(Math.max(...world.replicas.map(({ pausedUntilMs }) => pausedUntilMs), healedMs));
   for (;;) {
     queue.runUntil(queue.nowMs + EVENTUALLY_EVERY_MS);
     const open = contradictions(world, EVENTUALLY);

@@ -52,7 +52,7 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #router: TableRouter;
   readonly #engine: Engine;
-  readonly #figures: Readonly<Record<"machines" | "watermark", MetricGauge>>;
+  readonly #figures: Readonly<Record<"machines" | "uncounted" | "watermark", MetricGauge>>;
   readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
   #listener: HttpListener | null = null;
   #watermark: Watermark | null = null;
@@ -78,6 +78,7 @@ export class DataPlane {
     this.#engine = this.#createEngine();
     this.#figures = {
       machines: metrics.gauge("patina_route_machines"),
+      uncounted: metrics.gauge("patina_route_uncounted_services"),
       watermark: metrics.gauge("patina_route_watermark"),
     };
     this.#counts = {
@@ -215,6 +216,7 @@ export class DataPlane {
     this.#rowsCounted = stats.rowsApplied;
     this.#resetsCounted = stats.resets;
     this.#figures.machines.set(this.table.machineCount);
+    this.#figures.uncounted.set(this.table.load.overflowed);
     this.#figures.watermark.set(this.#watermark?.dbVersion ?? 0);
   }
 

@@ -104,6 +104,12 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "counter",
   },
   {
+    name: "patina_route_uncounted_services",
+    help: "Services whose requests in flight are not counted, for want of a slot: no limit holds.",
+    type: "gauge",
+    combine: "max",
+  },
+  {
     name: "patina_route_watermark",
     help: "Position in the change stream up to which the routing table is.",
     type: "gauge",

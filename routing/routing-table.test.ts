@@ -307,6 +307,22 @@ describe("learning", () => {
   });
 });
 
+test("a machine that goes down during a reset is out before the last row is there", () => {
+  const table = near2();
+  table.apply({ kind: "reset", reason: "slow reader" });
+  feed(table, machine("m1", "n1", { state: "stopped" }));
+  expect(pick(table)).toEqual(["m2", "nearest"]);
+});
+
+test("a machine that is missing after a reset is out", () => {
+  const table = near2();
+  table.apply({ kind: "reset", reason: "slow reader" });
+  feed(table, [...app("a"), node("n2"), ...machine("m2", "n2")]);
+  table.apply({ kind: "caughtUp", watermark: { databaseId: "d", dbVersion: 9 } });
+  expect(table.machineCount).toBe(1);
+  expect(pick(table)).toEqual(["m2", "nearest"]);
+});
+
 describe("hostnames", () => {
   test("case, port and a final dot do not matter", () => {
     const table = near2();

@@ -8,7 +8,7 @@
  * a pick allocates nothing. One table per data-plane thread; only requests in flight are shared.
  *
  * When the stream starts over (`reset`), rows are gathered beside the ones in use and take their
- * place when all are there: an edge goes on serving what it knew.
+ * place when all are there: an edge goes on serving what it knew, and hears of what went down.
  *
  * It does no I/O and reads no clock.
  */
@@ -229,7 +229,10 @@ export class RoutingTable {
   #applyRow(change: RowChange): void {
     this.#options.onRow?.(change);
     this.stats.rowsApplied++;
-    (this.#incoming ?? this.#rows).apply(change);
+    // While rows are gathered anew, what they say counts at once for the ones in use too: a machine
+    // that went down must not wait for the last row.
+    this.#rows.apply(change);
+    this.#incoming?.apply(change);
     if (change.table === "nodes") this.#onNode(change);
     else if (this.#failedByKey.size > 0) this.#forgive(change);
   }

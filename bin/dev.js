@@ -13,6 +13,19 @@ import { join } from "node:path";
 import { endAs, runForeground } from "./setup/child.js";
 import { rootFolder } from "./setup/paths.js";
 
+/** @type {[name: string, tool: string, args: string[]][]} */
+const CHECKS = [
+  ["format", "oxfmt", ["--check"]],
+  ["lint", "oxlint", ["--type-aware", "--deny-warnings"]],
+  ["types", "typescript", ["--noEmit"]],
+  [
+    "tidiness and unit tests",
+    "vitest",
+    ["run", "--passWithNoTests", "--exclude=**/*.e2e.test.ts", "--exclude=**/*.sim.test.ts"],
+  ],
+  ["simulation", "vitest", ["run", "--passWithNoTests", ".sim.test.ts"]],
+];
+
 process.chdir(rootFolder);
 const [command, ...args] = process.argv.slice(2);
 
@@ -56,16 +69,3 @@ function runTool(name, toolArgs) {
   const script = typeof bin === "string" ? bin : (bin[name] ?? bin["tsc"]);
   return runForeground(process.execPath, [join(folder, script), ...toolArgs]);
 }
-
-/** @type {[name: string, tool: string, args: string[]][]} */
-const CHECKS = [
-  ["format", "oxfmt", ["--check"]],
-  ["lint", "oxlint", ["--type-aware", "--deny-warnings"]],
-  ["types", "typescript", ["--noEmit"]],
-  [
-    "tidiness and unit tests",
-    "vitest",
-    ["run", "--passWithNoTests", "--exclude=**/*.e2e.test.ts", "--exclude=**/*.sim.test.ts"],
-  ],
-  ["simulation", "vitest", ["run", "--passWithNoTests", ".sim.test.ts"]],
-];

@@ -5,10 +5,17 @@ import { callApi, requireSuccess, type ApiOptions } from "../api-client.ts";
 /** Prints rows as they come, cells separated by `|`. */
 export async function query(
   sql: string,
-  options: ApiOptions & { columns?: boolean; param?: string[] },
+  options: ApiOptions & {
+    columns?: boolean;
+    timer?: boolean;
+    timeout?: number;
+    param?: string[];
+  },
 ): Promise<void> {
   const body = statement(sql, options.param);
-  const answer = await callApi(options, { method: "POST", path: "/v1/queries", body });
+  const { timeout } = options;
+  const path = `/v1/queries${timeout === undefined ? "" : `?timeout=${timeout}`}`;
+  const answer = await callApi(options, { method: "POST", path, body });
   if (answer.status >= 300) return void (await requireSuccess(answer));
   // A character may be cut by the end of a chunk.
   const decoder = new TextDecoder();
@@ -16,37 +23,45 @@ export async function query(
   for await (const bytes of answer.body) {
     const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
     rest = lines.pop() ?? "";
-    for (const line of lines) printLine(line, options.columns === true);
+    for (const line of lines) printLine(line, options);
   }
 }
 
 /** Runs one writing statement and prints what it did. */
-export async function exec(sql: string, options: ApiOptions & { param?: string[] }): Promise<void> {
+export async function exec(
+  sql: string,
+  options: ApiOptions & { timer?: boolean; param?: string[] },
+): Promise<void> {
   const body = [statement(sql, options.param)];
   const answer = await callApi(options, { method: "POST", path: "/v1/transactions", body });
-  const { results, version } = JSON.parse(await requireSuccess(answer)) as {
+  const { results, time, version } = JSON.parse(await requireSuccess(answer)) as {
     results: { rows_affected: number }[];
+    time: number;
     version: number | null;
   };
   const rows = results[0]?.rows_affected ?? 0;
   process.stdout.write(
     `Rows affected: ${rows}${version === null ? "; nothing changed" : `; version ${version}`}\n`,
   );
+  if (options.timer === true) process.stdout.write(`Run Time: real ${time}\n`);
 }
 
 function statement(sql: string, params: readonly string[] | undefined): unknown {
   return params === undefined ? sql : [sql, params];
 }
 
-function printLine(line: string, withColumns: boolean): void {
+function printLine(line: string, options: { columns?: boolean; timer?: boolean }): void {
   const event = JSON.parse(line) as {
     columns?: string[];
     row?: [number, unknown[]];
+    eoq?: { time: number };
     error?: string;
   };
   if (event.error !== undefined) throw new PatinaError("API_REFUSED", event.error);
-  if (event.columns && withColumns) process.stdout.write(`${event.columns.join("|")}\n`);
+  if (event.columns && options.columns === true)
+    process.stdout.write(`${event.columns.join("|")}\n`);
   if (event.row) process.stdout.write(`${event.row[1].map(cell).join("|")}\n`);
+  if (event.eoq && options.timer === true) process.stdout.write(`time: ${event.eoq.time}s\n`);
 }
 
 function cell(value: unknown): string {

@@ -7,13 +7,14 @@ import { fileURLToPath } from "node:url";
 import { writeEffectiveConfig, type Mode } from "../../proxy/effective-config.ts";
 import { loadConfig, stateFolderOf } from "../config-file.ts";
 import { overridesFromFlags } from "../overrides.ts";
+import { overridesFromGlobals, type GlobalOptions } from "../targets.ts";
 import { crsqlitePath } from "../setup/paths.js";
 
 /** Does not return when the config is valid; throws `CONFIG_INVALID` or `CONFIG_UNREADABLE`. */
-export function run(mode: Mode, options: { config: string; set?: string[] }): void {
+export function run(mode: Mode, options: GlobalOptions & { config: string; set?: string[] }): void {
   const { config, file, hash, warnings } = loadConfig({
     file: options.config,
-    overrides: overridesFromFlags(options.set ?? []),
+    overrides: [...overridesFromGlobals(options), ...overridesFromFlags(options.set ?? [])],
     environment: process.env,
   });
   for (const warning of warnings) process.stderr.write(`patina: ${warning}\n`);

@@ -17,24 +17,31 @@ export async function generateAuthority(options: { out: string }): Promise<void>
 /** Writes `server.pem` and `server.key` for the addresses given. */
 export async function generateServer(
   addresses: string[],
-  options: { ca: string; out: string },
+  options: AuthorityOptions & { out: string },
 ): Promise<void> {
-  const authority = readAuthority(options.ca);
+  const authority = readAuthority(options);
   const leaf = await issueServerCertificate(authority, { nowMs: Date.now(), addresses });
   save(options.out, "server", leaf);
 }
 
 /** Writes `client.pem` and `client.key`. */
-export async function generateClient(options: { ca: string; out: string }): Promise<void> {
-  const authority = readAuthority(options.ca);
+export async function generateClient(options: AuthorityOptions & { out: string }): Promise<void> {
+  const authority = readAuthority(options);
   save(options.out, "client", await issueClientCertificate(authority, { nowMs: Date.now() }));
 }
 
-function readAuthority(folder: string): CertificatePems {
+/** Where the authority is: a folder with our names of the files, or the files one by one. */
+interface AuthorityOptions {
+  readonly ca: string;
+  readonly caCert?: string;
+  readonly caKey?: string;
+}
+
+function readAuthority({ ca, caCert, caKey }: AuthorityOptions): CertificatePems {
   try {
     return {
-      certificatePem: readFileSync(join(folder, "ca.pem"), "utf8"),
-      keyPem: readFileSync(join(folder, "ca.key"), "utf8"),
+      certificatePem: readFileSync(caCert ?? join(ca, "ca.pem"), "utf8"),
+      keyPem: readFileSync(caKey ?? join(ca, "ca.key"), "utf8"),
     };
   } catch (error) {
     throw new PatinaError(

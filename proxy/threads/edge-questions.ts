@@ -12,21 +12,24 @@ interface Waiting {
 export class EdgeQuestions {
   readonly #tell: (event: ReplicaThreadEvent) => void;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #answerMs: number;
   #nextId = 1;
 
-  constructor(tell: (event: ReplicaThreadEvent) => void) {
+  /** `answerMs` is the limit of each question. */
+  constructor(tell: (event: ReplicaThreadEvent) => void, answerMs = ANSWER_MS) {
     this.#tell = tell;
+    this.#answerMs = answerMs;
   }
 
-  /** The answer. Rejects with `EDGE_SILENT` after two seconds. */
+  /** The answer. Rejects with `EDGE_SILENT` when none comes in time. */
   ask(question: EdgeQuestion): Promise<unknown> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting.delete(id);
-        const text = `the edge's main thread gave no answer within ${ANSWER_MS} ms`;
+        const text = `the edge's main thread gave no answer within ${this.#answerMs} ms`;
         reject(new PatinaError("EDGE_SILENT", text));
-      }, ANSWER_MS);
+      }, this.#answerMs);
       this.#waiting.set(id, { resolve, timer });
       this.#tell({ kind: "ask", id, question });
     });

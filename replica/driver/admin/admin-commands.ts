@@ -56,7 +56,7 @@ export async function* performAdmin(
     case "ping":
       return;
     case "status":
-      yield json(context.status());
+      yield json({ ...(context.status() as object), store: await context.store.stats() });
       return;
     case "syncGenerate":
       yield note("generating sync state");
@@ -147,7 +147,7 @@ async function* processBuffered(
   core.books.follow(outcome);
   driver.run({ kind: "tick" });
   const rows = outcome.kind === "applied" ? outcome.rowsChanged : 0;
-  yield note(`processed version ${version} of ${actorId}: ${rows} changes won`);
+  yield note(`processed version ${version} of ${actorId}: rows changed: ${rows}`);
 }
 
 async function* reconcileGaps(context: AdminContext): AsyncGenerator<AdminNote> {

@@ -1,0 +1,55 @@
+/** `patina status`: how a replica stands, for people. */
+import { alignColumns } from "../text-table.ts";
+import type { GlobalOptions } from "../targets.ts";
+import { askReplica } from "./admin.ts";
+
+/** What the admin socket answers to `Status`. */
+interface Status {
+  readonly actor: string;
+  readonly gossip: string;
+  readonly incarnation: number;
+  readonly members: readonly {
+    readonly actor: string;
+    readonly address: string;
+    readonly state: string;
+    readonly rttMs: number | null;
+    readonly ring: number | null;
+  }[];
+  readonly heads: Readonly<Record<string, number>>;
+  readonly needs: number;
+  readonly store: { readonly dbVersion: number; readonly queued: number };
+}
+
+/** Prints a summary, or with `json` everything as it came. */
+export async function status(options: GlobalOptions & { readonly json?: boolean }): Promise<void> {
+  const value = (await askReplica("Status", options)) as Status;
+  const text = options.json === true ? `${JSON.stringify(value, null, 2)}\n` : summary(value);
+  process.stdout.write(text);
+}
+
+function summary(value: Status): string {
+  const { actor, gossip, incarnation, members, heads, needs, store } = value;
+  const needed = needs === 0 ? "nothing" : `${needs} versions`;
+  const up = members.filter(({ state }) => state === "alive").length;
+  const lines = [
+    `actor    ${actor}  incarnation ${incarnation}`,
+    `gossip   ${gossip}`,
+    `store    local version ${store.dbVersion}, ${store.queued} requests waiting`,
+    `needs    ${needed}`,
+    `members  ${members.length}, ${up} alive`,
+  ];
+  const rows = members.map(({ actor: id, address, state, rttMs, ring }) => [
+    `  ${address}`,
+    state,
+    rttMs === null ? "-" : `${rttMs.toFixed(1)} ms`,
+    ring === null ? "-" : `ring ${ring}`,
+    `head ${heads[id] ?? 0}`,
+    id,
+  ]);
+  const others = Object.keys(heads).filter(
+    (id) => id !== actor && members.every((member) => member.actor !== id),
+  );
+  const past = others.map((id) => ["  not a member", "", "", "", `head ${heads[id] ?? 0}`, id]);
+  const own = ["  here", "", "", "", `head ${heads[actor] ?? 0}`, actor];
+  return `${lines.join("\n")}\n${alignColumns([own, ...rows, ...past])}`;
+}

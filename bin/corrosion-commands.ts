@@ -1,0 +1,209 @@
+/** Commands that Corrosion has too, with its names and flags; each loads its file when asked for. */
+import type { Command } from "commander";
+import { wholeNumber } from "./patina-commands.ts";
+import type { GlobalOptions } from "./targets.ts";
+
+/** Adds them to the program. */
+export function addCorrosionCommands(patina: Command): void {
+  addStatementCommands(patina);
+  addDatabaseCommands(patina);
+  addClusterCommands(patina);
+  addRepairCommands(patina);
+  addInsightCommands(patina);
+  addCertificateCommands(patina);
+}
+
+function addStatementCommands(patina: Command): void {
+  patina
+    .command("query")
+    .description("run a read-only SQL query on a replica")
+    .argument("<sql>")
+    .option("--token <token>", "bearer token")
+    .option("--columns", "print column names first")
+    .option("--timer", "print how long it took")
+    .option("--timeout <seconds>", "give the query up after so long", wholeNumber)
+    .option("--param <value...>", "positional parameters")
+    .action(async (sql: string, _options, command: Command) => {
+      const { query } = await import("./commands/query.ts");
+      const { apiTarget } = await import("./targets.ts");
+      const options = command.optsWithGlobals();
+      await query(sql, { ...options, ...apiTarget(options) });
+    });
+  patina
+    .command("exec")
+    .description("run a writing SQL statement on a replica")
+    .argument("<sql>")
+    .option("--token <token>", "bearer token")
+    .option("--timer", "print how long it took")
+    .option("--param <value...>", "positional parameters")
+    .action(async (sql: string, _options, command: Command) => {
+      const { exec } = await import("./commands/query.ts");
+      const { apiTarget } = await import("./targets.ts");
+      const options = command.optsWithGlobals();
+      await exec(sql, { ...options, ...apiTarget(options) });
+    });
+}
+
+function addDatabaseCommands(patina: Command): void {
+  patina
+    .command("backup")
+    .description("write the database to a new file, without what is the replica's own")
+    .argument("<path>")
+    .action(async (path: string, _options, command: Command) =>
+      (await import("./commands/backup.ts")).backup(path, command.optsWithGlobals()),
+    );
+  patina
+    .command("restore")
+    .description("put a backup in the place of the database of a replica that does not run")
+    .argument("<path>")
+    .option("--self-actor-id", "keep the actor id of the database that is replaced")
+    .option("--actor-id <uuid>", "go on as this actor; without either flag, as a new one")
+    .action(async (path: string, _options, command: Command) =>
+      (await import("./commands/backup.ts")).restore(path, command.optsWithGlobals()),
+    );
+  patina
+    .command("reload")
+    .description("apply the schema files of db.schema_paths anew")
+    .action(tell("Reload"));
+  patina
+    .command("reload-dicts")
+    .description("load the compression dictionaries anew")
+    .action(tell("ReloadDicts"));
+}
+
+function addClusterCommands(patina: Command): void {
+  const cluster = patina.command("cluster").description("membership");
+  cluster
+    .command("rejoin")
+    .description("take a new identity and join again")
+    .action(tell({ Cluster: "Rejoin" }));
+  cluster
+    .command("members")
+    .description("active members, with addresses and round trips")
+    .action(tell({ Cluster: "Members" }));
+  cluster
+    .command("membership-states")
+    .description("what SWIM holds of each replica, those that are down too")
+    .action(tell({ Cluster: "MembershipStates" }));
+  cluster
+    .command("set-id")
+    .description("move to another cluster id, and keep it over restarts")
+    .argument("<id>", "0 to 65535", wholeNumber)
+    .action(async (id: number, _options, command: Command) =>
+      send({ Cluster: { SetId: id } }, command),
+    );
+}
+
+function addRepairCommands(patina: Command): void {
+  const sync = patina.command("sync").description("versions: heads, gaps, partials");
+  sync
+    .command("generate")
+    .description("what this replica would tell a sync peer about itself")
+    .action(tell({ Sync: "Generate" }));
+  sync
+    .command("check-bookie-consistency")
+    .description("compare the books in memory, on disk, and the rows")
+    .action(tell({ Sync: "CheckBookieConsistency" }));
+  sync
+    .command("reconcile-gaps")
+    .description("write the books anew from memory, disk and rows")
+    .action(tell({ Sync: "ReconcileGaps" }));
+  sync
+    .command("process-buffered-changes")
+    .description("merge what is buffered of a version that has arrived whole")
+    .argument("<actor-id>")
+    .argument("<version>", "the actor's version", wholeNumber)
+    .argument("[chunk-size]", "taken for Corrosion's sake; a version is merged at once")
+    .action(
+      async (actorId: string, version: number, chunk: string | undefined, _options, command) => {
+        const chunk_size = chunk === undefined ? 0 : wholeNumber(chunk);
+        const inner = { actor_id: actorId, version, chunk_size };
+        await send({ Sync: { ProcessBufferedChanges: inner } }, command as Command);
+      },
+    );
+}
+
+function addInsightCommands(patina: Command): void {
+  patina
+    .command("actor")
+    .description("actors")
+    .command("version")
+    .description("what is known of one version of an actor")
+    .argument("<actor-id>")
+    .argument("<version>", "the actor's version", wholeNumber)
+    .action(async (actorId: string, version: number, _options, command: Command) =>
+      send({ Actor: { Version: { actor_id: actorId, version } } }, command),
+    );
+  const subs = patina.command("subs").description("live subscriptions");
+  subs
+    .command("list")
+    .description("all of them, with id, hash and SQL")
+    .action(tell({ Subs: "List" }));
+  subs
+    .command("info")
+    .description("one of them")
+    .option("--hash <hash>")
+    .option("--id <uuid>")
+    .action(async (options: { hash?: string; id?: string }, command: Command) =>
+      send({ Subs: { Info: { hash: options.hash ?? null, id: options.id ?? null } } }, command),
+    );
+  patina
+    .command("plumtree")
+    .description("broadcast trees")
+    .command("stats")
+    .description("eager and lazy peers")
+    .action(tell({ Plumtree: "Stats" }));
+  const log = patina.command("log").description("levels of the log of a running replica");
+  log
+    .command("set")
+    .description("change the level until the next start")
+    .argument("<filter>", "error, warn, info, debug or trace")
+    .action(async (filter: string, _options, command: Command) =>
+      send({ Log: { Set: { filter } } }, command),
+    );
+  log
+    .command("reset")
+    .description("the level of the config")
+    .action(tell({ Log: "Reset" }));
+}
+
+function addCertificateCommands(patina: Command): void {
+  const tls = patina.command("tls").description("make a cluster's certificates");
+  tls
+    .command("ca")
+    .description("the cluster's authority")
+    .command("generate")
+    .option("--out <folder>", "folder for ca.pem and ca.key", ".")
+    .action(async (options) => (await import("./commands/tls.ts")).generateAuthority(options));
+  tls
+    .command("server")
+    .description("certificate shown when a replica is dialled")
+    .command("generate")
+    .argument("<ip...>", "IP addresses under which the replica is dialled")
+    .option("--ca <folder>", "folder of ca.pem and ca.key", ".")
+    .option("--ca-cert <file>", "the authority's certificate, in place of --ca")
+    .option("--ca-key <file>", "the authority's key, in place of --ca")
+    .option("--out <folder>", "folder for server.pem and server.key", ".")
+    .action(async (ips: string[], options) =>
+      (await import("./commands/tls.ts")).generateServer(ips, options),
+    );
+  tls
+    .command("client")
+    .description("certificate shown when a replica dials")
+    .command("generate")
+    .option("--ca <folder>", "folder of ca.pem and ca.key", ".")
+    .option("--ca-cert <file>", "the authority's certificate, in place of --ca")
+    .option("--ca-key <file>", "the authority's key, in place of --ca")
+    .option("--out <folder>", "folder for client.pem and client.key", ".")
+    .action(async (options) => (await import("./commands/tls.ts")).generateClient(options));
+}
+
+/** The action of a command that is one request and takes nothing. */
+function tell(request: unknown): (options: unknown, command: Command) => Promise<void> {
+  return (_options, command) => send(request, command);
+}
+
+async function send(request: unknown, command: Command): Promise<void> {
+  const { tellReplica } = await import("./commands/admin.ts");
+  await tellReplica(request, command.optsWithGlobals<GlobalOptions>());
+}

@@ -1,0 +1,105 @@
+/** Patina's own commands; each loads its file when it is asked for. */
+import { type Command, InvalidArgumentError } from "commander";
+import { configFileOf, type GlobalOptions } from "./targets.ts";
+
+/** Adds them to the program. */
+export function addPatinaCommands(patina: Command): void {
+  addProcessCommands(patina);
+  addEdgeCommands(patina);
+  patina
+    .command("publish")
+    .description("publish whole machines from a JSON file to a replica's API")
+    .argument("<file>", "JSON: one machine document or an array of them; - for standard input")
+    .option("--token <token>", "bearer token")
+    .action(async (file: string, _options, command: Command) => {
+      const { publish } = await import("./commands/publish.ts");
+      const { apiTarget } = await import("./targets.ts");
+      await publish(file, apiTarget(command.optsWithGlobals()));
+    });
+  patina
+    .command("stalls")
+    .description("list stalls, or print one")
+    .argument("[id]", "a stall's id")
+    .action(async (id: string | undefined, _options, command: Command) => {
+      const { stalls } = await import("./commands/stalls.ts");
+      stalls(id, { config: configFileOf(command.optsWithGlobals()) });
+    });
+  patina
+    .command("debug")
+    .description("looks inside")
+    .command("decode")
+    .description("print a captured message as JSON")
+    .argument("<kind>", "swim (a datagram), broadcast or sync (a frame without its length)")
+    .argument("<hex>", "the message in hexadecimal; - for standard input")
+    .action(async (kind: string, hex: string) =>
+      (await import("./commands/debug.ts")).decode(kind, hex),
+    );
+}
+
+function addProcessCommands(patina: Command): void {
+  const runners = [
+    ["run", "edge", "run an edge: proxy and replica"],
+    ["agent", "agent", "run a replica alone, as on worker hosts"],
+  ] as const;
+  for (const [name, mode, text] of runners) {
+    patina
+      .command(name)
+      .description(text)
+      .option("--set <key=value...>", "override a config key, e.g. gossip.addr=[::]:8788")
+      .action(async (_options, command: Command) =>
+        (await import("./commands/run.ts")).run(mode, withConfig(command)),
+      );
+  }
+  patina
+    .command("check")
+    .description("validate a config file and print what it comes to")
+    .option("--set <key=value...>", "override a config key")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/check.ts")).check(withConfig(command)),
+    );
+  patina
+    .command("demo")
+    .description("a small platform on this machine: PoPs, worker hosts, machines, traffic")
+    .option("--once", "run the tour, check each step, exit non-zero if one fails")
+    .option("--keep", "keep the demo's folder at the end")
+    .option("--folder <path>", "the demo's folder; wiped at start", ".patina-demo")
+    .action(async (options) => (await import("./commands/demo.ts")).demo(options));
+}
+
+function addEdgeCommands(patina: Command): void {
+  patina
+    .command("status")
+    .description("how a replica stands: members with round trips, heads, needs, store")
+    .option("--json", "everything, as JSON")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/status.ts")).status(command.optsWithGlobals()),
+    );
+  patina
+    .command("routes")
+    .description("list the hostnames of an edge's routing table and where they go")
+    .option("--json", "as JSON")
+    .option("--limit <number>", "hostnames at most, up to 1000", wholeNumber, 100)
+    .action(async (_options, command: Command) =>
+      (await import("./commands/routes.ts")).routes(command.optsWithGlobals()),
+    );
+  patina
+    .command("explain")
+    .description("say where an edge sends requests for a host, and why not elsewhere")
+    .argument("<host>")
+    .option("--json", "as JSON")
+    .action(async (host: string, _options, command: Command) =>
+      (await import("./commands/routes.ts")).explain(host, command.optsWithGlobals()),
+    );
+}
+
+/** A whole number from 0, of a flag or an argument. */
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
+  throw new InvalidArgumentError("A whole number is expected.");
+}
+
+function withConfig(command: Command): GlobalOptions & { config: string; set?: string[] } {
+  const options = command.optsWithGlobals<GlobalOptions & { set?: string[] }>();
+  return { ...options, config: configFileOf(options) };
+}

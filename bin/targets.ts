@@ -1,0 +1,75 @@
+/**
+ * Where commands find a replica: flags that may stand before or behind the command, as Corrosion's
+ * do, and what the config file says where a flag is absent.
+ */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { joinHostPort, splitHostPort } from "#base/host-port.ts";
+import { adminPathOf } from "../proxy/effective-config.ts";
+import type { PatinaConfig } from "../proxy/config.ts";
+import type { ApiOptions } from "./api-client.ts";
+import { loadConfig, stateFolderOf } from "./config-file.ts";
+import type { Override } from "./overrides.ts";
+
+/** The flags of every command. */
+export interface GlobalOptions {
+  readonly config?: string;
+  readonly apiAddr?: string;
+  readonly dbPath?: string;
+  readonly adminPath?: string;
+}
+
+/** The config file that is meant; it need not exist. */
+export function configFileOf(options: GlobalOptions): string {
+  return options.config ?? "patina.toml";
+}
+
+/** The flags as values laid over the config file; paths count from the working folder. */
+export function overridesFromGlobals(options: GlobalOptions): Override[] {
+  const { apiAddr, dbPath, adminPath } = options;
+  const given: readonly (readonly [string, string, string | undefined])[] = [
+    ["api.addr", "--api-addr", apiAddr],
+    ["db.path", "--db-path", dbPath && resolve(dbPath)],
+    ["admin.path", "--admin-path", adminPath && resolve(adminPath)],
+  ];
+  return given.flatMap(([key, source, value]) =>
+    value === undefined ? [] : [{ key, value, source }],
+  );
+}
+
+/** The HTTP API: the flag, else what the config file says, else the default address. */
+export function apiTarget(options: GlobalOptions & { readonly token?: string }): ApiOptions {
+  const { apiAddr, config, token } = options;
+  if (apiAddr !== undefined) return { apiAddr, ...(token === undefined ? {} : { token }) };
+  if (config === undefined && !existsSync(configFileOf(options))) {
+    return { apiAddr: DEFAULT_API, ...(token === undefined ? {} : { token }) };
+  }
+  const { api } = configOf(options);
+  const known = token ?? api.authz?.["bearer-token"];
+  return { apiAddr: dialable(api.addr), ...(known === undefined ? {} : { token: known }) };
+}
+
+/** Path of the admin socket: the flag, else what the config file says. */
+export function adminTarget(options: GlobalOptions): string {
+  if (options.adminPath !== undefined) return resolve(options.adminPath);
+  const config = configOf(options);
+  return adminPathOf({ config, stateFolder: stateFolderOf(config) });
+}
+
+/** The database file: the flag, else what the config file says. */
+export function databaseTarget(options: GlobalOptions): string {
+  return options.dbPath === undefined ? configOf(options).db.path : resolve(options.dbPath);
+}
+
+function configOf(options: GlobalOptions): PatinaConfig {
+  return loadConfig({ file: configFileOf(options), environment: process.env }).config;
+}
+
+/** A listener on all addresses is reached at the loopback one. */
+function dialable(addr: string): string {
+  const { host, port } = splitHostPort(addr);
+  if (host === "0.0.0.0") return joinHostPort("127.0.0.1", port);
+  return host === "::" ? joinHostPort("::1", port) : addr;
+}
+
+const DEFAULT_API = "127.0.0.1:8081";

@@ -1,0 +1,274 @@
+/** The commands that ask and tell a running replica, on a worker, its peer and an edge. */
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { stringify } from "smol-toml";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
+import { ROOT } from "./source-tree.ts";
+import { Cluster, runPatina, until, type Ending, type TestHost } from "./cluster-fixture.ts";
+
+let cluster: Cluster;
+let worker: TestHost;
+let edge: TestHost;
+
+beforeAll(async () => {
+  const schema = { db: { path: "./patina.db", schema_paths: ["./schema.sql"] } };
+  cluster = await Cluster.create([
+    { name: "worker", kind: "worker", config: schema },
+    { name: "edge", kind: "edge", bootstrap: ["worker"] },
+  ]);
+  worker = cluster.host("worker");
+  edge = cluster.host("edge");
+  writeFileSync(join(worker.folder, "schema.sql"), NOTES);
+  await cluster.start("worker", "edge");
+  await until("the two know each other", async () => {
+    const all = [await worker.status(), await edge.status()];
+    return all.every(({ members }) => members.some(({ state }) => state === "alive"));
+  });
+});
+
+afterAll(async () => {
+  await cluster.close();
+});
+
+describe("cluster", () => {
+  test("members and states are printed as Corrosion has them", async () => {
+    const members = valuesOf(await ask(worker, "cluster", "members"));
+    expect(members).toEqual([
+      {
+        id: expect.any(String),
+        state: expect.objectContaining({ addr: edge.gossip, cluster_id: 0, member_id: null }),
+        rtts: expect.any(Array),
+      },
+    ]);
+    expect(valuesOf(await ask(worker, "cluster", "membership-states"))).toEqual([
+      {
+        id: expect.objectContaining({ addr: edge.gossip }),
+        incarnation: expect.any(Number),
+        state: "Alive",
+      },
+    ]);
+  });
+
+  test("a rejoin takes a newer identity, which the peer hears of", async () => {
+    const stampOf = async (): Promise<unknown> => {
+      const [state] = valuesOf(await ask(edge, "cluster", "membership-states"));
+      return (state as { id: { ts: string } }).id.ts;
+    };
+    const before = await stampOf();
+    expect((await ask(worker, "cluster", "rejoin")).stderr).toContain("renewed identity");
+    await until("the newer identity", async () => (await stampOf()) !== before);
+  });
+
+  test("another cluster id parts two replicas, over a restart too, and the first joins again", async () => {
+    expect((await ask(edge, "cluster", "set-id", "9")).code).toBe(EXIT.ok);
+    const clusterOfEdge = async (): Promise<unknown> => {
+      const [member] = valuesOf(await ask(worker, "cluster", "members"));
+      return (member as { state: { cluster_id: number } } | undefined)?.state.cluster_id;
+    };
+    await until("the other id", async () => (await clusterOfEdge()) === 9);
+    await stop(edge);
+    // Not ready before it is back: alone under its id, it has nobody to learn from.
+    edge.start();
+    await until("the kept id", async () => (await clusterOfEdge()) === 9);
+    await ask(edge, "cluster", "set-id", "0");
+    await edge.ready();
+    await until("the first id", async () => (await clusterOfEdge()) === 0);
+    expect(lineOf(await ask(edge, "cluster", "set-id", "65536"))).toContain("unknown request");
+  });
+});
+
+describe("sync and actor", () => {
+  test("the sync state has the heads, and nothing is needed", async () => {
+    const [state] = valuesOf(await ask(worker, "sync", "generate"));
+    const { actor } = await worker.status();
+    expect(state).toMatchObject({ actor_id: actor, need: {}, partial_need: {} });
+    expect((state as { heads: Record<string, number> }).heads[actor]).toBeGreaterThan(0);
+  });
+
+  test("the books agree with the rows, and there is nothing to mend", async () => {
+    const ending = await ask(edge, "sync", "check-bookie-consistency");
+    expect(ending.code).toBe(EXIT.ok);
+    expect(valuesOf(ending)).toMatchObject([{ ok: true, findings: [], db_actors: 2 }]);
+    expect((await ask(edge, "sync", "reconcile-gaps")).code).toBe(EXIT.ok);
+  });
+
+  test("a version is current, unknown or of nobody", async () => {
+    const { actor } = await worker.status();
+    expect(valuesOf(await ask(edge, "actor", "version", actor, "1"))).toEqual([
+      { current: { version: 1 } },
+    ]);
+    expect(valuesOf(await ask(edge, "actor", "version", actor, "99999"))).toEqual([null]);
+    const nobody = "00000000-0000-4000-8000-000000000000";
+    expect(lineOf(await ask(edge, "actor", "version", nobody, "1"))).toContain("unknown actor");
+    const merge = await ask(edge, "sync", "process-buffered-changes", actor, "1");
+    expect(lineOf(merge)).toContain("nothing is buffered");
+  });
+});
+
+test("a reload brings new tables, and a bad file changes nothing", async () => {
+  writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}`);
+  expect((await ask(worker, "reload")).stderr).toContain("1 tables created");
+  const insert = "INSERT INTO more (id) VALUES ('x')";
+  expect((await ask(worker, "exec", insert)).stdout).toMatch(/^Rows affected: 1/);
+  writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}CREATE TABLE bad (x);`);
+  const refused = await ask(worker, "reload");
+  expect(refused.code).not.toBe(EXIT.ok);
+  expect(lineOf(refused)).toContain("bad");
+  writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}`);
+});
+
+test("the level of the log changes while running, and goes back", async () => {
+  expect((await ask(worker, "log", "set", "debug")).code).toBe(EXIT.ok);
+  await until("a line of debug", async () => {
+    await ask(worker, "status");
+    return worker.log.some(({ level }) => level === "debug");
+  });
+  expect((await ask(worker, "log", "reset")).code).toBe(EXIT.ok);
+  expect(lineOf(await ask(worker, "log", "set", "loud"))).toContain("names no level");
+});
+
+test("the status is a summary for people, and everything for programs", async () => {
+  const text = (await ask(worker, "status")).stdout;
+  expect(text).toMatch(/^actor {4}[0-9a-f-]{36} {2}incarnation \d+\n/);
+  expect(text).toContain("needs    nothing");
+  expect(text).toMatch(new RegExp(`${edge.gossip} +alive`));
+  const value = JSON.parse((await ask(worker, "status", "--json")).stdout) as object;
+  expect(value).toMatchObject({ gossip: worker.gossip, store: { queued: expect.any(Number) } });
+});
+
+test("an edge lists its routes and explains one; an agent has none", async () => {
+  await worker.api("PUT", "/v1/apps/shop", { name: "Shop" });
+  await worker.api("PUT", "/v1/hostnames/shop.test", { app: "shop" });
+  for (const [id, state] of [
+    ["one", "started"],
+    ["two", "stopped"],
+  ]) {
+    await worker.api("PUT", `/v1/machines/${id}`, {
+      app: "shop",
+      region: "test",
+      state,
+      services: [{ name: "web", address: "127.0.0.1:9", protocol: "http", soft_limit: 5 }],
+      checks: [],
+    });
+  }
+  await until("the route", async () => /nearest one/.test((await ask(edge, "routes")).stdout));
+  expect((await ask(edge, "routes")).stdout).toMatch(
+    /^shop\.test {2}shop {2}1 taking traffic {2}1 not {2}nearest one \(test, [\d.]+ ms\)\n$/,
+  );
+  const explained = await ask(edge, "explain", "SHOP.test:80");
+  expect(explained.stdout).toMatch(/1\. {2}one\/web {2}127\.0\.0\.1:9 .*0 in flight of 5\/any/);
+  expect(explained.stdout).toContain('two/web  the machine\'s state is "stopped"');
+  expect((await ask(edge, "explain", "nobody.test")).stdout).toContain("no app");
+  expect(lineOf(await ask(worker, "routes"))).toContain("routes nothing");
+});
+
+test("a captured message is shown as JSON, and what is none is told so", async () => {
+  const [vector] = JSON.parse(readFileSync(join(ROOT, "tests/vectors/swim.json"), "utf8")) as {
+    hex: string;
+    decoded: unknown;
+  }[];
+  const { hex, decoded } = vector!;
+  const shown = await runPatina(["debug", "decode", "swim", "-"], { stdin: `${hex}\n` });
+  expect(JSON.parse(shown.stdout)).toEqual(decoded);
+  expect((await runPatina(["debug", "decode", "sync", hex])).code).toBe(EXIT.config);
+  expect(lineOf(await runPatina(["debug", "decode", "swim", "xyz"]))).toContain("hexadecimal");
+});
+
+test("what is not offered says so", async () => {
+  expect(lineOf(await ask(worker, "plumtree", "stats"))).toContain("not offered");
+  expect((await ask(worker, "reload-dicts")).code).toBe(EXIT.ok);
+});
+
+test("the socket is the owner's, and a replica that is gone is told apart from one that refuses", async () => {
+  const socket = join(worker.folder, "state", "admin.sock");
+  expect(statSync(socket).mode & 0o777).toBe(0o600);
+  const nowhere = ["--admin-path", join(cluster.folder, "nobody.sock")];
+  const ending = await runPatina([...nowhere, "cluster", "members"]);
+  expect(ending.code).not.toBe(EXIT.ok);
+  expect(lineOf(ending)).toMatch(/^patina: .*nobody\.sock: .*--admin-path/);
+});
+
+test("a backup of a running replica starts another, and is refused where one runs", async () => {
+  const file = join(cluster.folder, "worker.backup");
+  const taken = await ask(worker, "backup", file);
+  expect(taken).toMatchObject({ code: EXIT.ok, stdout: expect.stringContaining("bytes") });
+  expect((await ask(worker, "backup", file)).code).not.toBe(EXIT.ok);
+  const refused = await ask(worker, "restore", file);
+  expect(refused.code).toBe(EXIT.storeLocked);
+  const { actor } = await worker.status();
+  await stop(worker);
+  expect(existsSync(join(worker.folder, "state", "admin.sock"))).toBe(false);
+  const restored = await ask(worker, "restore", file);
+  expect(restored).toMatchObject({ code: EXIT.ok, stdout: expect.stringContaining("as actor") });
+  await cluster.start("worker");
+  const status = await worker.status();
+  expect(status.actor).not.toBe(actor);
+  expect(status.heads[actor]).toBeGreaterThan(0);
+  expect((await ask(worker, "query", "SELECT id FROM apps")).stdout).toBe("shop\n");
+});
+
+test("a config file of Corrosion's is taken as it is, with a warning for each key left out", async () => {
+  const file = join(cluster.folder, "corrosion.toml");
+  const folder = join(cluster.folder, "corrosion");
+  const config = {
+    db: { path: `${folder}/corrosion.db`, schema_paths: [], cache_size_kib: -1_048_576 },
+    gossip: { addr: "127.0.0.1:0", bootstrap: [], plaintext: true, disable_gso: true },
+    api: { bind_addr: ["127.0.0.1:0"], pg: { addr: "127.0.0.1:0" } },
+    admin: { uds_path: `${folder}/admin.sock` },
+    perf: { apply_channel_len: 2048, apply_queue_timeout: 10 },
+    telemetry: { prometheus: { addr: "127.0.0.1:0" } },
+    log: { format: "json", colors: false },
+  };
+  writeFileSync(file, stringify(config));
+  const checked = await runPatina(["-c", file, "check"]);
+  expect(checked.code).toBe(EXIT.ok);
+  const warned = checked.stderr.split("\n").filter((line) => line.includes("a key of Corrosion's"));
+  expect(warned.map((line) => /: ([a-z._-]+): a key/.exec(line)?.[1]).toSorted()).toEqual([
+    "api.pg",
+    "db.cache_size_kib",
+    "gossip.disable_gso",
+    "log.colors",
+    "log.format",
+    "perf.apply_channel_len",
+    "perf.apply_queue_timeout",
+  ]);
+  expect(JSON.parse(checked.stdout)).toMatchObject({
+    api: { addr: "127.0.0.1:0" },
+    admin: { path: `${folder}/admin.sock` },
+    gossip: { plaintext: true },
+  });
+  const unknown = join(cluster.folder, "unknown.toml");
+  writeFileSync(unknown, `${readFileSync(file, "utf8")}\n[gosip]\naddr = "x"\n`);
+  const refused = await runPatina(["--config", unknown, "check"]);
+  expect(refused.code).toBe(EXIT.config);
+  expect(lineOf(refused)).toContain("gosip: unknown key");
+});
+
+/** Runs a command on a host's config file, flags before the command as Corrosion takes them. */
+async function ask(host: TestHost, ...args: readonly string[]): Promise<Ending> {
+  return await runPatina(["-c", host.configFile, ...args]);
+}
+
+/** Ends a host in order. */
+async function stop(host: TestHost): Promise<void> {
+  host.signal("SIGTERM");
+  expect((await host.ending()).code).toBe(EXIT.ok);
+}
+
+/** The JSON values printed one after another. */
+function valuesOf(ending: Ending): unknown[] {
+  return ending.stdout
+    .split(/\n(?=[{["\dn])/)
+    .filter((text) => text.trim() !== "")
+    .map((text) => JSON.parse(text) as unknown);
+}
+
+function lineOf(ending: Ending): string {
+  const lines = ending.stderr.split("\n").filter((line) => line.startsWith("patina: "));
+  expect(lines).toHaveLength(1);
+  return lines[0] ?? "";
+}
+
+const NOTES = "CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY, text TEXT);\n";
+const MORE = "CREATE TABLE more (id TEXT NOT NULL PRIMARY KEY, text TEXT);\n";

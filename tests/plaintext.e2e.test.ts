@@ -1,0 +1,69 @@
+/** Replicas on Corrosion's config files with `plaintext = true`: encrypted, and open to anybody. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { stringify } from "smol-toml";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+
+let cluster: Cluster;
+let one: TestHost;
+let other: TestHost;
+
+beforeAll(async () => {
+  cluster = await Cluster.create([
+    { name: "one", kind: "worker" },
+    { name: "other", kind: "worker" },
+    { name: "stranger", kind: "worker", bootstrap: ["one"], config: { log: { level: "debug" } } },
+  ]);
+  one = cluster.host("one");
+  other = cluster.host("other");
+  for (const host of [one, other]) writeFileSync(host.configFile, corrosionFile(host));
+  await cluster.start("one");
+  await cluster.start("other");
+});
+
+afterAll(async () => {
+  await cluster.close();
+});
+
+test("they find each other, say that anybody may join, and exchange state", async () => {
+  await until("the other", async () => (await one.status()).members.length === 1);
+  expect(one.log.filter(({ event }) => event === "gossip-open")).toHaveLength(1);
+  const insert = "INSERT INTO t (id, v) VALUES (1, 'hello')";
+  expect((await runPatina(["-c", one.configFile, "exec", insert])).code).toBe(0);
+  await until("the row", async () => {
+    const answer = await runPatina(["-c", other.configFile, "query", "SELECT v FROM t"]);
+    return answer.stdout === "hello\n";
+  });
+});
+
+test("a replica with certificates of a cluster's own is a stranger to them", async () => {
+  const stranger = cluster.host("stranger");
+  stranger.start();
+  expect((await stranger.logged("connection")).msg).toMatch(/ down: /);
+  const answer = await runPatina(["-c", stranger.configFile, "cluster", "members"]);
+  expect(answer).toMatchObject({ code: 0, stdout: "" });
+  expect((await one.status()).members.map(({ address }) => address)).toEqual([other.gossip]);
+});
+
+/** As a Corrosion node's: no section of Patina's own. */
+function corrosionFile(host: TestHost): string {
+  const schemas = join(host.folder, "schemas");
+  mkdirSync(schemas, { recursive: true });
+  writeFileSync(
+    join(schemas, "t.sql"),
+    "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);",
+  );
+  return stringify({
+    db: { path: host.databaseFile, schema_paths: [schemas] },
+    gossip: {
+      addr: host.gossip,
+      bootstrap: [host === one ? other.gossip : one.gossip],
+      plaintext: true,
+    },
+    api: { addr: host.apiAddress },
+    admin: { path: join(host.folder, "admin.sock") },
+    telemetry: { prometheus: { addr: `${host.ip}:${host.metricsPort}` } },
+    log: { format: "json" },
+  });
+}

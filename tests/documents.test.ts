@@ -186,8 +186,8 @@ function codesDeclared({ text }: SourceFile): string[] {
 }
 
 /** What a gauge may count or measure: base units, and the things of the vocabulary. */
-const GAUGE_UNITS: readonly string[
-  "services",] = [
+const GAUGE_UNITS: readonly string[] = [
+  "services",
   "seconds",
   "bytes",
   "ratio",

@@ -9,10 +9,11 @@
  */
 import type Database from "better-sqlite3";
 import type { SqlValue } from "../../types.ts";
-import { printSqlValue } from "../api/json.ts";
+import { parseJson, printSqlValue, readSqlValue } from "../api/json.ts";
 import { prepareRead } from "../query/read-connections.ts";
 import type { CrrTables } from "../store/crr-tables.ts";
 import { storeError } from "../store/errors.ts";
+import { readColumns } from "../store/schema-files.ts";
 import { firstKeyword, isInternalName, quoteName, tokenize } from "../store/sql-text.ts";
 import { subscriptionError } from "./errors.ts";
 import { readShape, type QueryShape } from "./query-shape.ts";
@@ -42,6 +43,8 @@ export class QueryPlan {
   readonly #database: Database.Database;
   readonly #sql: string;
   readonly #shape: QueryShape;
+  /** Whether rows of the first item, read again, tell all that changes on the null side. */
+  readonly #hasPlainOuterJoins: boolean;
   readonly #whole: Database.Statement<unknown[], SqlValue[]>;
   readonly #partial = new Map<string, Database.Statement<unknown[], SqlValue[]>>();
 
@@ -58,16 +61,29 @@ export class QueryPlan {
     this.tables = tablesOf(database, sql, tables);
     if (this.tables.size === 0) throw unsupported("the query reads no replicated table");
     this.items = this.#readItems(tables);
+    this.#hasPlainOuterJoins = hasPlainOuterJoins(database, this.#shape, this.items);
     const keyed = this.items.length > 0 ? this.#prepareKeyed("") : null;
     if (keyed === null) this.items = [];
     this.#whole = keyed ?? database.prepare<unknown[], SqlValue[]>(sql).raw();
   }
 
-  /** Whether the rows that changed rows of a table take part in can be read alone. */
-  canRestrict(table: string): boolean {
-    if (this.#shape.isWhole || this.#shape.otherNames.has(table.toLowerCase())) return false;
+  /**
+   * How to find the result's rows that changed rows of a table make a difference to: those that they
+   * take part in (`own`); those of the first item's rows that they take part in, because a row may
+   * come or go with its last match (`first`); or all.
+   */
+  scopeOf(table: string): "own" | "first" | "all" {
+    if (this.#shape.isWhole || this.#shape.otherNames.has(table.toLowerCase())) return "all";
     const items = this.items.filter((item) => item.table === table);
-    return items.length > 0 && items.every((item) => !item.isNullable);
+    if (items.length === 0) return "all";
+    if (items.every((item) => !item.isNullable)) return "own";
+    const isOuter = items.every((item) => item.isNullable);
+    return isOuter && this.#hasPlainOuterJoins ? "first" : "all";
+  }
+
+  /** Indexes of the items that are rows of a table. */
+  itemsOf(table: string): number[] {
+    return [...this.items.keys()].filter((index) => this.items[index]?.table === table);
   }
 
   /** All rows. Consume it to its end, or end it: until then the connection does nothing else. */
@@ -76,16 +92,15 @@ export class QueryPlan {
   }
 
   /**
-   * The rows that the given rows of a table take part in; only where `canRestrict`. Cost: that of
-   * looking up so many keys.
+   * The rows in which one of the given items, all of one table, has one of the given keys. Cost:
+   * that of looking up so many keys.
    */
-  *rowsOf(table: string, keys: readonly (readonly SqlValue[])[]): Generator<PlanRow> {
+  *rowsOf(items: readonly number[], keys: readonly (readonly SqlValue[])[]): Generator<PlanRow> {
     for (let at = 0; at < keys.length;) {
       const left = keys.length - at;
       const size = CHUNK_SIZES.find((one) => one <= left) ?? 1;
       const chunk = keys.slice(at, at + size).flat();
-      const items = this.items.filter((item) => item.table === table);
-      const statement = this.#partialStatement(table, items, size);
+      const statement = this.#partialStatement(items, size);
       for (const row of statement.iterate(...items.flatMap(() => chunk))) yield this.#toRow(row);
       at += size;
     }
@@ -146,13 +161,13 @@ export class QueryPlan {
   }
 
   #partialStatement(
-    table: string,
-    items: readonly PlanItem[],
+    indexes: readonly number[],
     size: number,
   ): Database.Statement<unknown[], SqlValue[]> {
-    const name = `${size} ${table}`;
+    const name = `${size} ${indexes.join(" ")}`;
     const known = this.#partial.get(name);
     if (known !== undefined) return known;
+    const items = this.items.filter((_, index) => indexes.includes(index));
     const conditions = items.map(({ alias, keyNames }) => {
       const columns = keyNames.map((key) => `${quoteName(alias)}.${quoteName(key)}`);
       const marks = columns.map(() => "?").join(", ");
@@ -162,10 +177,20 @@ export class QueryPlan {
         : `(${columns.join(", ")}) IN (VALUES ${list.join(", ")})`;
     });
     const statement = this.#prepareKeyed(`(${conditions.join(" OR ")})`);
-    if (statement === null) throw storeError("STORE_SQL", `rows of ${table} cannot be read alone`);
+    if (statement === null) throw storeError("STORE_SQL", "the rows cannot be read by key");
     this.#partial.set(name, statement);
     return statement;
   }
+}
+
+/** The key again; only for what `printKey` made of a key. */
+export function parseKey(text: string): SqlValue[] {
+  const parsed = parseJson(text);
+  const values = parsed.ok && Array.isArray(parsed.value) ? (parsed.value as unknown[]) : [];
+  return values.map((value) => {
+    const isObject = typeof value === "object" && value !== null && "real" in value;
+    return isObject ? Number(value.real) : (readSqlValue(value) ?? null);
+  });
 }
 
 /** A key as text: equal texts are equal keys. Empty for the missing row of an outer join. */
@@ -192,6 +217,29 @@ function shapeOf(database: Database.Database, sql: string): QueryShape {
     throw unsupported("aggregates are not supported: subscribe to the rows and fold them");
   }
   return shape;
+}
+
+/**
+ * Whether all outer joins are LEFT JOINs at the end of FROM, and WHERE speaks of other tables only.
+ * Then every match of a row that WHERE lets through is in the result, and the result shows which
+ * rows had a match that is gone.
+ */
+function hasPlainOuterJoins(
+  database: Database.Database,
+  { conditionNames }: QueryShape,
+  items: readonly PlanItem[],
+): boolean {
+  const firstOuter = items.findIndex((item) => item.isNullable);
+  if (firstOuter < 1 || items.some((item, at) => at > firstOuter && !item.isNullable)) return false;
+  const inner = new Set(items.slice(0, firstOuter).map(({ alias }) => alias.toLowerCase()));
+  const outerColumns = new Set(
+    items
+      .slice(firstOuter)
+      .flatMap((item) => readColumns(database, item.table).map(({ name }) => name.toLowerCase())),
+  );
+  return conditionNames.every(({ qualifier, name }) =>
+    qualifier === null ? !outerColumns.has(name) && !ROW_ID.has(name) : inner.has(qualifier),
+  );
 }
 
 /** The replicated tables whose pages the query's program opens. */
@@ -245,6 +293,7 @@ interface ProgramStep {
   readonly p3: bigint;
 }
 
+const ROW_ID: ReadonlySet<string> = new Set(["rowid", "oid", "_rowid_"]);
 /** Keys looked up by one statement, greatest first. */
 const CHUNK_SIZES = [256, 16, 1];
 const STATEMENTS: ReadonlySet<string> = new Set(

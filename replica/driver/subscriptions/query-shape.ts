@@ -34,8 +34,17 @@ export interface QueryShape {
   readonly isWhole: boolean;
   /** Whether the outermost query folds rows into one. */
   readonly isAggregate: boolean;
+  /** In lower case: names in the outermost WHERE, with the qualifier of a column's. */
+  readonly conditionNames: readonly ConditionName[];
   /** In lower case: names met elsewhere than in the outermost FROM, columns among them. */
   readonly otherNames: ReadonlySet<string>;
+}
+
+/** A name in a condition. */
+export interface ConditionName {
+  /** Null = none. */
+  readonly qualifier: string | null;
+  readonly name: string;
 }
 
 /** A token with where it stands. */
@@ -71,6 +80,7 @@ export function readShape(sql: string): QueryShape | null {
     fromEnd: offsetOf(endAt),
     isWhole: outer(LIMIT) >= 0 || tokens.some(({ keyword }) => keyword === "OVER"),
     isAggregate: outer(GROUP) >= 0 || tokens.some((_, at) => isAggregateCall(tokens, at)),
+    conditionNames: conditionNames(hasWhere ? tokens.slice(endAt + 1, whereEnd) : []),
     otherNames: otherNames(tokens, found?.namesAt ?? new Set()),
   };
 }
@@ -149,6 +159,19 @@ function isAggregateCall(tokens: readonly Placed[], at: number): boolean {
     return false;
   }
   return !tokens.slice(close + 1).some((one) => one.keyword === "OVER" && one.depth === next.depth);
+}
+
+function conditionNames(tokens: readonly Placed[]): ConditionName[] {
+  const names: ConditionName[] = [];
+  for (const [at, token] of tokens.entries()) {
+    if (!isName(token) || tokens[at + 1]?.text === ".") continue;
+    const qualifier = tokens[at - 1]?.text === "." ? (tokens[at - 2]?.text ?? "") : null;
+    names.push({
+      qualifier: qualifier === null ? null : qualifier.toLowerCase(),
+      name: token.text.toLowerCase(),
+    });
+  }
+  return names;
 }
 
 function otherNames(tokens: readonly Placed[], namesAt: ReadonlySet<number>): Set<string> {

@@ -1,7 +1,9 @@
 /** Subscriptions and updates over a real store, in one thread: what the lines say, and when. */
 import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
+import { readCrrTables } from "../store/crr-tables.ts";
 import { apply, write, writeAll } from "../store/store-fixture.ts";
+import { QueryPlan } from "./query-plan.ts";
 import { DeskFixture, type Fold } from "./subscription-fixture.ts";
 
 const fixtures: DeskFixture[] = [];
@@ -16,6 +18,14 @@ const QUERIES = [
   "SELECT t.id, p.v FROM t JOIN p ON p.y = t.id WHERE p.v < 4",
   "SELECT l.id, r.id FROM t l, t r WHERE l.a = r.a AND l.id < r.id",
   "SELECT t.id, p.x, p.v FROM t LEFT JOIN p ON p.y = t.id",
+  "SELECT t.id, k.id FROM t LEFT JOIN k ON k.id = t.b WHERE t.a > 1",
+  "SELECT t.id, p.v, k.id FROM t LEFT JOIN p ON p.y = t.id LEFT JOIN k ON k.id = p.y WHERE t.a < 4",
+  "SELECT l.id, r.a FROM t l LEFT JOIN t r ON r.id = l.b",
+  "SELECT t.id, o.x, u.x FROM t LEFT JOIN p o ON o.y = t.id LEFT JOIN p u ON u.v = o.x",
+  "SELECT t.id FROM t LEFT JOIN p ON p.y = t.id WHERE p.x IS NULL",
+  "SELECT t.id FROM t LEFT JOIN p ON p.y = t.id WHERE v IS NULL",
+  "SELECT t.id, k.id FROM t LEFT JOIN p ON p.y = t.id JOIN k ON k.id = t.id OR p.x IS NULL",
+  "SELECT p.x, p.y, k.id FROM p LEFT JOIN k ON k.id = p.y AND p.v > 2",
   "SELECT t.id, p.x FROM t RIGHT JOIN p ON p.y = t.id",
   "SELECT * FROM t NATURAL JOIN k ORDER BY b",
   "SELECT id FROM t WHERE EXISTS (SELECT 1 FROM p WHERE p.y = t.id)",
@@ -91,6 +101,26 @@ test("the fold of a stream is the query's result, whoever writes and whenever it
     }),
     { numRuns: 25 },
   );
+});
+
+test.each([
+  ["SELECT a FROM t WHERE a > 1", { t: "own" }],
+  ["SELECT l.a FROM t l, t r", { t: "own" }],
+  ["SELECT t.a FROM t JOIN p ON p.y = t.id", { t: "own", p: "own" }],
+  ["SELECT t.a FROM t LEFT JOIN p ON p.y = t.id WHERE t.a > 1", { t: "own", p: "first" }],
+  ["SELECT t.a FROM t LEFT JOIN p ON p.y = t.id WHERE p.v IS NULL", { t: "own", p: "all" }],
+  ["SELECT t.a FROM t LEFT JOIN p ON p.y = t.id WHERE v > 1", { t: "own", p: "all" }],
+  ["SELECT l.a FROM t l LEFT JOIN t r ON r.a = l.a", { t: "all" }],
+  ["SELECT t.a FROM t RIGHT JOIN p ON p.y = t.id", { t: "all", p: "own" }],
+  ["SELECT a FROM t WHERE id IN (SELECT y FROM p)", { t: "own", p: "all" }],
+  ["SELECT a FROM t WHERE a > (SELECT max(a) FROM t)", { t: "all" }],
+  ["SELECT a FROM t LIMIT 5", { t: "all" }],
+  ["SELECT DISTINCT a FROM t", { t: "all" }],
+])("%s: what is read again when a table changes", (sql, scopes) => {
+  const database = start().store.databaseForTests;
+  const plan = new QueryPlan(database, readCrrTables(database), sql);
+  const found = [...plan.tables].map((table) => [table, plan.scopeOf(table)]);
+  expect(Object.fromEntries(found)).toEqual(scopes);
 });
 
 test("a row keeps its id, ids of changes go up by one, and a resumed reader misses nothing", () => {

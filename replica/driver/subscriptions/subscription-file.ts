@@ -42,6 +42,7 @@ export class SubscriptionFile {
   readonly #database: Database.Database;
   readonly #find: Database.Statement<[string], KeptRow>;
   readonly #byKey: Database.Statement<[string], KeptRow>[];
+  readonly #firstKeys: Database.Statement<[string], string>[];
   readonly #put: Database.Statement<string[], number>;
   readonly #remove: Database.Statement<[number]>;
   readonly #addChange: Database.Statement<[number, string]>;
@@ -85,6 +86,9 @@ export class SubscriptionFile {
     this.#find = database.prepare(`${select} WHERE identity = ?`);
     const keys = keyColumns(itemCount);
     this.#byKey = keys.map((key) => database.prepare(`${select} WHERE ${key} = ?`));
+    this.#firstKeys = keys.map((key) =>
+      database.prepare<[string], string>(`SELECT k0 FROM query WHERE ${key} = ?`).pluck(),
+    );
     const names = ["identity", "cells", ...keys];
     // Like Corrosion's, an update takes a row id that is then never used.
     this.#put = database
@@ -134,6 +138,12 @@ export class SubscriptionFile {
   /** Rows that a row of an item takes part in. */
   rowsWithKey(item: number, key: string): KeptRow[] {
     return this.#byKey[item]?.all(key) ?? this.#find.all(key);
+  }
+
+  /** Keys of the first item's rows that a row of an item is matched with. */
+  firstKeysWith(item: number, key: string): string[] {
+    const statement = this.#firstKeys[item];
+    return statement === undefined ? [key] : statement.all(key);
   }
 
   /** Adds a row, or gives it other cells; its id. */

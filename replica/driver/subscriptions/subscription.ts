@@ -12,7 +12,7 @@
  */
 import { storeError } from "../store/errors.ts";
 import type { SqlValue } from "../../types.ts";
-import { printKey, type PlanRow, type QueryPlan } from "./query-plan.ts";
+import { parseKey, printKey, type PlanRow, type QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
 import { seaHashHex } from "./sea-hash.ts";
 import type { SubscriptionFile } from "./subscription-file.ts";
@@ -80,7 +80,8 @@ export class Subscription {
     const tables = [...this.plan.tables].filter((table) => changed.has(table));
     if (tables.length === 0 && !this.#isStale) return;
     const rows = tables.reduce((sum, table) => sum + (changed.get(table)?.length ?? 0), 0);
-    const isPartial = rows <= PARTIAL_ROWS_MAX && tables.every((one) => this.plan.canRestrict(one));
+    const isPartial =
+      rows <= PARTIAL_ROWS_MAX && tables.every((one) => this.plan.scopeOf(one) !== "all");
     if (!isPartial) this.#isStale = true;
     if (this.#isStale) {
       const startMs = performance.now();
@@ -93,7 +94,9 @@ export class Subscription {
       this.#update(() => {
         for (const table of tables) {
           const keys = (changed.get(table) ?? []).map(({ key }) => key);
-          this.#compareSome(table, keys);
+          const items = this.plan.itemsOf(table);
+          if (this.plan.scopeOf(table) === "own") this.#compareSome(items, keys);
+          else this.#compareMatched(items, keys);
         }
       });
     }
@@ -159,17 +162,29 @@ export class Subscription {
     for (const reader of this.readers) reader.offer(text);
   }
 
-  #compareSome(table: string, keys: readonly (readonly SqlValue[])[]): void {
+  /** Takes in the null side of outer joins: through the rows that the changed ones matched. */
+  #compareMatched(items: readonly number[], keys: readonly (readonly SqlValue[])[]): void {
+    const first = new Set<string>();
+    for (const item of items) {
+      for (const key of keys) {
+        for (const one of this.#file.firstKeysWith(item, printKey(key))) first.add(one);
+      }
+    }
+    for (const row of this.plan.rowsOf(items, keys)) first.add(row.keys[0] ?? "");
+    if (first.size > PARTIAL_ROWS_MAX) return this.#compareAll();
+    this.#compareSome([0], [...first].map(parseKey));
+  }
+
+  #compareSome(items: readonly number[], keys: readonly (readonly SqlValue[])[]): void {
     const kept = new Map<string, number>();
-    const texts = keys.map(printKey);
-    for (const [index, item] of this.plan.items.entries()) {
-      if (item.table !== table) continue;
-      for (const text of texts) {
-        for (const row of this.#file.rowsWithKey(index, text)) kept.set(row.identity, row.rowId);
+    for (const item of items) {
+      for (const key of keys) {
+        const rows = this.#file.rowsWithKey(item, printKey(key));
+        for (const row of rows) kept.set(row.identity, row.rowId);
       }
     }
     // A row met twice, by two keys, is unchanged the second time.
-    for (const row of this.plan.rowsOf(table, keys)) {
+    for (const row of this.plan.rowsOf(items, keys)) {
       const identity = identityOf(row);
       kept.delete(identity);
       this.#compare(identity, row);

@@ -232,7 +232,7 @@ async function* linesOf(answer: IncomingMessage): AsyncGenerator<string> {
   }
 }
 
-async function startStreams(
+function startStreams(
   folder: StoreFolder,
   store: StoreClient,
   options: Partial<SubscriptionThreadOptions>,
@@ -240,7 +240,7 @@ async function startStreams(
   return SubscriptionThread.start({
     databasePath: folder.options("here").path,
     folder: join(folder.path, "subscriptions"),
-    commits: await store.watchCommits(),
+    watchCommits: () => store.watchCommits(),
     onNotice: () => undefined,
     ...options,
   });

@@ -3,7 +3,7 @@
  */
 import type { ActorId, SqlValue, Statement, TransactionAnswer } from "../../types.ts";
 import type { StreamTarget } from "../subscriptions/subscription-messages.ts";
-import type { LineStream } from "../subscriptions/subscription-thread.ts";
+import type { LineStream } from "../subscriptions/subscription-lane.ts";
 import type { DocumentByKind, ListRequest, ObjectKind, StoredObject } from "../store/objects.ts";
 
 /** Answer to a put or delete: the version it made, or null when nothing changed. */

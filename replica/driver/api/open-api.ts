@@ -47,7 +47,7 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
     streams = await SubscriptionThread.start({
       databasePath: db.path,
       folder: db.subscriptions_path ?? join(dirname(db.path), "subscriptions"),
-      commits: await store.watchCommits(),
+      watchCommits: () => store.watchCommits(),
       onNotice: (text) => log.warn?.("subscriptions", text),
     });
     const backend = createStoreBackend({

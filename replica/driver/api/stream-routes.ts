@@ -9,7 +9,7 @@ import { errorText, PatinaError } from "#base/errors.ts";
 import { queryError } from "../query/errors.ts";
 import { expandParameters } from "../query/parameters.ts";
 import type { ResumePoint, StreamTarget } from "../subscriptions/subscription-messages.ts";
-import type { LineStream } from "../subscriptions/subscription-thread.ts";
+import type { LineStream } from "../subscriptions/subscription-lane.ts";
 import {
   HttpProblem,
   readJsonBody,

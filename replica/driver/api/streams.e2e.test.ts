@@ -34,9 +34,10 @@ test("a commit is told to every reader: by row, by key, and by those of other ta
 
 test("streams do not use up the places of requests", async () => {
   const api = await start();
-  const streams = await Promise.all(
-    Array.from({ length: 140 }, () => api.lines({ path: "/v1/updates/apps" })),
-  );
+  const streams: LineReader[] = [];
+  for (let count = 0; count < 140; count += 1) {
+    streams.push(await api.lines({ path: "/v1/updates/apps" }));
+  }
   await putApp(api, "a", "first");
   for (const stream of streams) {
     expect(await stream.take(1)).toEqual(['{"notify":["update",["a"]]}']);
@@ -44,6 +45,15 @@ test("streams do not use up the places of requests", async () => {
   }
   await until(() => api.streams.streamCount === 0);
   expect(api.server.stats).toMatchObject({ shed: 0, failed: 0 });
+});
+
+test("a folder that cannot be written costs subscriptions, and nothing else", async () => {
+  const notices: string[] = [];
+  const onNotice = (text: string): void => void notices.push(text);
+  const api = await start({ subscriptions: { folder: "/dev/null/subscriptions", onNotice } });
+  expect(notices).toMatchObject([expect.stringMatching(/^subscriptions are not restored: /)]);
+  expect((await api.call({ method: "POST", path: "/v1/updates/apps" })).status).toBe(500);
+  await putApp(api, "a", "first");
 });
 
 test("a reader that takes nothing is dropped, and is told so by its last line", async () => {

@@ -1,248 +1,106 @@
 /**
  * Subscriptions and updates as the HTTP API sees them: streams of lines from a thread of their own.
+ *
+ * The thread costs some 20 MB. It is started when somebody opens the first stream, or at once where
+ * an earlier run kept subscriptions; and anew, at the next stream, when it was lost.
  */
+import { readdirSync } from "node:fs";
 import type { MessagePort } from "node:worker_threads";
-import { Worker } from "node:worker_threads";
 import { errorText } from "#base/errors.ts";
-import type { PatinaError } from "#base/errors.ts";
-import { recordToError } from "../store/errors.ts";
 import { subscriptionError } from "./errors.ts";
+import { SubscriptionLane, type LineStream } from "./subscription-lane.ts";
 import {
   DEFAULT_LIMITS,
   type StreamTarget,
-  type SubscriptionEvent,
   type SubscriptionLimits,
-  type SubscriptionRequest,
-  type SubscriptionWorkerOptions,
 } from "./subscription-messages.ts";
 
-/** What the thread is started with. */
+/** Where to read, and within which limits. */
 export interface SubscriptionThreadOptions {
   /** The store's database file; it exists. */
   readonly databasePath: string;
   /** Folder of the kept subscriptions; made when missing. */
   readonly folder: string;
-  /** From `StoreClient.watchCommits`; the thread takes it over. */
-  readonly commits: MessagePort;
+  /** A new port that tells of commits, as `StoreClient.watchCommits` makes it. */
+  readonly watchCommits: () => Promise<MessagePort>;
   readonly limits?: Partial<SubscriptionLimits>;
   /** Something that an operator may want to know. */
   readonly onNotice: (text: string) => void;
 }
 
-/**
- * A stream of lines. `texts` are whole lines with line feeds; the next is asked for when the last
- * was taken. End it with `return` (leaving a `for await` does). Throws `SUBSCRIPTION_LOST`.
- */
-export interface LineStream {
-  readonly queryId: string;
-  /** Hash of the query's text; null for updates. */
-  readonly queryHash: string | null;
-  readonly texts: AsyncIterableIterator<string>;
-}
-
-/** The running thread. */
+/** Opens streams. */
 export class SubscriptionThread {
-  readonly #worker: Worker;
-  readonly #streamById = new Map<number, ReaderStream>();
-  readonly #openings = new Map<number, Opening>();
-  readonly #exited: Promise<void>;
-  readonly #onNotice: (text: string) => void;
-  #nextId = 1;
-  #isOver = false;
+  readonly #options: SubscriptionThreadOptions;
+  #lane: SubscriptionLane | null = null;
+  #starting: Promise<SubscriptionLane> | null = null;
+  #isClosed = false;
 
-  private constructor(worker: Worker, onNotice: (text: string) => void) {
-    this.#worker = worker;
-    this.#onNotice = onNotice;
-    this.#exited = new Promise((resolve) => worker.once("exit", () => resolve()));
-    worker.on("message", (event: SubscriptionEvent) => this.#onEvent(event));
-    worker.on("error", (thrown) => {
-      onNotice(`the thread of subscriptions failed: ${errorText(thrown)}`);
-      this.#lose();
-    });
-    worker.on("exit", () => this.#lose());
+  private constructor(options: SubscriptionThreadOptions) {
+    this.#options = options;
   }
 
-  /** Starts the thread. Rejects with a code of the store when the database cannot be read. */
+  /** Restores what was kept, if anything was; what cannot be is told to `onNotice`. */
   static async start(options: SubscriptionThreadOptions): Promise<SubscriptionThread> {
-    const { databasePath, folder, commits, limits, onNotice } = options;
-    const workerData: SubscriptionWorkerOptions = {
-      databasePath,
-      folder,
-      commits,
-      limits: { ...DEFAULT_LIMITS, ...limits },
-    };
-    const worker = new Worker(new URL("./subscription-worker.ts", import.meta.url), {
-      name: "subscriptions",
-      workerData,
-      transferList: [commits],
-      execArgv: [],
-    });
-    worker.unref();
-    const thread = new SubscriptionThread(worker, onNotice);
-    await new Promise<void>((resolve, reject) => {
-      worker.once("error", reject);
-      worker.once("exit", () => reject(lost()));
-      worker.on("message", (event: SubscriptionEvent) => {
-        if (event.kind === "broken") reject(recordToError(event.error));
-        if (event.kind === "ready") resolve();
-      });
-    });
+    const thread = new SubscriptionThread(options);
+    try {
+      if (hasKept(options.folder)) await thread.#running();
+    } catch (error) {
+      options.onNotice(`subscriptions are not restored: ${errorText(error)}`);
+    }
     return thread;
   }
 
   /** Streams that are open. */
   get streamCount(): number {
-    return this.#streamById.size;
+    return this.#lane?.streamCount ?? 0;
   }
 
   /**
    * Opens a stream. Rejects with `SUBSCRIPTION_QUERY`, `SUBSCRIPTION_TABLE`, `SUBSCRIPTION_FROM`,
-   * `SUBSCRIPTION_UNKNOWN`, `SUBSCRIPTION_BUSY`, `SUBSCRIPTION_LOST`, `STORE_SQL` or
-   * `STORE_TIMEOUT`.
+   * `SUBSCRIPTION_UNKNOWN`, `SUBSCRIPTION_BUSY`, `SUBSCRIPTION_LOST`, `STORE_SQL`,
+   * `STORE_TIMEOUT`, or whatever keeps the database from being read.
    */
-  open(target: StreamTarget): Promise<LineStream> {
-    if (this.#isOver) return Promise.reject(lost());
-    if (this.#streamById.size + this.#openings.size >= STREAMS_MAX) {
-      const text = `${STREAMS_MAX} streams are open`;
-      return Promise.reject(subscriptionError("SUBSCRIPTION_BUSY", text));
-    }
-    const readerId = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#openings.set(readerId, { resolve, reject });
-      this.#post({ kind: "open", readerId, target });
-    });
+  async open(target: StreamTarget): Promise<LineStream> {
+    const lane = await this.#running();
+    return lane.open(target);
   }
 
   /** Ends every stream in order, keeps what is subscribed to, and ends the thread. */
   async close(): Promise<void> {
-    this.#post({ kind: "close" });
-    let timer: NodeJS.Timeout | undefined;
-    const limit = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, CLOSE_LIMIT_MS);
-    });
-    await Promise.race([this.#exited, limit]);
-    clearTimeout(timer);
-    this.#lose();
-    // Its end is not waited for: it may be in the middle of a query.
-    void this.#worker.terminate();
+    this.#isClosed = true;
+    // One that is being started is ended as soon as it is there.
+    await Promise.allSettled([this.#starting]);
+    await this.#lane?.close();
   }
 
-  #post(request: SubscriptionRequest): void {
-    if (!this.#isOver) this.#worker.postMessage(request);
-  }
-
-  #onEvent(event: SubscriptionEvent): void {
-    switch (event.kind) {
-      case "ready":
-      case "broken":
-        return;
-      case "notice":
-        return this.#onNotice(event.text);
-      case "opened":
-        return this.#onOpened(event);
-      case "refused":
-        this.#openings.get(event.readerId)?.reject(recordToError(event.error));
-        return void this.#openings.delete(event.readerId);
-      case "chunk":
-        return this.#streamById.get(event.readerId)?.push(event.text);
-      case "end":
-        this.#streamById.get(event.readerId)?.finish(null);
-        return void this.#streamById.delete(event.readerId);
-    }
-  }
-
-  #onOpened(event: Extract<SubscriptionEvent, { kind: "opened" }>): void {
-    const { readerId, queryId, queryHash } = event;
-    const texts = new ReaderStream({
-      onTaken: (size) => this.#post({ kind: "credit", readerId, size }),
-      onLeave: () => this.#post({ kind: "leave", readerId }),
-    });
-    this.#streamById.set(readerId, texts);
-    this.#openings.get(readerId)?.resolve({ queryId, queryHash, texts });
-    this.#openings.delete(readerId);
-  }
-
-  #lose(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    for (const opening of this.#openings.values()) opening.reject(lost());
-    for (const stream of this.#streamById.values()) stream.finish(lost());
-    this.#openings.clear();
-    this.#streamById.clear();
-  }
-}
-
-interface Opening {
-  readonly resolve: (stream: LineStream) => void;
-  readonly reject: (error: PatinaError) => void;
-}
-
-/** One stream: what has arrived and is not taken is bounded by its credit. */
-class ReaderStream implements AsyncIterableIterator<string> {
-  readonly #owner: { onTaken(size: number): void; onLeave(): void };
-  readonly #arrived: string[] = [];
-  #waiting: PromiseWithResolvers<IteratorResult<string, undefined>> | null = null;
-  #isOver = false;
-  #error: PatinaError | null = null;
-
-  constructor(owner: { onTaken(size: number): void; onLeave(): void }) {
-    this.#owner = owner;
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  next(): Promise<IteratorResult<string, undefined>> {
-    const text = this.#arrived.shift();
-    if (text !== undefined) return Promise.resolve(this.#take(text));
-    if (this.#error !== null) {
-      const error = this.#error;
-      this.#error = null;
+  #running(): Promise<SubscriptionLane> {
+    if (this.#isClosed) {
+      const error = subscriptionError("SUBSCRIPTION_LOST", "the replica is stopping");
       return Promise.reject(error);
     }
-    if (this.#isOver) return Promise.resolve(DONE);
-    this.#waiting = Promise.withResolvers();
-    return this.#waiting.promise;
+    if (this.#lane !== null && !this.#lane.isOver) return Promise.resolve(this.#lane);
+    this.#starting ??= this.#start().finally(() => (this.#starting = null));
+    return this.#starting;
   }
 
-  return(): Promise<IteratorResult<string, undefined>> {
-    this.#arrived.length = 0;
-    if (!this.#isOver) this.#owner.onLeave();
-    this.finish(null);
-    return Promise.resolve(DONE);
-  }
-
-  push(text: string): void {
-    if (this.#isOver) return;
-    const waiting = this.#waiting;
-    this.#waiting = null;
-    if (waiting === null) this.#arrived.push(text);
-    else waiting.resolve(this.#take(text));
-  }
-
-  /** No text follows. */
-  finish(error: PatinaError | null): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    const waiting = this.#waiting;
-    this.#waiting = null;
-    if (waiting === null) this.#error = error;
-    else if (error === null) waiting.resolve(DONE);
-    else waiting.reject(error);
-  }
-
-  #take(text: string): IteratorResult<string, undefined> {
-    if (!this.#isOver) this.#owner.onTaken(text.length);
-    return { done: false, value: text };
+  async #start(): Promise<SubscriptionLane> {
+    const { databasePath, folder, limits, watchCommits, onNotice } = this.#options;
+    this.#lane = await SubscriptionLane.start({
+      databasePath,
+      folder,
+      commits: await watchCommits(),
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      onNotice,
+    });
+    return this.#lane;
   }
 }
 
-function lost(): PatinaError {
-  return subscriptionError("SUBSCRIPTION_LOST", "the thread of subscriptions ended");
+function hasKept(folder: string): boolean {
+  try {
+    return readdirSync(folder).length > 0;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
 }
-
-const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
-/** Readers at once; each costs a connection and, when slow, some memory in the thread. */
-const STREAMS_MAX = 4_096;
-const CLOSE_LIMIT_MS = 2_000;

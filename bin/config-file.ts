@@ -200,6 +200,7 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   return {
     ...config,
     db: {
+      ...db,
       path: absolute(db.path),
       schema_paths: db.schema_paths.map(absolute),
       ...(db.subscriptions_path === undefined

@@ -3,7 +3,7 @@
  * do, and what the config file says where a flag is absent.
  */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
 import { adminPathOf } from "../proxy/effective-config.ts";
 import type { PatinaConfig } from "../proxy/config.ts";
@@ -59,6 +59,13 @@ export function adminTarget(options: GlobalOptions): string {
 /** The database file: the flag, else what the config file says. */
 export function databaseTarget(options: GlobalOptions): string {
   return options.dbPath === undefined ? configOf(options).db.path : resolve(options.dbPath);
+}
+
+/** Where subscriptions are kept: as the config file says, else beside the database. */
+export function subscriptionsFolder(options: GlobalOptions): string {
+  const beside = join(dirname(databaseTarget(options)), "subscriptions");
+  if (options.dbPath !== undefined) return beside;
+  return configOf(options).db.subscriptions_path ?? beside;
 }
 
 function configOf(options: GlobalOptions): PatinaConfig {

@@ -364,6 +364,7 @@ class RunningReplica implements Replica {
       store: this.#store,
       status: () => this.status(),
       stamp: () => core.stamp(performance.now()),
+      subscriptions: null,
       log,
     });
   }

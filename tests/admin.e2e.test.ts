@@ -1,5 +1,5 @@
 /** The commands that ask and tell a running replica, on a worker, its peer and an edge. */
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -199,8 +199,11 @@ test("a backup of a running replica starts another, and is refused where one run
   const { actor } = await worker.status();
   await stop(worker);
   expect(existsSync(join(worker.folder, "state", "admin.sock"))).toBe(false);
+  const kept = join(worker.folder, "subscriptions", "0".repeat(32));
+  mkdirSync(kept, { recursive: true });
   const restored = await ask(worker, "restore", file);
   expect(restored).toMatchObject({ code: EXIT.ok, stdout: expect.stringContaining("as actor") });
+  expect(existsSync(kept)).toBe(false);
   await cluster.start("worker");
   const status = await worker.status();
   expect(status.actor).not.toBe(actor);

@@ -1,12 +1,13 @@
 /** `patina backup` and `patina restore`: the database as one file, without its owner's identity. */
-import { resolve } from "node:path";
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { PatinaError } from "#base/errors.ts";
 import {
   backupDatabase,
   restoreDatabase,
   type RestoreIdentity,
 } from "../../replica/driver/store/backup.ts";
-import { databaseTarget, type GlobalOptions } from "../targets.ts";
+import { databaseTarget, subscriptionsFolder, type GlobalOptions } from "../targets.ts";
 
 /** Writes a backup to a new file; the replica may be running. */
 export function backup(path: string, options: GlobalOptions): void {
@@ -23,12 +24,21 @@ export function restore(
   const target = databaseTarget(options);
   const identity = identityFrom(options);
   const actorId = restoreDatabase({ backup: resolve(path), target, identity });
+  dropSubscriptions(subscriptionsFolder(options));
   process.stdout.write(`${target}: restored from ${path} as actor ${actorId}\n`);
   if (identity.kind === "new") return;
   process.stderr.write(
     "what this actor published after the backup was taken is not in it: start it beside replicas" +
       " that have it, or restore without an actor id\n",
   );
+}
+
+/** Their change ids speak of the database that is gone; clients subscribe anew. */
+function dropSubscriptions(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    if (/^[0-9a-f]{32}$/.test(name)) rmSync(join(folder, name), { recursive: true, force: true });
+  }
 }
 
 function identityFrom(options: { selfActorId?: boolean; actorId?: string }): RestoreIdentity {

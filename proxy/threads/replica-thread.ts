@@ -49,7 +49,6 @@ async function main(): Promise<void> {
           reset: () => logLevel.set(config.log.level as LogLevel),
         },
         edge: mode === "edge" ? (question) => questions.ask(question) : null,
-        subscriptions: null,
         readSchema: () => readSchemaFiles(config.db.schema_paths),
       },
     });

@@ -25,18 +25,22 @@ export interface AdminSurroundings {
   readonly log: { set(filter: string): void; reset(): void };
   /** The routing table's answer, plain data; null = not an edge. Rejects when none comes in time. */
   readonly edge: ((question: EdgeQuestion) => Promise<unknown>) | null;
-  /** Live subscriptions; null = this replica has none to offer. */
-  readonly subscriptions: {
-    list(): unknown;
-    /** Null when there is none of that hash or id. */
-    find(by: { readonly hash: string | null; readonly id: string | null }): unknown;
-  } | null;
   /** Reads the schema files anew. */
   readonly readSchema: () => readonly SchemaFile[];
 }
 
+/** The live subscriptions, as plain data. */
+export interface AdminSubscriptions {
+  /** `[{id, hash, sql}]`. */
+  list(): Promise<unknown>;
+  /** Null when there is none of that hash or id. */
+  find(by: { readonly hash: string | null; readonly id: string | null }): Promise<unknown>;
+}
+
 /** What the requests work on. */
 export interface AdminContext extends AdminSurroundings {
+  /** Null = nobody can say. */
+  readonly subscriptions: AdminSubscriptions | null;
   readonly core: ReplicaCore;
   readonly driver: ReplicaDriver;
   readonly store: StoreClient;
@@ -106,7 +110,7 @@ export async function* performAdmin(
       return;
     case "subsList":
     case "subsInfo":
-      yield json(subscriptionsOf(context, request));
+      yield json(await subscriptionsOf(context, request));
       return;
     case "plumtreeStats":
       throw refusal("not offered: this replica broadcasts by the method gossip");
@@ -206,17 +210,17 @@ async function* reload(context: AdminContext): AsyncGenerator<AdminNote> {
   );
 }
 
-function subscriptionsOf(
+async function subscriptionsOf(
   context: AdminContext,
   request: Extract<AdminRequest, { kind: "subsList" | "subsInfo" }>,
-): unknown {
+): Promise<unknown> {
   const { subscriptions } = context;
-  if (subscriptions === null) throw refusal("not offered: this replica has no subscriptions");
+  if (subscriptions === null) throw refusal("not offered: subscriptions are not listed");
   if (request.kind === "subsList") return subscriptions.list();
   if (request.hash === null && request.id === null) {
     throw refusal("specify hash or id for subscription");
   }
-  const found = subscriptions.find(request);
+  const found = await subscriptions.find(request);
   if (found === null) throw refusal("unknown subscription hash or id");
   return found;
 }

@@ -1,0 +1,91 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { loadConfig, type LoadedConfig } from "./config-file.ts";
+import { insteadOf } from "./corrosion-config.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "patina-corrosion-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test("names and forms of Corrosion's are translated without a warning", () => {
+  const { config, warnings } = load(`
+[api]
+bind_addr = ["127.0.0.1:8080"]
+[admin]
+uds_path = "/run/corrosion/admin.sock"
+[gossip]
+addr = "127.0.0.1:8787"
+plaintext = true
+`);
+  expect(config).toMatchObject({
+    api: { addr: "127.0.0.1:8080" },
+    admin: { path: "/run/corrosion/admin.sock" },
+    gossip: { plaintext: true },
+  });
+  expect(config.gossip.tls).toBeUndefined();
+  expect(warnings).toEqual([]);
+});
+
+test("what is translated only in part says so", () => {
+  const { config, warnings } = load(`
+[api]
+addr = ["127.0.0.1:8080", "[::1]:8080"]
+[gossip]
+addr = "127.0.0.1:8787"
+bootstrap = ["ams.example:8787@192.0.2.53:53", "192.0.2.1:8787"]
+plaintext = true
+`);
+  expect(config.api.addr).toBe("127.0.0.1:8080");
+  expect(config.gossip.bootstrap).toEqual(["ams.example:8787", "192.0.2.1:8787"]);
+  expect(warnings).toEqual([
+    expect.stringMatching(/: api\.addr: only the first/),
+    expect.stringMatching(/: gossip\.bootstrap: .*resolver/),
+  ]);
+});
+
+test("each key left out has one warning that says what happens instead", () => {
+  const { warnings } = load(`
+[db]
+cache_size_kib = -1048576
+[gossip]
+addr = "127.0.0.1:8787"
+plaintext = true
+disable_gso = true
+broadcast = { plumtree = { prune_threshold = 3 } }
+[perf]
+wal_threshold_mb = 5120
+min_sync_backoff = 2
+[reaper]
+check_interval = 3600
+[telemetry]
+open-telemetry = "from_env"
+`);
+  expect(warnings.map((line) => line.slice(line.indexOf(": ") + 2)).toSorted()).toEqual([
+    "db.cache_size_kib: a key of Corrosion's, left out: the store's page cache is 64 MiB",
+    expect.stringMatching(/^gossip\.broadcast: /),
+    expect.stringMatching(/^gossip\.disable_gso: /),
+    expect.stringMatching(/^perf\.wal_threshold_mb: /),
+    expect.stringMatching(/^reaper: /),
+    expect.stringMatching(/^telemetry\.open-telemetry: /),
+  ]);
+});
+
+test("a key that neither knows stays an error, beside those left out", () => {
+  const text = '[gossip]\naddr = "127.0.0.1:1"\nplaintext = true\nplain = 1\ndisable_gso = true\n';
+  expect(() => load(text)).toThrow(/gossip\.plain: unknown key/);
+  expect(() => load(text)).not.toThrow(/disable_gso/);
+  expect(insteadOf("perf")).toBeNull();
+});
+
+test("a node without a name goes by the host's, in the letters that a name may have", () => {
+  const { config } = load('[gossip]\naddr = "127.0.0.1:1"\nplaintext = true\n');
+  expect(config.replica.node).toMatch(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/);
+  expect(config.replica.region).toBe("");
+});
+
+function load(text: string): LoadedConfig {
+  const file = join(folder, "corrosion.toml");
+  writeFileSync(file, text);
+  return loadConfig({ file });
+}

@@ -182,6 +182,7 @@ export class App {
         path: config.db.path,
         extensionPath,
         nodeId: config.replica.node,
+        synchronous: config.db.synchronous,
         schemaFiles: readSchemaFiles(config.db.schema_paths),
       },
       {

@@ -10,6 +10,8 @@ import { hostPort, ipPort, nameOrNothing, path, wholeNumber } from "./config-fie
 export const dbSection = z.strictObject({
   /** The SQLite file. Default `./patina.db`. */
   path: path.default("./patina.db"),
+  /** What a commit outlives: `normal` a crash of the process, `full` a power loss, for a sync each. */
+  synchronous: z.enum(["normal", "full"]).default("normal"),
   /** Folders or files of further schema; Patina's own tables are always there. */
   schema_paths: z.array(path).default([]),
   /** Folder of the kept subscriptions. Default: `subscriptions` beside the SQLite file. */

@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { crsqlitePath } from "../bin/setup/paths.js";
-import { apiSection, gossipSection, perfSection, replicaSection } from "./config.ts";
+import { apiSection, dbSection, gossipSection, perfSection, replicaSection } from "./config.ts";
 import {
   createCertificateAuthority,
   issueClientCertificate,
@@ -95,7 +95,7 @@ async function startHost(
   const store = await openStore(path, node);
   const { events, record, waitFor } = createEventLog();
   const starting = startReplica({
-    db: { path, schema_paths: [] },
+    db: dbSection.parse({ path }),
     gossip: gossipSection.parse({
       addr: "127.0.0.1:0",
       bootstrap: options.bootstrap ?? [],

@@ -20,6 +20,8 @@ import type {
 } from "./config.ts";
 import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
 import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
+import type { RecoveryOptions } from "./core/recovery/own-versions.ts";
+import { RECOVERY_DEFAULTS, type RecoveryConfig } from "./core/recovery/recovery.ts";
 import { ReplicaCore } from "./core/replica-core.ts";
 import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
@@ -55,6 +57,8 @@ export interface ReplicaOptions {
   readonly extensionPath: string;
   readonly log: Logger;
   readonly metrics: MetricWriter;
+  /** Default: `RECOVERY_DEFAULTS`; tests are less patient. */
+  readonly recovery?: RecoveryConfig;
   /** Emulated network; demos and tests only. */
   readonly faults?: FaultInjection;
   readonly events: ReplicaEvents;
@@ -270,7 +274,18 @@ class RunningReplica implements Replica {
       prng: createPrng(crypto.getRandomValues(new Uint32Array(1))[0] ?? 1),
       hlc,
       wallNtp64,
+      ...(this.#store.isInDoubt ? { recovery: this.#recovery() } : {}),
     });
+  }
+
+  #recovery(): RecoveryOptions {
+    const { gossip, log, recovery } = this.#options;
+    log.warn?.(
+      "own-versions-in-doubt",
+      "a power loss or a restored file may have taken versions of ours that others have; nothing" +
+        " is written until they were asked",
+    );
+    return { config: recovery ?? RECOVERY_DEFAULTS, hasPeers: gossip.bootstrap.length > 0 };
   }
 
   #createDriver(core: ReplicaCore): ReplicaDriver {
@@ -285,6 +300,10 @@ class RunningReplica implements Replica {
         if (actorId !== undefined) events.rtt(actorId, rttMs);
       },
       onSyncFinished: (appliedVersions) => this.#noteSynced(appliedVersions),
+      onSettled: (head) => {
+        log.info?.("own-versions-settled", `writing goes on above version ${head}`, { head });
+        this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
+      },
       onStoreFailure: (error) => events.failed(error),
     });
   }
@@ -380,6 +399,8 @@ class RunningReplica implements Replica {
    * into the empty one.
    */
   async #publishOwnNode(address: Address): Promise<void> {
+    // Follows when own versions are settled.
+    if (this.#core?.isRecovering) return;
     const { identity, kind } = this.#options;
     const commit = await this.#store.putObject(
       "nodes",

@@ -200,6 +200,8 @@ const GAUGE_UNITS: readonly string[] = [
   "machines",
   "files",
   "threads",
+  // A score, from 0.
+  "awareness",
   // Positions in the change stream, and a yes or no.
   "watermark",
   "version",

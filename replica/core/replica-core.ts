@@ -11,6 +11,7 @@
  *  own commits > books, Broadcast
  *  sync streams <-> SyncClient --apply--> store --applied--> books
  *               <-> SyncServer --read---> store
+ *  own versions in doubt --> Recovery --> SyncClient, store
  * ```
  *
  * Not here: bytes (the driver decodes and encodes), names of bootstrap hosts, storage.
@@ -31,6 +32,11 @@ import type { BroadcastConfig, BroadcastOutput } from "./broadcast/types.ts";
 import { hasUrgentChange } from "./broadcast/urgency.ts";
 import type { Hlc } from "./hlc.ts";
 import { Inbox } from "./inbox.ts";
+import {
+  OwnVersions,
+  type OwnVersionsOutput,
+  type RecoveryOptions,
+} from "./recovery/own-versions.ts";
 import { RingTable } from "./ring-table.ts";
 import type { Actor } from "./swim/actor.ts";
 import type { SwimConfig } from "./swim/config.ts";
@@ -84,6 +90,8 @@ export type ReplicaInput =
   /** Moves to another cluster id, under a newer identity. */
   | { readonly kind: "changeCluster"; readonly clusterId: number }
   | { readonly kind: "leave" }
+  /** The answer to `settleOwnVersions`; false when the store could not. */
+  | { readonly kind: "settled"; readonly isStored: boolean }
   | { readonly kind: "tick" };
 
 /** What a replica wants done, in this order. */
@@ -98,10 +106,14 @@ export type ReplicaOutput =
       readonly changesets: readonly Changeset[];
       readonly isUrgent: boolean;
     }
-  | { readonly kind: "syncClient"; readonly output: SyncClientOutput }
+  | {
+      readonly kind: "syncClient";
+      readonly output: Exclude<SyncClientOutput, { kind: "compared" }>;
+    }
   | { readonly kind: "syncServer"; readonly output: SyncServerOutput }
   /** Close the cached connection to `target`: who answered there is gone. */
   | { readonly kind: "forget"; readonly target: Address; readonly reason: string }
+  | OwnVersionsOutput
   | { readonly kind: "notify"; readonly event: SwimEvent }
   | { readonly kind: "dropped"; readonly reason: string; readonly count: number };
 
@@ -118,6 +130,8 @@ export interface ReplicaCoreOptions {
   readonly hlc: Hlc;
   /** The wall clock as NTP64 at the machine's monotonic time. */
   readonly wallNtp64: (nowMs: number) => bigint;
+  /** Own versions are in doubt: nothing of our own may be committed before `settleOwnVersions`. */
+  readonly recovery?: RecoveryOptions;
 }
 
 /** Plain counters since the start. */
@@ -154,6 +168,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly #options: ReplicaCoreOptions;
   readonly #inbox = new Inbox({ waitingMax: 20_000, batchMax: 1_000, inFlightMax: 2 });
   readonly #hlc: Hlc;
+  readonly #own: OwnVersions;
   #outbox: ReplicaOutput[] = [];
   /** Rings have changed since they were spread; many do at once when a replica joins. */
   #hasNewRings = false;
@@ -184,6 +199,14 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       prng,
       stamp,
     });
+    this.#own = new OwnVersions({
+      actorId: self.id,
+      recovery: options.recovery,
+      books: this.books,
+      members: () => swim.peers.length,
+      tellSync: (input, nowMs) => this.syncClient.handle(input, nowMs),
+      emit: (output) => this.#outbox.push(output),
+    });
     this.syncServer = new SyncServer({
       identity,
       config: options.syncServer,
@@ -202,6 +225,11 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     return this.#inbox.size;
   }
 
+  /** Whether own versions are still in doubt. */
+  get isRecovering(): boolean {
+    return this.#own.areInDoubt;
+  }
+
   handle(input: ReplicaInput, nowMs: number): void {
     // Neither a packet nor a measurement makes anybody choose peers by ring.
     const usesRings = input.kind !== "packet" && input.kind !== "rtt";
@@ -212,6 +240,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
           this.#runSwim({ kind: "restore", members: input.members }, nowMs);
         }
         this.#runSwim({ kind: "start", bootstrap: input.bootstrap }, nowMs);
+        this.#own.start(input.members.length > 0, nowMs);
         break;
       case "packet": {
         const { packet, packetBytes } = input;
@@ -248,8 +277,12 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       case "leave":
         this.#runSwim(input, nowMs);
         break;
+      case "settled":
+        this.#own.settled(input.isStored, nowMs);
+        break;
       case "tick":
         this.#runSwim({ kind: "tick" }, nowMs);
+        this.#own.tick(nowMs);
         this.broadcast.handle({ kind: "tick" }, nowMs);
         this.syncClient.handle({ kind: "tick" }, nowMs);
         this.syncServer.handle({ kind: "tick" }, nowMs);
@@ -270,6 +303,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       this.broadcast.deadlineMs(),
       this.syncClient.deadlineMs(),
       this.syncServer.deadlineMs(),
+      this.#own.deadlineMs(),
     );
   }
 
@@ -442,7 +476,12 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     }
     for (const output of this.syncClient.drain()) {
       if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);
-      else this.#outbox.push({ kind: "syncClient", output });
+      else if (output.kind === "compared") this.#own.compared(output, nowMs);
+      else {
+        this.#outbox.push({ kind: "syncClient", output });
+        const isRoundOver = output.kind === "notify" && output.event.kind === "roundFinished";
+        if (isRoundOver) this.#own.roundFinished(nowMs);
+      }
     }
     for (const output of this.syncServer.drain()) {
       if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);

@@ -22,6 +22,7 @@ import type {
   TransportEvents,
 } from "../types.ts";
 import { LagWindow } from "./lag-window.ts";
+import { storeError } from "./store/errors.ts";
 import type { StoreClient } from "./store/store-client.ts";
 import { decompress, SyncStreams } from "./sync/sync-streams.ts";
 
@@ -34,6 +35,8 @@ export interface ReplicaDriverOptions {
   readonly onRtt: (address: Address, rttMs: number) => void;
   /** A sync round in which at least one server said what it has is over; what it applied. */
   readonly onSyncFinished: (appliedVersions: number) => void;
+  /** Own versions were in doubt and are no longer; writes go on above `head`. */
+  readonly onSettled: (head: number) => void;
   /** The store is gone: nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
@@ -181,6 +184,10 @@ export class ReplicaDriver {
         return this.#performClient(output.output);
       case "syncServer":
         return this.#performServer(output.output);
+      case "settleOwnVersions":
+        return void this.#settleOwnVersions(output.head);
+      case "renewIdentity":
+        return void this.#renewIdentity();
       case "forget":
         return this.#transport?.forget(output.target, output.reason);
       case "notify":
@@ -207,6 +214,26 @@ export class ReplicaDriver {
       Date.now(),
     );
     this.run({ kind: "applied", batchId, outcomes });
+  }
+
+  async #settleOwnVersions(head: number): Promise<void> {
+    const { store, onSettled } = this.#options;
+    const stored = await this.#ask(store.settleOwnVersions(head).then(() => [head]));
+    this.run({ kind: "settled", isStored: stored.length > 0 });
+    if (stored.length > 0) onSettled(head);
+  }
+
+  /** Where the store cannot keep the request, the next start waits for others again. */
+  async #renewIdentity(): Promise<void> {
+    const { store, onStoreFailure } = this.#options;
+    await this.#ask(store.requestNewIdentity().then(() => [true]));
+    if (this.#isStopped) return;
+    onStoreFailure(
+      storeError(
+        "STORE_RENEWED",
+        "versions of our own may be lost and no replica answers: starting again as a new actor",
+      ),
+    );
   }
 
   #performClient(output: Extract<ReplicaOutput, { kind: "syncClient" }>["output"]): void {

@@ -19,6 +19,20 @@ describe("versions", () => {
     expect(books.contains(A, one(5))).toBe(false);
   });
 
+  test("a head that is only heard of opens a gap up to itself", () => {
+    const books = new Bookkeeping();
+    books.recordComplete(A, one(2));
+    expect(books.recordHead(A, 5)).toEqual({
+      actorId: A,
+      head: 5,
+      gapsDeleted: [],
+      gapsInserted: [{ start: 3, end: 5 }],
+      partials: [],
+    });
+    expect(books.recordHead(A, 4)).toMatchObject({ head: null, gapsInserted: [] });
+    expect(books.head(A)).toBe(5);
+  });
+
   test("filling the middle of a gap cuts its row in two and leaves the head", () => {
     const books = new Bookkeeping();
     books.recordComplete(A, one(10));

@@ -188,6 +188,13 @@ export class Bookkeeping {
     return this.recordComplete(actorId, versions);
   }
 
+  /** Records that `head` exists: what is above the head so far becomes a gap. */
+  recordHead(actorId: ActorId, head: number): BookChange {
+    if (head <= this.head(actorId)) return unchanged(actorId);
+    const versions = { start: head + 1, end: head };
+    return this.#see({ actorId, book: this.#touch(actorId), versions, partials: [] });
+  }
+
   /**
    * Records the seqs of an incomplete message as buffered. The version stays partial even when they
    * were the last: whoever merges the buffered rows calls `recordComplete` then.

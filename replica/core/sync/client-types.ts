@@ -1,5 +1,5 @@
 /** What the sync client takes, gives and can be told. */
-import type { ApplyOutcome, Changeset } from "../../types.ts";
+import type { ActorId, ApplyOutcome, Changeset } from "../../types.ts";
 import type { SessionMessage } from "./messages.ts";
 import type { SyncPeer } from "./peer-choice.ts";
 
@@ -22,6 +22,8 @@ export type SyncClientInput =
       readonly batchId: number;
       readonly outcomes: readonly ApplyOutcome[];
     }
+  /** Whether our own versions are asked for like anybody's, and `compared` is said. */
+  | { readonly kind: "learnOwn"; readonly isOn: boolean }
   | { readonly kind: "tick" };
 
 /** What a sync client wants done. */
@@ -39,6 +41,8 @@ export type SyncClientOutput =
       readonly batchId: number;
       readonly changesets: readonly Changeset[];
     }
+  /** A server said that it knows of our versions up to `ownHead`; only while `learnOwn`. */
+  | { readonly kind: "compared"; readonly peer: ActorId; readonly ownHead: number }
   /** A server's hybrid clock, for the merge. */
   | { readonly kind: "clock"; readonly ts: bigint }
   /** Stop (or go on) taking frames of all client sessions: the store is behind. */

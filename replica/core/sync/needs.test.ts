@@ -12,9 +12,18 @@ describe("computing needs", () => {
     expect(plain(needsOf(new Bookkeeping(), server))).toEqual([[A, [{ start: 1, end: 7 }], []]]);
   });
 
-  test("our own versions are never asked back", () => {
+  test("our own versions above our head are not asked back, unless they are in doubt", () => {
     const server = books([[US, [1, 7]]]);
     expect(needsOf(new Bookkeeping(), server).size).toBe(0);
+    const [ours, theirs] = [new Bookkeeping().syncState(US), server.syncState(THEM)];
+    expect(plain(computeNeeds(ours, theirs, 100))).toEqual([[US, [{ start: 1, end: 7 }], []]]);
+    expect(plain(computeNeeds(ours, theirs, 5))).toEqual([[US, [{ start: 1, end: 5 }], []]]);
+  });
+
+  test("a gap that a loss has left in our own versions is asked like any", () => {
+    const ours = books([[US, [3, 5]]]);
+    const server = books([[US, [1, 7]]]);
+    expect(plain(needsOf(ours, server))).toEqual([[US, [{ start: 1, end: 2 }], []]]);
   });
 
   test("a gap is asked only where the server has it and never beyond its head", () => {

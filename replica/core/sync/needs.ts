@@ -20,11 +20,20 @@ export interface ActorNeeds {
   readonly partial: Map<number, readonly SeqRange[]>;
 }
 
-/** What `ours` lacks and `theirs` can give, per actor; actors without needs are absent. */
-export function computeNeeds(ours: SyncState, theirs: SyncState): Map<ActorId, ActorNeeds> {
+/**
+ * What `ours` lacks and `theirs` can give, per actor; actors without needs are absent. Of our own
+ * versions none above `ownMax` is asked: as a rule our head, so that only gaps are filled, which a
+ * loss has left.
+ */
+export function computeNeeds(
+  ours: SyncState,
+  theirs: SyncState,
+  ownMax = ours.heads.get(ours.actorId) ?? 0,
+): Map<ActorId, ActorNeeds> {
   const needs = new Map<ActorId, ActorNeeds>();
-  for (const [actorId, head] of theirs.heads) {
-    if (actorId === ours.actorId || head < 1) continue;
+  for (const [actorId, theirHead] of theirs.heads) {
+    const head = actorId === ours.actorId ? Math.min(theirHead, ownMax) : theirHead;
+    if (head < 1) continue;
     const theirGaps = RangeSet.from(theirs.need.get(actorId) ?? []);
     const theirPartials = theirs.partialNeed.get(actorId);
     const full = RangeSet.from(ours.need.get(actorId) ?? []);

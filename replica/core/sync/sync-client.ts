@@ -29,8 +29,16 @@ import type {
 } from "./client-types.ts";
 import type { SyncClientConfig, SyncIdentity } from "./config.ts";
 import type { SessionMessage } from "./messages.ts";
-import { computeNeeds, countNeeds, type PlannedRequest, RoundPlan } from "./needs.ts";
+import {
+  type ActorNeeds,
+  computeNeeds,
+  countNeeds,
+  type PlannedRequest,
+  RoundPlan,
+} from "./needs.ts";
 import { choosePeers, type SyncPeer } from "./peer-choice.ts";
+import type { SyncState } from "../wire/types.ts";
+import { OWN_HEAD_BELIEVED_MAX } from "../recovery/recovery.ts";
 
 /** What a sync client is made of. `stamp` draws a stamp from the replica's hybrid clock. */
 export interface SyncClientOptions {
@@ -77,6 +85,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   /** Smoothed column changes per version, so that large versions shrink the window. */
   #changesPerVersion = 1;
   #isReadingPaused = false;
+  #isLearningOwn = false;
 
   constructor(options: SyncClientOptions) {
     this.#identity = options.identity;
@@ -112,6 +121,9 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
         return this.#onEnd(input.sessionId, "broken", nowMs);
       case "applied":
         return this.#onApplied(input, nowMs);
+      case "learnOwn":
+        this.#isLearningOwn = input.isOn;
+        return;
       case "tick":
         return this.#onTick(nowMs);
     }
@@ -274,13 +286,22 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     if (session.phase !== "greeting" || serverState === null || !session.hasClock) return;
     const round = this.#round;
     if (round === null) return;
-    const needs = computeNeeds(this.#books.syncState(this.#identity.actorId), serverState);
+    const needs = this.#needsFrom(session, serverState);
     session.serverState = null;
     if (countNeeds(needs) === 0) return this.#give({ session, end: "nothing needed", nowMs });
     session.phase = "asking";
     round.plan.addServer(session.sessionId, needs);
     this.#pump(nowMs);
     this.#joinMore(nowMs);
+  }
+
+  #needsFrom(session: ClientSession, theirs: SyncState): Map<ActorId, ActorNeeds> {
+    const { actorId } = this.#identity;
+    const ours = this.#books.syncState(actorId);
+    if (!this.#isLearningOwn) return computeNeeds(ours, theirs);
+    const ownHead = theirs.heads.get(actorId) ?? 0;
+    this.#outbox.push({ kind: "compared", peer: session.peer.actorId, ownHead });
+    return computeNeeds(ours, theirs, OWN_HEAD_BELIEVED_MAX);
   }
 
   #onAnswers(session: ClientSession, changesets: readonly Changeset[]): void {

@@ -165,8 +165,8 @@ export class Applier {
     if (first.seqs.end >= first.lastSeq) return 0;
     const { actorId, version, lastSeq, ts } = first;
     const { ledger } = this.#context;
-    if (actorId === ledger.actorId || ledger.books.partial(actorId, version) !== undefined)
-      return 0;
+    if (actorId === ledger.actorId && !this.#mayTakeOwn(first)) return 0;
+    if (ledger.books.partial(actorId, version) !== undefined) return 0;
     if (ledger.books.classify(first) !== "partial") return 0;
     let nextSeq = 0;
     for (let index = at; index < Math.min(end, changesets.length); index += 1) {
@@ -202,8 +202,7 @@ export class Applier {
     const classification = books.classify(changeset);
     if (classification === "invalid") return refused("ranges upside down or out of bounds");
     if (classification === "known") return KNOWN;
-    // Our own history coming back after a loss: continuing it would give numbers out twice.
-    if (changeset.actorId === ledger.actorId)
+    if (changeset.actorId === ledger.actorId && !this.#mayTakeOwn(changeset))
       return refused("a version of our own that we do not have");
     if (changeset.kind === "empty") {
       books.recordEmpty(changeset.actorId, changeset.versions);
@@ -216,6 +215,16 @@ export class Applier {
     if (classification === "completes") return this.#mergeBuffered(changeset);
     books.recordPartial(changeset);
     return BUFFERED;
+  }
+
+  /**
+   * Our own history comes back after a loss. Above our head it would be given out twice if we went
+   * on meanwhile; at or below it, it only fills a gap.
+   */
+  #mayTakeOwn(changeset: Changeset): boolean {
+    const { ledger } = this.#context;
+    const last = changeset.kind === "full" ? changeset.version : changeset.versions.end;
+    return ledger.isInDoubt || last <= ledger.books.head(ledger.actorId);
   }
 
   #contentsReason(changeset: FullChangeset): string | null {

@@ -10,9 +10,12 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
+import { unixMsToNtp64 } from "../../core/hlc.ts";
 import { actorIdFromBytes, actorIdToBytes } from "../../core/wire/actor-id.ts";
 import type { ActorId } from "../../types.ts";
 import { sqliteCode, storeError, toFileError } from "./errors.ts";
+import { renewIfRequested } from "./renew-identity.ts";
+import { readBootId, Run, type Synchronous } from "./run-marks.ts";
 
 /** Where the database is and who owns it. */
 export interface DatabaseOptions {
@@ -22,6 +25,10 @@ export interface DatabaseOptions {
   readonly extensionPath: string;
   /** Identity for a database that is created; must match one that exists. Default: random. */
   readonly actorId?: ActorId;
+  /** Default `normal`: what is committed outlives the process, not a power loss. */
+  readonly synchronous?: Synchronous;
+  /** Differs after every start of the machine; null = cannot be told. Default: the system's. */
+  readonly bootId?: string | null;
 }
 
 /** An open database and its identity. */
@@ -30,6 +37,8 @@ export interface OpenDatabase {
   readonly actorId: ActorId;
   /** Differs for every database file ever created; a restored copy must be given a new one. */
   readonly databaseId: string;
+  /** Says whether own versions may be gone. */
+  readonly run: Run;
   /** Closes the database and gives up the lock. */
   close(): void;
 }
@@ -43,12 +52,20 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   let database: Database.Database | null = null;
   try {
     database = connect(options.path);
-    const actorId = settleIdentity(database, options.actorId);
+    const renewedId = renewIfRequested(database, unixMsToNtp64(Date.now()));
+    const actorId = settleIdentity(database, renewedId === null ? options.actorId : undefined);
     loadCrsqlite(database, options.extensionPath);
     configure(database);
     const databaseId = settleDatabaseId(database);
+    const { path, synchronous = "normal", bootId = readBootId() } = options;
+    const hasWritten = renewedId === null && hasOwnVersions(database, actorId);
+    const run = new Run(database, { path, synchronous, bootId }, hasWritten);
     const opened = database;
-    return { database: opened, actorId, databaseId, close: () => closeAll(opened, lock) };
+    const close = (): void => {
+      if (opened.open) closeRun(run);
+      closeAll(opened, lock);
+    };
+    return { database: opened, actorId, databaseId, run, close };
   } catch (thrown) {
     database?.close();
     lock.close();
@@ -171,6 +188,21 @@ function settleDatabaseId(database: Database.Database): string {
     .pluck()
     .get();
   return String(row);
+}
+
+function hasOwnVersions(database: Database.Database, actorId: ActorId): boolean {
+  const bytes = actorIdToBytes(actorId);
+  const statement = database.prepare("SELECT 1 FROM __patina_heads WHERE actor_id = ?");
+  return statement.get(bytes) !== undefined;
+}
+
+/** A disk that is full must not keep the file open: without its mark the run counts as killed. */
+function closeRun(run: Run): void {
+  try {
+    run.close();
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+  }
 }
 
 function closeAll(database: Database.Database, lock: Database.Database): void {

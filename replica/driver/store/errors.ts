@@ -79,6 +79,12 @@ export const STORE_ERRORS = {
     retryable: false,
     httpStatus: 500,
   },
+  STORE_RENEWED: {
+    meaning: "versions of our own may be lost, and no replica is there to be asked",
+    effect: "the next start takes a new actor id and publishes our rows again",
+    retryable: true,
+    httpStatus: 503,
+  },
   STORE_TIMEOUT: {
     meaning: "a query took longer than its deadline",
     effect: "none; the query was given up",

@@ -34,6 +34,11 @@ export class Ledger {
   /** What `undo` goes back to. */
   #lastLocalBefore = 0;
   readonly #sitesAdded: ActorId[] = [];
+  /**
+   * Versions of our own may be gone that others have: none is given out until they were asked, and
+   * what they have is taken like anybody's.
+   */
+  isInDoubt = false;
   /** Whether the books collect changes, between `begin` and `save`. */
   #isOpen = false;
 

@@ -62,6 +62,7 @@ export class LocalWriter {
    */
   write(ts: bigint, work: () => void): LocalCommit | null {
     const { ledger } = this.#context;
+    if (ledger.isInDoubt) throw inDoubtError();
     const statements = this.#statements;
     try {
       statements.begin.run();
@@ -91,6 +92,7 @@ export class LocalWriter {
     const { ledger, rows } = this.#context;
     const { changes, lastSeq } = rows.read(local, OWN_ORDINAL);
     if (changes.length === 0) return null;
+    if (ledger.isInDoubt) throw inDoubtError();
     const { actorId } = ledger;
     const version = ledger.books.head(actorId) + 1;
     ledger.recordVersion({ local, actorId, version, lastSeq, ts });
@@ -139,6 +141,14 @@ export class LocalWriter {
     this.#prepared.set(sql, prepared);
     return prepared;
   }
+}
+
+function inDoubtError(): Error {
+  return storeError(
+    "STORE_BUSY",
+    "versions of our own may have been lost (power loss, restored file): other replicas are asked" +
+      " for them before anything is written; try again",
+  );
 }
 
 /**

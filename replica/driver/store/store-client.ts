@@ -42,6 +42,8 @@ export class StoreClient implements ChangeStore {
   readonly books: ReadonlyMap<ActorId, ActorBook>;
   /** The cluster id saved with `saveClusterId`, as it was at `connect`; null = never. */
   readonly clusterId: number | null;
+  /** Versions of our own may be gone that others have, as it was at `connect`. */
+  readonly isInDoubt: boolean;
   readonly #calls: CallPort;
 
   private constructor(calls: CallPort, greeting: Greeting) {
@@ -50,6 +52,7 @@ export class StoreClient implements ChangeStore {
     this.databaseId = greeting.databaseId;
     this.books = greeting.books;
     this.clusterId = greeting.clusterId;
+    this.isInDoubt = greeting.isInDoubt;
   }
 
   /** Makes a client of a port from `StoreThread.connect`. */
@@ -140,6 +143,16 @@ export class StoreClient implements ChangeStore {
   /** Keeps the cluster id over a restart. */
   saveClusterId(clusterId: number): Promise<void> {
     return this.#calls.call({ kind: "saveClusterId", clusterId });
+  }
+
+  /** Goes on above `head`, the greatest version of ours that others know of; ends the doubt. */
+  settleOwnVersions(head: number): Promise<void> {
+    return this.#calls.call({ kind: "settleOwnVersions", head });
+  }
+
+  /** Has the next start of the store take a new actor id and publish our rows under it. */
+  requestNewIdentity(): Promise<void> {
+    return this.#calls.call({ kind: "requestNewIdentity" });
   }
 
   /** Compares the books in memory with those stored, and with the record of versions. */

@@ -82,6 +82,10 @@ export type StoreRequest =
   | { readonly kind: "repairBooks" }
   /** nothing */
   | { readonly kind: "saveClusterId"; readonly clusterId: number }
+  /** nothing */
+  | { readonly kind: "settleOwnVersions"; readonly head: number }
+  /** nothing */
+  | { readonly kind: "requestNewIdentity" }
   /** StoreStats */
   | { readonly kind: "stats" }
   /** Greeting: the bookkeeping as it is now */
@@ -109,6 +113,8 @@ export interface Greeting {
   readonly books: ReadonlyMap<ActorId, ActorBook>;
   /** As last saved; null = never. */
   readonly clusterId: number | null;
+  /** Versions of our own may be gone that others have: nothing can be written yet. */
+  readonly isInDoubt: boolean;
 }
 
 /** Changesets as one list of primitives, keys and blobs: see `packChangesets`. */

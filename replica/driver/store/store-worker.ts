@@ -95,6 +95,8 @@ class WorkLoop {
       case "deleteObject":
       case "saveMembers":
       case "saveClusterId":
+      case "settleOwnVersions":
+      case "requestNewIdentity":
       case "applySchema":
       case "repairBooks":
         return this.#writes;
@@ -169,6 +171,10 @@ class WorkLoop {
         return store.objects.list(request.objectKind, request.page);
       case "saveClusterId":
         return store.saveClusterId(request.clusterId);
+      case "settleOwnVersions":
+        return store.settleOwnVersions(request.head);
+      case "requestNewIdentity":
+        return store.requestNewIdentity();
       case "checkBooks":
         return store.checkBooks();
       case "checkRows":
@@ -185,6 +191,7 @@ class WorkLoop {
           databaseId: store.databaseId,
           books: store.ledger.books.snapshot(),
           clusterId: store.clusterId,
+          isInDoubt: store.isInDoubt,
         };
       default:
         throw storeError("STORE_SQL", `unknown request ${request.kind}`);

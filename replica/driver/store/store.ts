@@ -19,6 +19,7 @@ import { Ledger, actorBytes } from "./ledger.ts";
 import { LocalWriter } from "./local-write.ts";
 import type { DocumentByKind, ObjectKind } from "./objects.ts";
 import { ObjectStore } from "./objects.ts";
+import { requestRenewal } from "./renew-identity.ts";
 import { RowReader } from "./row-reader.ts";
 import type { SchemaChange } from "./schema-apply.ts";
 import { applySchema } from "./schema-apply.ts";
@@ -84,6 +85,7 @@ export class Store {
     this.nodeId = options.nodeId;
     try {
       this.ledger = new Ledger(this.#database, this.actorId);
+      this.ledger.isInDoubt = this.#open.run.isInDoubt;
       this.#parts = this.#createParts();
       this.publisher = new ChangePublisher(this.#publisherSource());
       this.applySchema(options.schemaFiles, 0n);
@@ -218,6 +220,37 @@ export class Store {
     this.#database
       .prepare("INSERT OR REPLACE INTO __patina_state (key, value) VALUES ('cluster_id', ?)")
       .run(BigInt(clusterId));
+  }
+
+  /**
+   * Versions of our own may be gone that others have: writes reject with `STORE_BUSY` until
+   * `settleOwnVersions`, and our own versions are taken from others.
+   */
+  get isInDoubt(): boolean {
+    return this.ledger.isInDoubt;
+  }
+
+  /** Others were asked: goes on above `head`, the greatest version of ours that they know of. */
+  settleOwnVersions(head: number): void {
+    const { ledger } = this;
+    this.#database.prepare("BEGIN IMMEDIATE").run();
+    ledger.begin();
+    try {
+      ledger.books.recordHead(ledger.actorId, head);
+      ledger.save();
+      this.#open.run.settle();
+      this.#database.prepare("COMMIT").run();
+    } catch (thrown) {
+      if (this.#database.inTransaction) this.#database.prepare("ROLLBACK").run();
+      ledger.undo();
+      throw toStoreError(thrown, "STORE_BUSY");
+    }
+    ledger.isInDoubt = false;
+  }
+
+  /** Nobody can be asked: the next start takes a new actor id; see `renew-identity.ts`. */
+  requestNewIdentity(): void {
+    requestRenewal(this.#database);
   }
 
   /** See `checkBooks` of `books-check.ts`. */

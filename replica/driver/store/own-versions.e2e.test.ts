@@ -3,7 +3,8 @@
  * while the store has them open, with the log cut back to an earlier commit: what a power loss
  * leaves behind. The machine's start is an argument.
  */
-import { copyFileSync, existsSync, rmSync, statSync, truncateSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import Database from "better-sqlite3";
 import { afterEach, expect, test } from "vitest";
 import type { Store } from "./store.ts";
 import {
@@ -184,6 +185,23 @@ test("a copy that is put back is in doubt, whether of an earlier run or of the l
   copyFileSync(`${path("a")}.run`, `${path("during")}.run`);
   expect(folder.open("during", SELF).isInDoubt).toBe(true);
   expect(folder.open("early", SELF).isInDoubt).toBe(true);
+});
+
+test("a side file that cannot be written ends the start, and names the file", () => {
+  mkdirSync(`${folder.options("a").path}.run`);
+  expect(() => folder.open("a", SELF)).toThrow(
+    expect.objectContaining({ code: "STORE_FULL", message: expect.stringContaining("a.db.run") }),
+  );
+});
+
+test("a mark that cannot be read leaves a doubt", () => {
+  const store = folder.open("a", SELF);
+  write(store, "INSERT INTO t (id) VALUES ('x')");
+  store.close();
+  const database = new Database(folder.options("a").path);
+  database.exec("UPDATE __patina_state SET value = 'no mark' WHERE key = 'run'");
+  database.close();
+  expect(folder.open("a", SELF).isInDoubt).toBe(true);
 });
 
 test("a database that never wrote anything is not in doubt", () => {

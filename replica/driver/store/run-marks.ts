@@ -24,6 +24,7 @@ import { randomUUID } from "node:crypto";
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import type Database from "better-sqlite3";
+import { toFileError } from "./errors.ts";
 
 /** How durable a commit is: `normal` outlives the process, `full` a power loss too. */
 export type Synchronous = "normal" | "full";
@@ -60,7 +61,7 @@ export class Run {
   readonly #options: RunOptions;
   readonly #mark: Mark;
 
-  /** `hasWritten`: whether the database holds a version of our own. Throws what the disk throws. */
+  /** `hasWritten`: whether the database holds a version of our own. Throws `STORE_FULL`. */
   constructor(database: Database.Database, options: RunOptions, hasWritten: boolean) {
     const { path, bootId, synchronous } = options;
     this.#database = database;
@@ -131,7 +132,14 @@ function isDoubtful(found: {
 
 function readMark(database: Database.Database): Mark | null {
   const text = readState(database, RUN);
-  return text === null ? null : (JSON.parse(text) as Mark);
+  if (text === null) return null;
+  try {
+    return JSON.parse(text) as Mark;
+  } catch (error) {
+    // Somebody wrote into our table: as good as no mark.
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
 }
 
 function readState(database: Database.Database, key: string): string | null {
@@ -163,13 +171,21 @@ function readSide(path: string): SideMark | null {
   return { isClosed: state === "closed", runs };
 }
 
-/** Replaces the side file whole, and brings it to the disk. */
+/** Replaces the side file whole, and brings it to the disk. Throws `STORE_FULL`. */
 function writeSide(path: string, mark: SideMark): void {
   const target = sidePath(path);
+  try {
+    replaceFile(target, `${mark.isClosed ? "closed" : "open"} ${mark.runs.join(" ")}\n`);
+  } catch (error) {
+    throw toFileError(error, target, "STORE_FULL");
+  }
+}
+
+function replaceFile(target: string, text: string): void {
   const part = `${target}.part`;
   const file = openSync(part, "w");
   try {
-    writeSync(file, `${mark.isClosed ? "closed" : "open"} ${mark.runs.join(" ")}\n`);
+    writeSync(file, text);
     fsyncSync(file);
   } finally {
     closeSync(file);

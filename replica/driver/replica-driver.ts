@@ -321,6 +321,15 @@ export class ReplicaDriver {
       this.#hasCompared ||= event.reason === "done" || event.reason === "nothing needed";
       return log.debug?.("sync-session-ended", `${event.peer.address}: ${event.reason}`);
     }
+    if (event.kind === "ownVersionsUnknown") {
+      const { peer, ownHead, head } = event;
+      return log.error(
+        "own-versions-unknown",
+        `${peer.address} knows version ${ownHead} of ours and we only ${head}: the database is an` +
+          " old copy. Stop this replica, remove its .run file, and start it: it then asks the others",
+        { peer: peer.actorId, ownHead, head },
+      );
+    }
     const { receivedVersions, appliedVersions, servers } = event;
     if (this.#hasCompared) this.#options.onSyncFinished(appliedVersions);
     this.#hasCompared = false;

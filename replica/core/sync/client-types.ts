@@ -59,7 +59,17 @@ export type SyncClientEvent =
       readonly refused: number;
       readonly durationMs: number;
     }
-  | { readonly kind: "sessionEnded"; readonly peer: SyncPeer; readonly reason: SessionEnd };
+  | { readonly kind: "sessionEnded"; readonly peer: SyncPeer; readonly reason: SessionEnd }
+  /**
+   * A server knows of versions of ours up to `ownHead`, which we never gave out as far as we know:
+   * numbers are being used twice. Said once for each greater `ownHead`.
+   */
+  | {
+      readonly kind: "ownVersionsUnknown";
+      readonly peer: SyncPeer;
+      readonly ownHead: number;
+      readonly head: number;
+    };
 
 /** Why a session ended. */
 export type SessionEnd =

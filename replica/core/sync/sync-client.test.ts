@@ -45,6 +45,35 @@ describe("a session", () => {
     expect(client.client.isRunning).toBe(false);
   });
 
+  test("with a server that knows more of us than we do is reported, once for each head", () => {
+    const client = new Rig();
+    for (const [index, ownHead] of [5, 5, 6].entries()) {
+      if (index > 0) client.nowMs = client.client.deadlineMs();
+      client.startRound([THEM]);
+      client.greet(index + 1, stateOf([[US, ownHead]]));
+    }
+    const reports = client.log.flatMap((output) =>
+      output.kind === "notify" && output.event.kind === "ownVersionsUnknown" ? [output.event] : [],
+    );
+    expect(reports).toMatchObject([
+      { ownHead: 5, head: 0 },
+      { ownHead: 6, head: 0 },
+    ]);
+  });
+
+  test("asks for our own versions while they are in doubt, and says what the server knows", () => {
+    const client = new Rig();
+    client.put({ kind: "learnOwn", isOn: true });
+    client.startRound([THEM]);
+    const outputs = client.greet(1, stateOf([[US, 5]]));
+    expect(outputs).toContainEqual({ kind: "compared", peer: THEM, ownHead: 5 });
+    expect(outputs).toContainEqual({
+      kind: "send",
+      sessionId: 1,
+      message: { kind: "request", requests: [{ actorId: US, needs: [full(1, 5)] }] },
+    });
+  });
+
   test.each(["maxConcurrencyReached", "differentCluster"] as const)(
     "ends on a rejection because of %s",
     (reason) => {

@@ -86,6 +86,8 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #changesPerVersion = 1;
   #isReadingPaused = false;
   #isLearningOwn = false;
+  /** Greatest head of ours that was reported as unknown to us. */
+  #ownHeadReported = 0;
 
   constructor(options: SyncClientOptions) {
     this.#identity = options.identity;
@@ -298,8 +300,15 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #needsFrom(session: ClientSession, theirs: SyncState): Map<ActorId, ActorNeeds> {
     const { actorId } = this.#identity;
     const ours = this.#books.syncState(actorId);
-    if (!this.#isLearningOwn) return computeNeeds(ours, theirs);
     const ownHead = theirs.heads.get(actorId) ?? 0;
+    if (!this.#isLearningOwn) {
+      const head = this.#books.head(actorId);
+      if (ownHead > Math.max(head, this.#ownHeadReported)) {
+        this.#ownHeadReported = ownHead;
+        this.#notify({ kind: "ownVersionsUnknown", peer: session.peer, ownHead, head });
+      }
+      return computeNeeds(ours, theirs);
+    }
     this.#outbox.push({ kind: "compared", peer: session.peer.actorId, ownHead });
     return computeNeeds(ours, theirs, OWN_HEAD_BELIEVED_MAX);
   }

@@ -76,6 +76,21 @@ describe("a suspicion that may last 5 to 20 s", () => {
     expect(suspicions.confirm("x", confirm("a", 4_000))).toBe(16_500);
   });
 
+  test("is extended at its end if we have become later meanwhile, and not beyond that", () => {
+    const suspicions = new Suspicions();
+    suspicions.begin("x", { ...start, longestMs: 10_000 });
+    expect(suspicions.extend("x", { nowMs: 10_000, longestMs: 10_000 })).toBeNull();
+    expect(suspicions.extend("x", { nowMs: 10_000, longestMs: 20_000 })).toBe(20_000);
+    expect(suspicions.extend("x", { nowMs: 20_000, longestMs: 5_000 })).toBeNull();
+  });
+
+  test("that enough others confirm is not extended", () => {
+    const suspicions = new Suspicions();
+    suspicions.begin("x", start);
+    for (const teller of ["a", "b", "c"]) suspicions.confirm("x", confirm(teller, 0));
+    expect(suspicions.extend("x", { nowMs: 5_000, longestMs: 40_000 })).toBeNull();
+  });
+
   test("that was refuted is not confirmed", () => {
     const suspicions = new Suspicions();
     suspicions.begin("x", start);

@@ -98,6 +98,15 @@ export class Membership<Timer extends string> {
     this.#suspicions.postponeAll(byMs);
   }
 
+  /** A suspicion's time is over: whether it waits on, because we have become later meanwhile. */
+  extendSuspicion(id: ActorId, nowMs: number): boolean {
+    const { config, timers, awareness } = this.#options;
+    const longestMs = awareness.stretch(suspectToDownMs(config, this.list.active.length));
+    const laterMs = this.#suspicions.extend(id, { nowMs, longestMs });
+    if (laterMs !== null) timers.set("suspicion", laterMs, id);
+    return laterMs !== null;
+  }
+
   /** Queues news for the packets to come, in place of earlier ones about the same replica. */
   spread({ actor, incarnation, state }: MemberUpdate): void {
     const transmissions = maxTransmissions(this.#options.config, this.list.active.length);

@@ -37,7 +37,7 @@ interface Suspicion {
   startedMs: number;
   deadlineMs: number;
   readonly leastMs: number;
-  readonly longestMs: number;
+  longestMs: number;
   /** Confirmations that bring it to the least. */
   readonly enough: number;
   /** The first teller and all who confirmed. */
@@ -72,13 +72,27 @@ export class Suspicions {
     const { nowMs, teller, graceMs } = confirmation;
     if (suspicion.tellers.has(teller)) return null;
     suspicion.tellers.add(teller);
-    const { startedMs, deadlineMs, leastMs, longestMs, enough } = suspicion;
-    const share = Math.log(suspicion.tellers.size) / Math.log(enough + 1);
-    const wantedMs = startedMs + longestMs - share * (longestMs - leastMs);
-    const earlierMs = Math.max(wantedMs, nowMs + graceMs);
-    if (earlierMs >= deadlineMs) return null;
+    const earlierMs = Math.max(wantedDeadlineMs(suspicion), nowMs + graceMs);
+    if (earlierMs >= suspicion.deadlineMs) return null;
     suspicion.deadlineMs = earlierMs;
     return earlierMs;
+  }
+
+  /**
+   * Its time is over: returns a later deadline if `longestMs` has grown since, else `null`. A
+   * replica finds out only by and by how late it is, after its first suspicions.
+   */
+  extend(
+    id: ActorId,
+    present: { readonly nowMs: number; readonly longestMs: number },
+  ): number | null {
+    const suspicion = this.#suspicionById.get(id);
+    if (suspicion === undefined || suspicion.enough < 1) return null;
+    suspicion.longestMs = Math.max(suspicion.longestMs, present.longestMs);
+    const laterMs = wantedDeadlineMs(suspicion);
+    if (laterMs <= present.nowMs) return null;
+    suspicion.deadlineMs = laterMs;
+    return laterMs;
   }
 
   /** Forgets a suspicion that was refuted or carried out. */
@@ -93,6 +107,12 @@ export class Suspicions {
       suspicion.deadlineMs += byMs;
     }
   }
+}
+
+function wantedDeadlineMs(suspicion: Suspicion): number {
+  const { startedMs, leastMs, longestMs, enough, tellers } = suspicion;
+  const share = Math.log(tellers.size) / Math.log(enough + 1);
+  return startedMs + longestMs - share * (longestMs - leastMs);
 }
 
 /** memberlist's for Lifeguard's preset; the paper found little use in more. */

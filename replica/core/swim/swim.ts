@@ -450,6 +450,7 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   #onSuspicionExpired(id: ActorId, nowMs: number): void {
     const member = this.#membership.list.get(id);
     if (member?.state !== "suspect") return;
+    if (this.#membership.extendSuspicion(id, nowMs)) return;
     const { actor, incarnation } = member;
     this.#apply({ actor, incarnation, state: "down" }, this.self.id, nowMs);
     this.#outbox.send(actor, { kind: "turnUndead" });

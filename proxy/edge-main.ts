@@ -2,6 +2,7 @@
  * Entry of the edge process (and of an agent's): reads the effective config that its argument names,
  * takes the supervisor's sockets, and runs the app until it is told to stop.
  */
+import { flushCompileCache } from "node:module";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { App, type InheritedFds } from "./app.ts";
@@ -43,6 +44,9 @@ async function main(configPath: string): Promise<void> {
   });
   try {
     await app.start();
+    // Node writes its compile cache when a process ends, and a bounced one does not get to it: the
+    // next would boot as slowly as this one did.
+    flushCompileCache();
   } catch (error) {
     // What a stop during the start breaks off is no failure.
     if (isStopping) return;

@@ -1,6 +1,6 @@
 /** `patina backup` and `patina restore`: the database as one file, without its owner's identity. */
 import { existsSync, readdirSync, rmSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { PatinaError } from "#base/errors.ts";
 import {
   backupDatabase,

@@ -38,6 +38,9 @@ async function main(): Promise<void> {
       case "ready":
         void connecting.then((store) => plane.becomeReady(store));
         return;
+      case "answer":
+        // The replica thread alone asks.
+        return;
       case "stop":
         void plane.drain(command.deadlineMs).then(async (cut) => {
           await accessLog?.close();

@@ -76,9 +76,7 @@ function keyEverybodyHas(): string {
     x: text(point.subarray(1, 33)),
     y: text(point.subarray(33)),
   };
-  return createPrivateKey({ key: jwk, format: "jwk" })
-    .export({ type: "pkcs8", format: "pem" })
-    .toString();
+  return createPrivateKey({ key: jwk, format: "jwk" }).export({ type: "pkcs8", format: "pem" });
 }
 
 function readPem(key: string, file: string): string {

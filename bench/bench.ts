@@ -20,6 +20,7 @@ import {
   type Sample,
 } from "./measure.ts";
 import { bench as proxy } from "./proxy.ts";
+import { bench as replica, REPLICA_PARTS } from "./replica.ts";
 import { bench as stall } from "./stall.ts";
 import { bench as transport } from "./transport.ts";
 
@@ -28,6 +29,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   change,
   codec,
   proxy,
+  replica,
   stall,
   transport,
 };
@@ -45,7 +47,7 @@ async function main(args: readonly string[]): Promise<number> {
     print(`\nusage: npm run bench -- NAME [--runs ${RUNS}] [--json FILE]`);
     return 0;
   }
-  const bench = BENCHES[name];
+  const bench = benchOf(name, flags?.get("only"));
   const runs = Number(flags?.get("runs") ?? RUNS);
   if (!bench || !flags || !Number.isInteger(runs) || runs < 1) {
     print(`usage: npm run bench -- ${Object.keys(BENCHES).join("|")} [--runs N] [--json FILE]`);
@@ -56,6 +58,11 @@ async function main(args: readonly string[]): Promise<number> {
   const file = flags.get("json");
   if (file !== undefined) writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
   return 0;
+}
+
+/** A part of `replica` where one is named. */
+function benchOf(name: string, only: string | undefined): Bench | undefined {
+  return name === "replica" && only !== undefined ? REPLICA_PARTS[only] : BENCHES[name];
 }
 
 /** Runs the benchmark; null when it broke. */

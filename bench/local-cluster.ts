@@ -19,8 +19,10 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { stringify } from "smol-toml";
 import { Pool, request } from "undici";
+import { loadConfig, stateFolderOf } from "../bin/config-file.ts";
 import { freePorts } from "../bin/demo/ports.ts";
-import { compileCacheFolder } from "../bin/setup/paths.js";
+import { compileCacheFolder, crsqlitePath } from "../bin/setup/paths.js";
+import { writeEffectiveConfig } from "../proxy/effective-config.ts";
 import {
   createCertificateAuthority,
   issueClientCertificate,
@@ -32,6 +34,8 @@ import type { BenchContext } from "./measure.ts";
 export interface HostSpec {
   readonly name: string;
   readonly kind: "edge" | "agent";
+  /** Without launcher and supervisor: one process per host, for clusters of many. */
+  readonly isBare?: boolean;
   readonly bootstrap: readonly Host[];
   /** Further config sections, and keys laid over the ones of this cluster. */
   readonly config?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
@@ -53,7 +57,8 @@ export interface Host {
   readonly gossip: string;
   readonly metricsPort: number;
   readonly httpPort: number;
-  /** Pid of the supervisor; the edge process is a child of it. */
+  readonly apiPort: number;
+  /** Pid of the supervisor, the edge process being a child of it; of a bare host the latter's. */
   readonly pid: number;
   /** One keep-alive connection to its API. */
   readonly api: Pool;
@@ -169,13 +174,11 @@ interface Ports {
 }
 
 function spawnHost(spec: HostSpec, file: string): ChildProcess {
+  const mode = spec.kind === "edge" ? "run" : "agent";
   const command = [
     ...(spec.launcher ?? []),
     process.execPath,
-    CLI,
-    spec.kind === "edge" ? "run" : "agent",
-    "--config",
-    file,
+    ...(spec.isBare ? [EDGE_MAIN, freezeConfig(spec.kind, file)] : [CLI, mode, "--config", file]),
   ];
   const child = spawn(command[0] ?? process.execPath, command.slice(1), {
     stdio: ["ignore", "pipe", "pipe"],
@@ -189,6 +192,14 @@ function spawnHost(spec: HostSpec, file: string): ChildProcess {
     spec.onLog?.(line);
   });
   return child;
+}
+
+/** What the command line does before it becomes the supervisor; returns the frozen file's path. */
+function freezeConfig(mode: HostSpec["kind"], path: string): string {
+  const { config, file, hash } = loadConfig({ file: path, environment: process.env });
+  const stateFolder = stateFolderOf(config);
+  const extensionPath = crsqlitePath();
+  return writeEffectiveConfig({ mode, config, file, hash, stateFolder, extensionPath });
 }
 
 function hostOf(
@@ -215,6 +226,7 @@ function hostOf(
     gossip: `127.0.0.1:${ports.gossip}`,
     metricsPort: ports.metrics,
     httpPort: ports.http,
+    apiPort: ports.api,
     pid: child.pid ?? 0,
     api,
     ready: () => waitReady(child, { name: spec.name, metricsPort: ports.metrics, folder }),
@@ -270,6 +282,7 @@ export function sleep(ms: number): Promise<void> {
 }
 
 const CLI = fileURLToPath(new URL("../bin/cli.ts", import.meta.url));
+const EDGE_MAIN = fileURLToPath(new URL("../proxy/edge-main.ts", import.meta.url));
 const READY_LIMIT_MS = 60_000;
 const READY_POLL_MS = 20;
 /** Enough to see why, the folder being gone by then. */

@@ -16,6 +16,8 @@ export interface FigureSpec {
   readonly unit: string;
   /** What the median has to reach; absent = told, not judged. */
   readonly target?: { readonly atMost: number } | { readonly atLeast: number };
+  /** What Corrosion reaches on this kind of machine, in the same unit. */
+  readonly corrosion?: number;
 }
 
 /** Figures of one run by name; a figure that could not be taken is left out. */
@@ -123,8 +125,9 @@ export function describeSample(figures: readonly FigureSpec[], sample: Sample): 
 
 /** One line per figure: median, target, verdict. */
 export function describeResult(result: FigureResult): string {
-  const { name, unit, median, target, isMet } = result;
-  const value = `${name}: ${rounded(median)} ${unit}`;
+  const { name, unit, median, target, isMet, corrosion } = result;
+  const beside = corrosion === undefined ? "" : `, Corrosion ${corrosion} ${unit}`;
+  const value = `${name}: ${rounded(median)} ${unit}${beside}`;
   if (target === undefined) return value;
   const wanted = "atMost" in target ? `<= ${target.atMost}` : `>= ${target.atLeast}`;
   const verdict = isMet === undefined ? "not measured" : isMet ? "met" : "MISSED";

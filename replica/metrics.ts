@@ -38,6 +38,8 @@ export const REPLICA_METRICS: readonly MetricDeclaration[] = [
   counter("patina_changesets_refused_total", "Changesets the store refused."),
   counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),
   counter("patina_hostile_packets_total", "Packets and frames that could not be read."),
+  counter("patina_quic_packets_sent_total", "UDP packets sent."),
+  counter("patina_quic_packets_received_total", "UDP packets received."),
   counter("patina_quic_sent_bytes_total", "UDP payload bytes sent."),
   counter("patina_quic_received_bytes_total", "UDP payload bytes received."),
   counter("patina_quic_dials_failed_total", "Connections that could not be made."),

@@ -76,6 +76,8 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     hostile_packets_total: driver.stats.badPackets + driver.stats.badFrames,
     store_busy_total: driver.stats.storeBusy,
     store_failures_total: driver.stats.storeFailed,
+    quic_packets_sent_total: transport.stats.packetsSent,
+    quic_packets_received_total: transport.stats.packetsReceived,
     quic_sent_bytes_total: transport.stats.bytesSent,
     quic_received_bytes_total: transport.stats.bytesReceived,
     quic_dials_failed_total: transport.stats.dialsFailed,

@@ -4,6 +4,7 @@
 import ansis from "ansis";
 import Table from "cli-table3";
 import { createLogUpdate } from "log-update";
+import { request } from "undici";
 import type { Traffic } from "./load.ts";
 import type { Platform } from "./platform.ts";
 import type { StepResult } from "./tour.ts";
@@ -16,11 +17,17 @@ export class View {
   readonly #update = createLogUpdate(process.stdout);
   #timer: NodeJS.Timeout | null = null;
   #sentBefore = new Map<string, number>();
+  /** What each PoP's own metrics say; absent while it is away. */
+  readonly #figuresByPop = new Map<string, { members: string; machines: string }>();
+  #isAsking = false;
 
   /** Begins the live table, where there is a terminal. */
   start(platform: Platform, traffic: () => Iterable<Traffic>): void {
     if (!this.#isLive) return;
-    this.#timer = setInterval(() => this.#render(platform, [...traffic()]), RENEW_MS);
+    this.#timer = setInterval(() => {
+      void this.#ask(platform, [...traffic()]);
+      this.#render(platform, [...traffic()]);
+    }, RENEW_MS);
   }
 
   /** Ends the live table; what it showed last stays. */
@@ -59,9 +66,39 @@ export class View {
     if (this.#events.length > EVENTS_SHOWN) this.#events.shift();
   }
 
+  /** Members and machines as each PoP sees them, from its metrics. */
+  async #ask(platform: Platform, traffic: readonly Traffic[]): Promise<void> {
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    await Promise.all(
+      traffic.map(async ({ pop }) => {
+        const text = await metricsOf(platform.host(pop).metricsPort);
+        if (text === null) {
+          this.#figuresByPop.delete(pop);
+          return;
+        }
+        this.#figuresByPop.set(pop, {
+          members: /^patina_swim_members (\d+)/m.exec(text)?.[1] ?? "-",
+          machines: /^patina_route_machines (\d+)/m.exec(text)?.[1] ?? "-",
+        });
+      }),
+    );
+    this.#isAsking = false;
+  }
+
   #render(platform: Platform, traffic: readonly Traffic[]): void {
     const table = new Table({
-      head: ["PoP", "listens on", "requests/s", "median", "answers from", "failed", "refused"],
+      head: [
+        "PoP",
+        "listens on",
+        "members",
+        "machines",
+        "requests/s",
+        "median",
+        "answers from",
+        "failed",
+        "refused",
+      ],
       style: { head: ["cyan"] },
     });
     for (const one of traffic) {
@@ -71,6 +108,8 @@ export class View {
       table.push([
         one.pop,
         `127.0.0.1:${httpPort}`,
+        this.#figuresByPop.get(one.pop)?.members ?? "-",
+        this.#figuresByPop.get(one.pop)?.machines ?? "-",
         Math.round(((one.total.sent - before) * 1000) / RENEW_MS),
         `${one.medianMs().toFixed(0)} ms`,
         [...one.window.answersByMachine.keys()].join(" "),
@@ -79,6 +118,21 @@ export class View {
       ]);
     }
     this.#update(`${table.toString()}\n${this.#events.join("\n")}`);
+  }
+}
+
+/** The text of a PoP's metrics; null while nobody answers. */
+async function metricsOf(port: number): Promise<string | null> {
+  try {
+    const response = await request(`http://127.0.0.1:${port}/metrics`, {
+      headersTimeout: 1_000,
+      bodyTimeout: 1_000,
+    });
+    return await response.body.text();
+  } catch (error) {
+    // It is being started, or bounced.
+    if (error instanceof Error) return null;
+    throw error;
   }
 }
 

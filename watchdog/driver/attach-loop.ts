@@ -21,11 +21,7 @@ export interface AttachedLoop {
 export function attachLoop(plan: LoopBeatPlan, beatPeriodMs = BEAT_PERIOD_MS): AttachedLoop {
   const beat = LoopBeat.attach(plan, { threadId, nativeThreadId: ownNativeThreadId() });
   let last = performance.eventLoopUtilization();
-  let beats = 0;
-  const timer = setInterval(() => {
-    beat.beat();
-    beats += 1;
-    if (beats % VITALS_EVERY_BEATS !== 1) return;
+  const reportVitals = (): void => {
     const now = performance.eventLoopUtilization();
     const { used_heap_size, total_heap_size, external_memory } = getHeapStatistics();
     beat.vitals({
@@ -35,6 +31,14 @@ export function attachLoop(plan: LoopBeatPlan, beatPeriodMs = BEAT_PERIOD_MS): A
       utilisation: performance.eventLoopUtilization(now, last).utilization,
     });
     last = now;
+  };
+  // At once, so that the evidence of a loop that stalls before its first beat has them too.
+  reportVitals();
+  let beats = 0;
+  const timer = setInterval(() => {
+    beat.beat();
+    beats += 1;
+    if (beats % VITALS_EVERY_BEATS === 0) reportVitals();
   }, beatPeriodMs);
   timer.unref();
   return {

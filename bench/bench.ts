@@ -19,6 +19,7 @@ import {
   type BenchReport,
   type Sample,
 } from "./measure.ts";
+import { bench as plumtree } from "./plumtree.ts";
 import { bench as proxy } from "./proxy.ts";
 import { bench as replica, REPLICA_PARTS } from "./replica.ts";
 import { bench as stall } from "./stall.ts";
@@ -28,6 +29,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   catchup,
   change,
   codec,
+  plumtree,
   proxy,
   replica,
   stall,

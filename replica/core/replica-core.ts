@@ -27,8 +27,15 @@ import type {
   LocalCommit,
 } from "../types.ts";
 import { Bookkeeping } from "./bookkeeping/bookkeeping.ts";
-import { Broadcast } from "./broadcast/broadcast.ts";
-import type { BroadcastConfig, BroadcastOutput } from "./broadcast/types.ts";
+import { createBroadcaster } from "./broadcast/create-broadcaster.ts";
+import type {
+  Broadcaster,
+  BroadcastArrival,
+  BroadcastConfig,
+  BroadcastOutput,
+  EncodedBodies,
+  PlumtreeControl,
+} from "./broadcast/types.ts";
 import { hasUrgentChange } from "./broadcast/urgency.ts";
 import type { Hlc } from "./hlc.ts";
 import { Inbox } from "./inbox.ts";
@@ -58,15 +65,10 @@ export type ReplicaInput =
       readonly members: readonly MemberUpdate[];
     }
   | { readonly kind: "packet"; readonly packet: SwimPacket; readonly packetBytes: number }
-  /** One decoded broadcast; `payload` is its frame, null when it came inside another message. */
-  | {
-      readonly kind: "broadcast";
-      readonly changeset: Changeset;
-      readonly payload: Uint8Array | null;
-      readonly clusterId: number;
-    }
+  | (BroadcastArrival & { readonly kind: "broadcast"; readonly clusterId: number })
+  | { readonly kind: "plumtree"; readonly message: PlumtreeControl; readonly clusterId: number }
   /** A transaction of our own was committed. */
-  | { readonly kind: "committed"; readonly commit: LocalCommit }
+  | { readonly kind: "committed"; readonly commit: LocalCommit; readonly bodies?: EncodedBodies }
   /**
    * The answer to an `apply` of the inbox: one outcome per changeset, or none at all when the store
    * could not (busy, disk full). What has no outcome counts as never received.
@@ -151,7 +153,7 @@ export interface ReplicaStats {
 /** One replica. */
 export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly swim: Swim;
-  readonly broadcast: Broadcast;
+  readonly broadcast: Broadcaster;
   readonly syncClient: SyncClient;
   readonly syncServer: SyncServer;
   readonly books: Bookkeeping;
@@ -191,7 +193,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const broadcast = Object.defineProperty({ ...options.broadcast }, "clusterId", {
       get: () => swim.self.clusterId,
     });
-    this.broadcast = new Broadcast(broadcast, prng);
+    this.broadcast = createBroadcaster(broadcast, { prng, books: this.books });
     this.syncClient = new SyncClient({
       identity,
       config: options.syncClient,
@@ -251,7 +253,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         this.#onBroadcast(input, nowMs);
         break;
       case "committed":
-        this.#onCommitted(input.commit, nowMs);
+        this.#onCommitted(input, nowMs);
         break;
       case "applied":
         this.#onApplied(input.batchId, input.outcomes, nowMs);
@@ -263,7 +265,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         this.broadcast.handle({ kind: "peerRenewed", address: input.address }, nowMs);
         break;
       case "sent":
-        this.broadcast.handle({ kind: "sent", id: input.id, ok: input.ok }, nowMs);
+        this.broadcast.handle(input, nowMs);
         break;
       case "syncClient":
         this.#onSyncClient(input.input, nowMs);
@@ -271,10 +273,15 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       case "syncServer":
         this.syncServer.handle(input.input, nowMs);
         break;
+      case "plumtree":
+        if (input.clusterId !== this.swim.self.clusterId) this.stats.otherCluster++;
+        else this.broadcast.handle({ kind: "plumtree", message: input.message }, nowMs);
+        break;
       case "bootstrap":
       case "rejoin":
       case "changeCluster":
       case "leave":
+        if (input.kind === "leave") this.broadcast.handle(input, nowMs);
         this.#runSwim(input, nowMs);
         break;
       case "settled":
@@ -378,6 +385,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       address: actor.addr,
       clusterId: actor.clusterId,
       ring: this.rings.ring(actor.addr),
+      rttMs: this.rings.rttMs(actor.addr),
     }));
     this.broadcast.handle({ kind: "members", members }, nowMs);
     this.syncClient.handle({ kind: "candidates", peers: members }, nowMs);
@@ -386,7 +394,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   // ------------------------------------------------------------------ changes
 
   #onBroadcast(input: Extract<ReplicaInput, { kind: "broadcast" }>, nowMs: number): void {
-    const { changeset, payload, clusterId } = input;
+    const { changeset, clusterId } = input;
     const { self } = this.swim;
     if (clusterId !== self.clusterId) {
       this.stats.otherCluster++;
@@ -398,7 +406,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     }
     if (this.broadcast.hasSeen(changeset) || this.#inbox.has(changeset)) {
       this.stats.known++;
-      this.broadcast.handle({ kind: "received", changeset, payload, isNews: false }, nowMs);
+      this.broadcast.handle({ ...input, kind: "received", isNews: false }, nowMs);
       return;
     }
     if (changeset.ts !== null) this.#mergeClock(changeset.ts, nowMs);
@@ -410,7 +418,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const isNews = verdict !== "known";
     if (isNews) this.stats.news++;
     else this.stats.known++;
-    this.broadcast.handle({ kind: "received", changeset, payload, isNews }, nowMs);
+    this.broadcast.handle({ ...input, kind: "received", isNews }, nowMs);
     if (!isNews) return;
     const dropped = this.#inbox.add(changeset, this.#isUrgent(changeset));
     if (dropped) this.#missed([dropped], nowMs);
@@ -429,10 +437,11 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     );
   }
 
-  #onCommitted(commit: LocalCommit, nowMs: number): void {
+  #onCommitted(input: Extract<ReplicaInput, { kind: "committed" }>, nowMs: number): void {
+    const { commit } = input;
     const { id } = this.swim.self;
     this.books.recordComplete(id, { start: commit.version, end: commit.version });
-    this.broadcast.handle({ kind: "committed", changesets: commit.changesets }, nowMs);
+    this.broadcast.handle({ ...input, changesets: commit.changesets }, nowMs);
   }
 
   #onApplied(batchId: number, outcomes: readonly ApplyOutcome[], nowMs: number): void {

@@ -19,10 +19,9 @@
  * has sent to all, one further peer gets them: a second path for a lost stream at a fraction of the
  * traffic. Whether something is news, and what cluster it came from, is the caller's to know.
  */
-import type { Machine } from "#base/machine.ts";
 import type { Prng } from "#base/prng.ts";
 import type { Address, Changeset, FullChangeset } from "../../types.ts";
-import { encodeBroadcast } from "../wire/uni-payload.ts";
+import { encodeBroadcast, frameBody } from "../wire/uni-payload.ts";
 import { Backlog } from "./backlog.ts";
 import type { BroadcastEntry } from "./backlog.ts";
 import { PeerLane } from "./peer-lane.ts";
@@ -30,6 +29,7 @@ import { SeenCache } from "./seen-cache.ts";
 import { TokenBucket } from "./token-bucket.ts";
 import type {
   BroadcastConfig,
+  Broadcaster,
   BroadcastDropReason,
   BroadcastInput,
   BroadcastMember,
@@ -37,9 +37,10 @@ import type {
   BroadcastStats,
 } from "./types.ts";
 import { hasUrgentChange } from "./urgency.ts";
+import { UrgentVersions } from "./urgent-versions.ts";
 
 /** The broadcast machine of one replica. */
-export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
+export class Broadcast implements Broadcaster {
   readonly #config: BroadcastConfig;
   readonly #prng: Prng;
   readonly #backlog = new Backlog();
@@ -55,8 +56,7 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
   /** Sent of late, oldest first: what a renewed peer gets. */
   readonly #recent = new Set<BroadcastEntry>();
   #recentBytes = 0;
-  /** Received versions of which one chunk was urgent, so the others are too; oldest first. */
-  readonly #urgentVersions = new Set<string>();
+  readonly #urgentVersions: UrgentVersions;
   #urgentOutbox: BroadcastOutput[] = [];
   #outbox: BroadcastOutput[] = [];
   readonly #dropped = new Map<BroadcastDropReason, number>();
@@ -77,13 +77,14 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
     this.#config = config;
     this.#prng = prng;
     this.#seen = new SeenCache(config.seenMax);
+    this.#urgentVersions = new UrgentVersions(config.urgentColumns);
     this.#bucket = new TokenBucket(config.budgetBytesPerSecond);
   }
 
   handle(input: BroadcastInput, nowMs: number): void {
     switch (input.kind) {
       case "committed":
-        this.#onCommitted(input.changesets, nowMs);
+        this.#onCommitted(input, nowMs);
         break;
       case "received":
         this.#onReceived(input, nowMs);
@@ -99,6 +100,11 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
         break;
       case "tick":
         this.#expireTransmissions(nowMs);
+        break;
+      case "plumtree":
+      case "leave":
+        // Nobody here keeps links that could be grafted, pruned or given up.
+        break;
     }
     for (const entry of this.#backlog.takeDue(nowMs)) this.#startRound(entry, nowMs);
     this.#flush(nowMs);
@@ -144,13 +150,13 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
     };
   }
 
-  #onCommitted(changesets: readonly FullChangeset[], nowMs: number): void {
+  #onCommitted({ changesets, bodies }: CommittedInput, nowMs: number): void {
     const urgentVersions = new Set<number>();
     for (const { version, changes } of changesets) {
       if (hasUrgentChange(changes, this.#config.urgentColumns)) urgentVersions.add(version);
     }
-    for (const changeset of changesets) {
-      const payload = encodeBroadcast(changeset, this.#config.clusterId);
+    for (const [at, changeset] of changesets.entries()) {
+      const payload = this.#frame(changeset, bodies?.[at]);
       const isUrgent = urgentVersions.has(changeset.version);
       this.#enter(this.#createEntry(changeset, payload, { isLocal: true, isUrgent, nowMs }), nowMs);
     }
@@ -165,7 +171,7 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
     // Empty ones say nothing that sync would not: Corrosion does not pass them on either.
     if (!isNews || changeset.kind === "empty") return;
     this.#counters.relayed += 1;
-    const payload = input.payload ?? encodeBroadcast(changeset, this.#config.clusterId);
+    const payload = input.payload ?? this.#frame(changeset, input.body);
     const isUrgent = this.#isReceivedUrgent(changeset);
     const entry = this.#createEntry(changeset, payload, { isLocal: false, isUrgent, nowMs });
     const origin = this.#members.find((member) => member.actorId === changeset.actorId);
@@ -173,19 +179,16 @@ export class Broadcast implements Machine<BroadcastInput, BroadcastOutput> {
     this.#enter(entry, nowMs);
   }
 
+  #frame(changeset: FullChangeset, body: Uint8Array | null | undefined): Uint8Array {
+    const { clusterId } = this.#config;
+    return body ? frameBody(body, clusterId) : encodeBroadcast(changeset, clusterId);
+  }
+
   /** Judges a chunk with those of its version that came before, and takes these along. */
   #isReceivedUrgent(changeset: FullChangeset): boolean {
-    const { actorId, version, changes, seqs, lastSeq } = changeset;
-    const isUrgent = hasUrgentChange(changes, this.#config.urgentColumns);
-    if (seqs.start === 0 && seqs.end === lastSeq) return isUrgent;
-    const key = `${actorId} ${version}`;
-    if (this.#urgentVersions.has(key)) return true;
-    if (!isUrgent) return false;
-    this.#urgentVersions.add(key);
-    for (const oldest of this.#urgentVersions) {
-      if (this.#urgentVersions.size <= URGENT_VERSIONS_MAX) break;
-      this.#urgentVersions.delete(oldest);
-    }
+    const verdict = this.#urgentVersions.judge(changeset);
+    if (verdict !== "turned") return verdict === "yes";
+    const { actorId, version } = changeset;
     for (const entry of this.#backlog.ofVersion(actorId, version)) {
       const lanes = [...entry.lanes];
       for (const lane of lanes) lane.remove(entry);
@@ -465,6 +468,7 @@ export function maxTransmissions(members: number): number {
   return Math.max(1, Math.floor(4 * Math.log10(Math.max(1, members) + 1)));
 }
 
+type CommittedInput = Extract<BroadcastInput, { kind: "committed" }>;
 type ReceivedInput = Extract<BroadcastInput, { kind: "received" }>;
 
 interface EntryTraits {
@@ -492,5 +496,3 @@ const ROUND_STEP_MS = 100;
 const RATE_LIMITED_STEP_MS = 500;
 /** Above the transport's own timeout of 5 s; reached only if the driver forgets to answer. */
 const ANSWER_TIMEOUT_MS = 15_000;
-/** Arbitrary; versions in several chunks that are arriving at one time are few. */
-const URGENT_VERSIONS_MAX = 1000;

@@ -6,6 +6,7 @@
  * forgotten. Forgetting too early costs one look-up in bookkeeping, nothing else.
  */
 import type { Changeset } from "../../types.ts";
+import type { ChangeId } from "../wire/types.ts";
 
 /** A bounded set of changesets by (actor, version, seqs). */
 export class SeenCache {
@@ -24,14 +25,14 @@ export class SeenCache {
   }
 
   /** Whether this very changeset is remembered. */
-  has(changeset: Changeset): boolean {
-    const key = keyOf(changeset);
+  has(changeset: Changeset | ChangeId): boolean {
+    const key = changeKey(changeset);
     return this.#young.has(key) || this.#old.has(key);
   }
 
   /** Remembers it; false if it was remembered already. */
-  add(changeset: Changeset): boolean {
-    const key = keyOf(changeset);
+  add(changeset: Changeset | ChangeId): boolean {
+    const key = changeKey(changeset);
     if (this.#young.has(key) || this.#old.has(key)) return false;
     this.#young.add(key);
     if (this.#young.size >= this.#generationMax) {
@@ -42,14 +43,15 @@ export class SeenCache {
   }
 
   /** Forgets it, so that its next copy counts as new; for one that could not be applied. */
-  delete(changeset: Changeset): void {
-    const key = keyOf(changeset);
+  delete(changeset: Changeset | ChangeId): void {
+    const key = changeKey(changeset);
     this.#young.delete(key);
     this.#old.delete(key);
   }
 }
 
-function keyOf(changeset: Changeset): string {
+/** What tells one broadcast changeset from all others. */
+export function changeKey(changeset: Changeset | ChangeId): string {
   if (changeset.kind === "empty") {
     const { start, end } = changeset.versions;
     return `${changeset.actorId} ${start}-${end}`;

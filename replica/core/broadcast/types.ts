@@ -1,5 +1,18 @@
 /** What the broadcast machine takes, gives and can be told. */
+import type { Machine } from "#base/machine.ts";
 import type { ActorId, Address, Changeset, FullChangeset } from "../../types.ts";
+import type { PlumtreeMessage } from "../wire/types.ts";
+import { PLUMTREE_DEFAULTS, type PlumtreeConfig, type PlumtreeStats } from "./plumtree-types.ts";
+
+/** A way of broadcasting: `Broadcast` (method `gossip`) or `Plumtree` (method `plumtree`). */
+export interface Broadcaster extends Machine<BroadcastInput, BroadcastOutput> {
+  /** Whether this changeset came by broadcast before: a copy, to be dropped without another look. */
+  hasSeen(changeset: Changeset): boolean;
+  /** Makes the next copy of this changeset count as new; for one that could not be applied. */
+  forget(changeset: Changeset): void;
+  /** Counters and present sizes. */
+  readonly stats: BroadcastStats;
+}
 
 /** Another replica to which changes may be sent. */
 export interface BroadcastMember {
@@ -8,23 +21,38 @@ export interface BroadcastMember {
   readonly clusterId: number;
   /** RTT band, 0 nearest; `null` = not measured yet. */
   readonly ring: number | null;
+  /** Least round trip measured; absent or `null` = not measured yet. */
+  readonly rttMs?: number | null;
+}
+
+/** One decoded change, and how it came. */
+export interface BroadcastArrival {
+  readonly changeset: Changeset;
+  /** Its plain broadcast frame, to be passed on as it is; `null` when it came in another message. */
+  readonly payload: Uint8Array | null;
+  /** Its `BroadcastV1`, plain or compressed; absent or `null` = to be encoded afresh. */
+  readonly body?: Uint8Array | null;
+  /** The last hop, if it came inside a Plumtree Gossip message. */
+  readonly gossip?: GossipOrigin | null;
 }
 
 /** What the broadcast machine is told. */
 export type BroadcastInput =
-  /** Own transactions, after their commit. All chunks of a version come in one input. */
-  | { readonly kind: "committed"; readonly changesets: readonly FullChangeset[] }
   /**
-   * A changeset that a broadcast of this cluster brought. `isNews`: bookkeeping lacked it, so it is
-   * passed on. `payload` is the original `UniPayload`, passed on as it is; `null` when it came inside
-   * another message, and is encoded afresh.
+   * Own transactions, after their commit. All chunks of a version come in one input. `bodies`: the
+   * `BroadcastV1` of each where it was encoded already (compressed).
    */
   | {
-      readonly kind: "received";
-      readonly changeset: Changeset;
-      readonly payload: Uint8Array | null;
-      readonly isNews: boolean;
+      readonly kind: "committed";
+      readonly changesets: readonly FullChangeset[];
+      readonly bodies?: EncodedBodies;
     }
+  /** A changeset that a broadcast of this cluster brought. `isNews`: bookkeeping lacked it. */
+  | (BroadcastArrival & { readonly kind: "received"; readonly isNews: boolean })
+  /** A Plumtree control message of this cluster; the method `gossip` ignores it. */
+  | { readonly kind: "plumtree"; readonly message: PlumtreeControl }
+  /** This replica is about to stop. */
+  | { readonly kind: "leave" }
   /** All active members; those of another cluster and this replica itself are left out here. */
   | { readonly kind: "members"; readonly members: readonly BroadcastMember[] }
   /** The replica at `address` has begun anew: what it was sent last may be lost. */
@@ -32,6 +60,18 @@ export type BroadcastInput =
   /** What became of a `send`. Due for each, once. */
   | { readonly kind: "sent"; readonly id: number; readonly ok: boolean }
   | { readonly kind: "tick" };
+
+/** The `BroadcastV1` of each changeset, where there is one. */
+export type EncodedBodies = readonly (Uint8Array | null)[];
+
+/** The last hop of a Gossip message. */
+export interface GossipOrigin {
+  readonly sender: ActorId;
+  readonly round: number;
+}
+
+/** A Plumtree message that carries no change. */
+export type PlumtreeControl = Exclude<PlumtreeMessage, { kind: "gossip" }>;
 
 /** What it wants done, in this order. */
 export type BroadcastOutput =
@@ -57,6 +97,9 @@ export type BroadcastDropReason = "backlog-full" | "lane-full" | "peer-gone";
 
 /** Settings; see `BROADCAST_DEFAULTS`. */
 export interface BroadcastConfig {
+  /** `[gossip.broadcast] method`. */
+  readonly method: "gossip" | "plumtree";
+  readonly plumtree: PlumtreeConfig;
   readonly actorId: ActorId;
   readonly clusterId: number;
   /**
@@ -109,10 +152,14 @@ export interface BroadcastStats {
   readonly backlogEntries: number;
   readonly backlogBytes: number;
   readonly inFlight: number;
+  /** Present only with the method `plumtree`. */
+  readonly plumtree?: PlumtreeStats;
 }
 
 /** The settings that a cluster of Patina uses; figures after Corrosion's where it has one. */
 export const BROADCAST_DEFAULTS: Omit<BroadcastConfig, "actorId" | "clusterId"> = {
+  method: "gossip",
+  plumtree: PLUMTREE_DEFAULTS,
   urgentColumns: { machines: ["state"], checks: ["status"] },
   smallClusterMembers: 8,
   coalesceMs: 10,

@@ -1,7 +1,6 @@
 /**
  * Plumtree messages as bytes (protocol reference, 3.8). A replica that does not broadcast by Plumtree
- * reads the changes out of Gossip and may answer a Graft; the rest is decoded so that it can be
- * counted and shown.
+ * reads the changes out of Gossip; the rest is decoded so that it can be counted and shown.
  *
  *   message  0 Gossip  round(4) sender(16) id body
  *            1 IHave   sender(16) count(4) { id round(4) }
@@ -52,13 +51,10 @@ export function readPlumtree(reader: ByteReader): PlumtreeMessage {
 
 /** Writes a message. The body of a Gossip holds one changeset. */
 export function writePlumtree(writer: ByteWriter, message: PlumtreeMessage): void {
-  writer.u32le(0);
+  if (message.kind !== "gossip") writer.u32le(0);
   switch (message.kind) {
     case "gossip":
-      writer.u32le(0);
-      writer.u32le(message.round);
-      writeActorId(writer, message.sender);
-      writeChangeId(writer, message.id);
+      writeGossipHeader(writer, message);
       writeBroadcastBody(writer, message.body);
       return;
     case "iHave":
@@ -78,6 +74,18 @@ export function writePlumtree(writer: ByteWriter, message: PlumtreeMessage): voi
       writer.u8(message.triggeredBy === null ? 0 : 1);
       if (message.triggeredBy !== null) writeChangeId(writer, message.triggeredBy);
   }
+}
+
+/** Writes what stands before the body of a Gossip. */
+export function writeGossipHeader(
+  writer: ByteWriter,
+  gossip: { readonly round: number; readonly sender: ActorId; readonly id: ChangeId },
+): void {
+  writer.u32le(0);
+  writer.u32le(0);
+  writer.u32le(gossip.round);
+  writeActorId(writer, gossip.sender);
+  writeChangeId(writer, gossip.id);
 }
 
 /** Reads the `BroadcastV1` that a plain broadcast and a Gossip message share. */

@@ -207,7 +207,11 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
         ? {}
         : { subscriptions_path: absolute(db.subscriptions_path) }),
     },
-    gossip: { ...gossip, ...(absoluteTls ? { tls: absoluteTls } : {}) },
+    gossip: {
+      ...gossip,
+      compression: withAbsolute(gossip.compression, ["dict_dir", "dict_file"], absolute),
+      ...(absoluteTls ? { tls: absoluteTls } : {}),
+    },
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,
@@ -219,6 +223,18 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
         ? {}
         : { state_folder: absolute(watchdog.state_folder) }),
     },
+  };
+}
+
+function withAbsolute<Section extends object>(
+  section: Section,
+  keys: readonly (keyof Section)[],
+  absolute: (path: string) => string,
+): Section {
+  const found = keys.filter((key) => typeof section[key] === "string");
+  return {
+    ...section,
+    ...Object.fromEntries(found.map((key) => [key, absolute(String(section[key]))])),
   };
 }
 

@@ -27,6 +27,19 @@ plaintext = true
   expect(warnings).toEqual([]);
 });
 
+test("the broadcast method is taken in Corrosion's forms", () => {
+  const head = '[gossip]\naddr = "127.0.0.1:8787"\nplaintext = true\n';
+  const method = (text: string): unknown => load(head + text).config.gossip.broadcast;
+  expect(method("")).toMatchObject({ method: "gossip", prune_threshold: 1 });
+  expect(method('broadcast = "gossip"')).toMatchObject({ method: "gossip" });
+  expect(method('broadcast = "plumtree"')).toMatchObject({ method: "plumtree" });
+  expect(method("[gossip.broadcast.plumtree]\nprune_threshold = 5")).toMatchObject({
+    method: "plumtree",
+    prune_threshold: 5,
+  });
+  expect(() => method('broadcast = "flood"')).toThrow(/gossip\.broadcast\.method/);
+});
+
 test("what is translated only in part says so", () => {
   const { config, warnings } = load(`
 [api]
@@ -52,7 +65,7 @@ cache_size_kib = -1048576
 addr = "127.0.0.1:8787"
 plaintext = true
 disable_gso = true
-broadcast = { plumtree = { prune_threshold = 3 } }
+broadcast = { plumtree = { prune_threshold = 3, eager_ratios = [50, 30, 20] } }
 [perf]
 wal_threshold_mb = 5120
 min_sync_backoff = 2
@@ -63,7 +76,7 @@ open-telemetry = "from_env"
 `);
   expect(warnings.map((line) => line.slice(line.indexOf(": ") + 2)).toSorted()).toEqual([
     "db.cache_size_kib: a key of Corrosion's, left out: the store's page cache is 64 MiB",
-    expect.stringMatching(/^gossip\.broadcast: /),
+    expect.stringMatching(/^gossip\.broadcast\.eager_ratios: /),
     expect.stringMatching(/^gossip\.disable_gso: /),
     expect.stringMatching(/^perf\.wal_threshold_mb: /),
     expect.stringMatching(/^reaper: /),

@@ -31,7 +31,23 @@ export function translateCorrosion(raw: RawTable): string[] {
       gossip["bootstrap"] = hosts.map((host) => (isNamed(host) ? host.split("@")[0] : host));
     }
   }
+  translateBroadcast(gossip);
   return warnings;
+}
+
+/** `broadcast = "gossip" | "plumtree"` and `[gossip.broadcast.plumtree]` are sections of ours. */
+function translateBroadcast(gossip: RawTable | null): void {
+  const broadcast = gossip?.["broadcast"];
+  if (gossip === null || broadcast === undefined) return;
+  if (typeof broadcast === "string") {
+    gossip["broadcast"] = { method: broadcast };
+    return;
+  }
+  const table = tableIn(gossip, "broadcast");
+  const plumtree = table === null ? null : tableIn(table, "plumtree");
+  if (table === null || plumtree === null) return;
+  delete table["plumtree"];
+  gossip["broadcast"] = { method: "plumtree", ...table, ...plumtree };
 }
 
 /** What happens instead of `key`, a key that Corrosion knows; null when Corrosion does not either. */
@@ -71,8 +87,7 @@ const INSTEAD: readonly (readonly [RegExp, string])[] = [
   [/^gossip\.client_addr$/, "replicas dial from the address they listen on"],
   [/^gossip\.disable_gso$/, "packets are sent one by one"],
   [/^gossip\.member_id$/, "all replicas of a cluster id exchange state"],
-  [/^gossip\.compression$/, "changes are sent as they are; compressed ones are understood"],
-  [/^gossip\.broadcast$/, "the method is gossip"],
+  [/^gossip\.broadcast\.eager_ratios$/, "eager peers follow the order of actor ids"],
   [/^gossip\.tls\.insecure$/, "certificates are always checked"],
   [/^perf\.\w+$/, "queues and batches find their own size"],
   [/^telemetry\.open-telemetry$/, "no traces are exported"],

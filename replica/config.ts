@@ -34,6 +34,32 @@ export const gossipSection = z.strictObject({
   max_mtu: z.int().min(1200, "1200 or more").max(16_000, "at most 16000").default(1350),
   /** A silent connection is closed after this many seconds. */
   idle_timeout_secs: z.int().min(1, "at least 1").max(600, "at most 600").default(30),
+  /** How changes are pushed to others; the short form is `broadcast = "plumtree"`. */
+  broadcast: z
+    .strictObject({
+      /** `gossip`: to all or at random. `plumtree`: along trees, fewer copies in large clusters. */
+      method: z.enum(["gossip", "plumtree"]).default("gossip"),
+      /** Copies of one message from which on its senders may be asked to stop. */
+      prune_threshold: wholeNumber.default(1),
+      /** Hops by which an announced path must be shorter to be taken; 0 = never. */
+      optimization_threshold: wholeNumber.default(0),
+      /** Least time between two requests to stop to one replica. */
+      prune_throttle_secs: z.number().min(0, "0 or more").default(1),
+      /** Whether frames to one replica wait 3 ms for company. */
+      batch_gossip: z.boolean().default(true),
+    })
+    .prefault({}),
+  /** zstd in what is pushed and in answers of repair. What comes in is always understood. */
+  compression: z
+    .strictObject({
+      enabled: z.boolean().default(false),
+      level: z.int().min(1, "1 to 22").max(22, "1 to 22").default(3),
+      /** Folder of trained dictionaries for what comes in. */
+      dict_dir: path.optional(),
+      /** Trained dictionary for what goes out. */
+      dict_file: path.optional(),
+    })
+    .prefault({}),
   /** Encrypted, but whoever reaches the port may join; replicas with `tls` are strangers then. */
   plaintext: z.boolean().default(false),
   /** mTLS between replicas, unless `plaintext`; `patina tls` makes the files. */

@@ -30,6 +30,7 @@ import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/s
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
 import { openApi, type OpenApi } from "./driver/api/open-api.ts";
+import { broadcastOf, openZstd } from "./driver/gossip-options.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
 import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
@@ -264,6 +265,7 @@ class RunningReplica implements Replica {
       swim: isLan ? lanPreset : wanPreset,
       broadcast: {
         ...BROADCAST_DEFAULTS,
+        ...broadcastOf(gossip),
         actorId: this.#store.actorId,
         clusterId,
         urgentColumns: identity.urgent,
@@ -289,8 +291,10 @@ class RunningReplica implements Replica {
   }
 
   #createDriver(core: ReplicaCore): ReplicaDriver {
-    const { log, events } = this.#options;
+    const { gossip, log, events, identity } = this.#options;
     return new ReplicaDriver({
+      zstd: openZstd(gossip, log),
+      urgentColumns: identity.urgent,
       core,
       store: this.#store,
       log,

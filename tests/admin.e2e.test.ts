@@ -175,8 +175,8 @@ test("a captured message is shown as JSON, and what is none is told so", async (
   expect(lineOf(await runPatina(["debug", "decode", "swim", "xyz"]))).toContain("hexadecimal");
 });
 
-test("what is not offered says so", async () => {
-  expect(lineOf(await ask(worker, "plumtree", "stats"))).toContain("not offered");
+test("links of trees are an error where the method has none; dictionaries can be read anew", async () => {
+  expect(lineOf(await ask(worker, "plumtree", "stats"))).toContain("by the method gossip");
   expect((await ask(worker, "reload-dicts")).code).toBe(EXIT.ok);
 });
 

@@ -7,12 +7,14 @@
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { ReplicaCore, ReplicaInput, ReplicaOutput } from "../core/replica-core.ts";
+import type { EncodedBodies, GossipOrigin } from "../core/broadcast/types.ts";
+import { hasUrgentChange } from "../core/broadcast/urgency.ts";
 import { decodePacket, encodePacket } from "../core/swim/codec.ts";
 import type { SwimEvent } from "../core/swim/events.ts";
 import type { SyncClientEvent } from "../core/sync/client-types.ts";
 import { decodeChange } from "../core/wire/changeset-codec.ts";
 import type { BroadcastBody } from "../core/wire/types.ts";
-import { decodeUniPayload } from "../core/wire/uni-payload.ts";
+import { decodeUniFrame } from "../core/wire/uni-payload.ts";
 import type {
   Address,
   BiStream,
@@ -23,14 +25,18 @@ import type {
 } from "../types.ts";
 import { LagWindow } from "./lag-window.ts";
 import { storeError } from "./store/errors.ts";
+import type { Zstd } from "./compression/zstd.ts";
 import type { StoreClient } from "./store/store-client.ts";
-import { decompress, SyncStreams } from "./sync/sync-streams.ts";
+import { SyncStreams, type SyncStreamEvents } from "./sync/sync-streams.ts";
 
 /** What a driver is made of; the transport follows with `attach`. */
 export interface ReplicaDriverOptions {
   readonly core: ReplicaCore;
   readonly store: StoreClient;
   readonly log: Logger;
+  readonly zstd: Zstd;
+  /** Columns whose changes leave as they are at once. */
+  readonly urgentColumns: Readonly<Record<string, readonly string[]>>;
   readonly onSwimEvent: (event: SwimEvent) => void;
   readonly onRtt: (address: Address, rttMs: number) => void;
   /** A sync round in which at least one server said what it has is over; what it applied. */
@@ -45,8 +51,6 @@ export interface ReplicaDriverOptions {
 export interface DriverStats {
   badPackets: number;
   badFrames: number;
-  /** Plumtree control messages, which this replica has no use for. */
-  ignoredFrames: number;
   /** Calls that the store was too busy for. */
   storeBusy: number;
   /** Requests that the store could not perform: a full disk, a damaged file. */
@@ -58,7 +62,6 @@ export class ReplicaDriver {
   readonly stats: DriverStats = {
     badPackets: 0,
     badFrames: 0,
-    ignoredFrames: 0,
     storeBusy: 0,
     storeFailed: 0,
   };
@@ -105,10 +108,11 @@ export class ReplicaDriver {
   /** Gives the driver its transport; before the first `run`. */
   attach(transport: Transport): void {
     this.#transport = transport;
-    this.#streams = new SyncStreams(transport, {
+    const events: SyncStreamEvents = {
       client: (input) => this.run({ kind: "syncClient", input }),
       server: (input) => this.run({ kind: "syncServer", input }),
-    });
+    };
+    this.#streams = new SyncStreams(transport, events, this.#options.zstd);
   }
 
   /** Sync streams that are open. */
@@ -116,9 +120,25 @@ export class ReplicaDriver {
     return this.#streams?.openCount ?? 0;
   }
 
+  /** What is compressed, and with what. */
+  get zstd(): Zstd {
+    return this.#options.zstd;
+  }
+
   /** Tells the machine of a transaction of our own, right after its commit. */
   committed(commit: LocalCommit): void {
-    this.run({ kind: "committed", commit });
+    const bodies = this.#compress(commit);
+    this.run({ kind: "committed", commit, ...(bodies === null ? {} : { bodies }) });
+  }
+
+  /** Null when the transaction leaves as it is: compression is off, or it is urgent. */
+  #compress({ changesets }: LocalCommit): EncodedBodies | null {
+    const { zstd, urgentColumns } = this.#options;
+    if (!zstd.isEnabled) return null;
+    if (changesets.some(({ changes }) => hasUrgentChange(changes, urgentColumns))) return null;
+    return changesets.map((changeset, at) =>
+      at < COMPRESSED_CHUNKS_MAX ? zstd.compressBody(changeset) : null,
+    );
   }
 
   /** Gives the machine an input and performs what it wants done. */
@@ -352,45 +372,50 @@ export class ReplicaDriver {
   }
 
   #onFrame(frame: Uint8Array): void {
-    const decoded = decodeUniPayload(frame);
+    const decoded = decodeUniFrame(frame);
     if (!decoded.ok) {
       this.stats.badFrames++;
       return;
     }
-    const { value } = decoded;
-    if (value.kind === "plumtree") {
-      if (value.message.kind === "gossip") {
-        return this.#onBody(value.message.body, { payload: null, clusterId: value.clusterId });
-      }
-      this.stats.ignoredFrames++;
-      return;
+    const { payload, body } = decoded.value;
+    const { clusterId } = payload;
+    if (payload.kind !== "plumtree") {
+      return this.#onBody(payload, { payload: frame, body, gossip: null, clusterId });
     }
-    this.#onBody(value, { payload: frame, clusterId: value.clusterId });
+    const { message } = payload;
+    if (message.kind !== "gossip") return this.run({ kind: "plumtree", message, clusterId });
+    this.#onBody(message.body, { payload: null, body, gossip: message, clusterId });
   }
 
-  #onBody(
-    body: BroadcastBody,
-    from: { readonly payload: Uint8Array | null; readonly clusterId: number },
-  ): void {
-    if (body.kind === "change") return this.#onChangesets(body.changesets, from);
-    const bytes = decompress(body.compressed);
+  #onBody(change: BroadcastBody, from: FrameOrigin): void {
+    if (change.kind === "change") return this.#onChangesets(change.changesets, from);
+    const bytes = this.#options.zstd.decompressBroadcast(change.compressed);
     const changesets = bytes.ok ? decodeChange(bytes.value) : bytes;
     if (changesets.ok) this.#onChangesets(changesets.value, from);
     else this.stats.badFrames++;
   }
 
-  #onChangesets(
-    changesets: readonly Changeset[],
-    from: { readonly payload: Uint8Array | null; readonly clusterId: number },
-  ): void {
+  #onChangesets(changesets: readonly Changeset[], from: FrameOrigin): void {
+    const { clusterId, gossip } = from;
     // The frame of several (the legacy EmptySet) stands for all of them: each is encoded afresh.
-    const payload = changesets.length === 1 ? from.payload : null;
+    const isOne = changesets.length === 1;
+    const [payload, body] = isOne ? [from.payload, from.body] : [null, null];
     for (const changeset of changesets) {
-      this.run({ kind: "broadcast", changeset, payload, clusterId: from.clusterId });
+      this.run({ kind: "broadcast", changeset, payload, body, gossip, clusterId });
     }
   }
 }
 
+/** What is known of a change beside itself. */
+interface FrameOrigin {
+  readonly payload: Uint8Array | null;
+  readonly body: Uint8Array | null;
+  readonly gossip: GossipOrigin | null;
+  readonly clusterId: number;
+}
+
+/** A mebibyte: what is beyond would hold the loop up for longer than its bytes are worth. */
+const COMPRESSED_CHUNKS_MAX = 128;
 /** As many as the transport has targets. */
 const LOST_MAX = 1_024;
 /** Long enough to spare disk and peers, short beside any repair. */

@@ -41,6 +41,7 @@ import { UrgentVersions } from "./urgent-versions.ts";
 
 /** The broadcast machine of one replica. */
 export class Broadcast implements Broadcaster {
+  readonly links = null;
   readonly #config: BroadcastConfig;
   readonly #prng: Prng;
   readonly #backlog = new Backlog();

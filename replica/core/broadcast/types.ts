@@ -12,6 +12,8 @@ export interface Broadcaster extends Machine<BroadcastInput, BroadcastOutput> {
   forget(changeset: Changeset): void;
   /** Counters and present sizes. */
   readonly stats: BroadcastStats;
+  /** Who gets changes and who announcements; `null` = this method has no links. */
+  readonly links: { readonly eager: readonly ActorId[]; readonly lazy: readonly ActorId[] } | null;
 }
 
 /** Another replica to which changes may be sent. */

@@ -105,6 +105,16 @@ export function encodeSyncChangeset(changeset: Changeset): Uint8Array {
   return writer.finish();
 }
 
+/** Encodes an answer frame around `encodeChange`'s bytes compressed. */
+export function encodeSyncCompressed(compressed: Uint8Array): Uint8Array {
+  const writer = new ByteWriter(compressed.length + 16);
+  writer.u32le(0);
+  writer.u32le(TAG_COMPRESSED_CHANGESET);
+  writer.u32le(compressed.length);
+  writer.raw(compressed);
+  return writer.finish();
+}
+
 function readMessage(reader: ByteReader, tag: number): SyncMessage {
   switch (tag) {
     case TAG_STATE:

@@ -11,7 +11,13 @@ import type { SchemaFile } from "../store/schema-files.ts";
 import type { StoreClient } from "../store/store-client.ts";
 import type { AdminRequest } from "./admin-messages.ts";
 import type { AdminNote } from "./admin-server.ts";
-import { memberView, membershipStateView, syncStateView, versionView } from "./admin-views.ts";
+import {
+  memberView,
+  membershipStateView,
+  syncStateView,
+  treeView,
+  versionView,
+} from "./admin-views.ts";
 import { adminError } from "./errors.ts";
 
 /** What is asked of an edge's routing table. */
@@ -98,7 +104,7 @@ export async function* performAdmin(
       yield* reload(context);
       return;
     case "reloadDicts":
-      yield note("no compression dictionaries are configured; nothing to reload");
+      yield* reloadDictionaries(context);
       return;
     case "logSet":
       log.set(request.filter);
@@ -113,11 +119,18 @@ export async function* performAdmin(
       yield json(await subscriptionsOf(context, request));
       return;
     case "plumtreeStats":
-      throw refusal("not offered: this replica broadcasts by the method gossip");
+      yield json(treeView(core.broadcast));
+      return;
     case "edgeRoutes":
     case "edgeExplain":
       yield json(await askEdge(context, request));
   }
+}
+
+function* reloadDictionaries({ driver }: AdminContext): Generator<AdminNote> {
+  const { loaded, problems } = driver.zstd.reload();
+  for (const problem of problems) yield note(problem);
+  yield note(`compression dictionaries loaded: ${loaded}`);
 }
 
 async function* setClusterId(context: AdminContext, clusterId: number): AsyncGenerator<AdminNote> {

@@ -4,10 +4,12 @@
  */
 import type { Bookkeeping } from "../../core/bookkeeping/bookkeeping.ts";
 import { missingSeqs } from "../../core/bookkeeping/bookkeeping.ts";
+import type { Broadcaster } from "../../core/broadcast/types.ts";
 import type { RingTable } from "../../core/ring-table.ts";
 import type { Actor } from "../../core/swim/actor.ts";
 import type { Member } from "../../core/swim/member-list.ts";
 import type { ActorId } from "../../types.ts";
+import { adminError } from "./errors.ts";
 
 /** An active member as `cluster members` prints it; `rtts` holds the least one measured, in ms. */
 export function memberView(member: Member, rings: RingTable): unknown {
@@ -31,6 +33,29 @@ export function membershipStateView(member: Member): unknown {
   const { actor, incarnation, state } = member;
   const name = state.charAt(0).toUpperCase() + state.slice(1);
   return { id: actorView(actor), incarnation, state: name };
+}
+
+/** Peers and counters of the broadcast tree, as `plumtree stats` prints them. */
+export function treeView(broadcast: Broadcaster): unknown {
+  const { links, stats } = broadcast;
+  if (links === null || stats.plumtree === undefined) {
+    throw adminError("ADMIN_REFUSED", "this replica broadcasts by the method gossip");
+  }
+  const { plumtree } = stats;
+  return {
+    eager_peers: links.eager,
+    lazy_peers: links.lazy,
+    known_peers: plumtree.knownPeers,
+    payload_cache_size: plumtree.cacheEntries,
+    message_missing: plumtree.missing,
+    gossip_sent: plumtree.gossipSent,
+    ihave_sent: plumtree.iHavesSent,
+    graft_sent: plumtree.graftsSent,
+    prune_sent: plumtree.prunesSent,
+    duplicate_message: stats.duplicates,
+    payload_not_cached: plumtree.payloadNotCached,
+    prune_suppressed: plumtree.pruneSuppressed,
+  };
 }
 
 /** What this replica would tell a sync peer about itself, as `sync generate` prints it. */

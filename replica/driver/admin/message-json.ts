@@ -24,7 +24,7 @@ import type {
 } from "../../core/wire/types.ts";
 import { decodeUniPayload } from "../../core/wire/uni-payload.ts";
 import type { Changeset, ColumnChange, SqlValue, SyncNeed, VersionRange } from "../../types.ts";
-import { decompress } from "../sync/sync-streams.ts";
+import { decompress } from "../compression/zstd.ts";
 
 /** Which decoder: a QUIC datagram, a frame of a unidirectional stream, one of a sync session. */
 export type MessageKind = "swim" | "broadcast" | "sync";

@@ -2,11 +2,10 @@
  * Sync sessions on real streams: frames to messages and back, for the machines of both roles.
  *
  * A session id stands for a stream; what a stream does after its session was given up is ignored.
- * Compressed answers are decompressed here, because zstd belongs to the runtime.
+ * Answers are compressed and decompressed here, because zstd belongs to the runtime: those to a
+ * client that takes such, if this replica compresses at all.
  */
-import { zstdDecompressSync } from "node:zlib";
-import { errorText } from "#base/errors.ts";
-import { failure, success, type Result } from "#base/machine.ts";
+import { success, type Result } from "#base/machine.ts";
 import type { SyncClientInput, SyncClientOutput } from "../../core/sync/client-types.ts";
 import type { SessionMessage } from "../../core/sync/messages.ts";
 import type { SyncServerInput, SyncServerOutput } from "../../core/sync/sync-server.ts";
@@ -15,10 +14,12 @@ import {
   decodeSyncMessage,
   decodeSyncStart,
   encodeSyncChangeset,
+  encodeSyncCompressed,
   encodeSyncMessage,
   encodeSyncStart,
 } from "../../core/wire/sync-messages.ts";
-import type { BiStream, Transport } from "../../types.ts";
+import type { BiStream, Changeset, Transport } from "../../types.ts";
+import { decompress, type Zstd } from "../compression/zstd.ts";
 
 /** Effects of a sync client that concern streams. */
 export type ClientStreamOutput = Extract<
@@ -50,14 +51,19 @@ export class SyncStreams {
   readonly #events: SyncStreamEvents;
   readonly #clientStreams = new Map<number, ClientStream>();
   readonly #serverStreams = new Map<number, BiStream>();
+  /** Server sessions whose client takes compressed answers. */
+  readonly #compressing = new Set<number>();
+  readonly #zstd: Zstd | null;
   /** Client sessions whose stream is being opened. */
   readonly #opening = new Map<number, "wanted" | "givenUp">();
   #nextServerSession = 1;
   /** Set while the client's machine wants no more frames; resolves when it does again. */
   #pause: { readonly over: Promise<void>; readonly end: () => void } | null = null;
 
-  constructor(transport: Transport, events: SyncStreamEvents) {
+  /** Without a `zstd` that is enabled nothing is compressed, nor asked to be. */
+  constructor(transport: Transport, events: SyncStreamEvents, zstd: Zstd | null = null) {
     this.#transport = transport;
+    this.#zstd = zstd?.isEnabled === true ? zstd : null;
     this.#events = events;
   }
 
@@ -82,7 +88,9 @@ export class SyncStreams {
         stream.abort();
         return this.#endServer(sessionId, "broken");
       }
-      this.#events.server({ kind: "message", sessionId, message: message.value });
+      const { value } = message;
+      if (value.kind === "start" && value.supportsCompression) this.#compressing.add(sessionId);
+      this.#events.server({ kind: "message", sessionId, message: value });
     });
     this.#events.server({ kind: "accepted", sessionId });
   }
@@ -94,7 +102,7 @@ export class SyncStreams {
         void this.#open(output.sessionId, output.peer.address);
         return;
       case "send":
-        for (const frame of framesOf(output.message)) {
+        for (const frame of framesOf(this.#withTerms(output.message))) {
           this.#send(this.#clientStreams.get(output.sessionId)?.stream, frame);
         }
         return;
@@ -122,14 +130,20 @@ export class SyncStreams {
         else for (const frame of framesOf(output.message)) this.#send(stream, frame);
         return;
       case "finish":
-        this.#serverStreams.delete(output.sessionId);
+        this.#forgetServer(output.sessionId);
         stream?.finish();
         return;
       case "abort":
-        this.#serverStreams.delete(output.sessionId);
+        this.#forgetServer(output.sessionId);
         stream?.abort();
         return;
     }
+  }
+
+  /** The start of a session says whether we take compressed answers. */
+  #withTerms(message: SessionMessage): SessionMessage {
+    if (message.kind !== "start" || this.#zstd === null) return message;
+    return { ...message, supportsCompression: true };
   }
 
   async #open(sessionId: number, address: string): Promise<void> {
@@ -208,7 +222,10 @@ export class SyncStreams {
   ): Promise<void> {
     const stream = this.#serverStreams.get(sessionId);
     if (!stream || output.message.kind !== "changesets") return;
-    const frames = output.message.changesets.map(encodeSyncChangeset);
+    const isCompressing = this.#compressing.has(sessionId);
+    const frames = output.message.changesets.map((changeset) =>
+      isCompressing ? this.#encodeCompressed(changeset) : encodeSyncChangeset(changeset),
+    );
     const startedMs = performance.now();
     try {
       await Promise.all(frames.map((frame) => stream.send(frame)));
@@ -219,8 +236,18 @@ export class SyncStreams {
     this.#events.server({ kind: "sent", sessionId, frames: frames.length, tookMs });
   }
 
+  #encodeCompressed(changeset: Changeset): Uint8Array {
+    const compressed = changeset.kind === "full" ? this.#zstd?.compressChange(changeset) : null;
+    return compressed ? encodeSyncCompressed(compressed) : encodeSyncChangeset(changeset);
+  }
+
   #endServer(sessionId: number, kind: "broken"): void {
-    if (this.#serverStreams.delete(sessionId)) this.#events.server({ kind, sessionId });
+    if (this.#forgetServer(sessionId)) this.#events.server({ kind, sessionId });
+  }
+
+  #forgetServer(sessionId: number): boolean {
+    this.#compressing.delete(sessionId);
+    return this.#serverStreams.delete(sessionId);
   }
 }
 
@@ -245,18 +272,6 @@ function readMessage(frame: Uint8Array): Result<SessionMessage, string> {
   return changesets.ok ? success({ kind: "changesets", changesets: changesets.value }) : changesets;
 }
 
-/** Decompresses a zstd frame; bad or over-large ones are a value, as hostile bytes must be. */
-export function decompress(compressed: Uint8Array): Result<Uint8Array, string> {
-  try {
-    return success(zstdDecompressSync(compressed, { maxOutputLength: DECOMPRESSED_BYTES_MAX }));
-  } catch (error) {
-    return failure(errorText(error));
-  }
-}
-
 function ignoreBroken(error: unknown): void {
   if (!(error instanceof Error)) throw error;
 }
-
-/** A frame's own limit: a small one must not become a large one. */
-const DECOMPRESSED_BYTES_MAX = 100 * 1024 * 1024;

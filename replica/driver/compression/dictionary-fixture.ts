@@ -1,0 +1,22 @@
+/** For tests: a small dictionary, trained with the zstd command on rows of invented machines. */
+
+/** Its number, which frames made with it name. */
+export const DICTIONARY_ID = 4711;
+
+/** The file's bytes. */
+export const DICTIONARY = Buffer.from(
+  `
+  N6Qw7GcSAAAWEPDsHAAAALyQKckkpWx67L333nvvHZMGAAAAg6Wg3QAAAAQAAAAAAIABAQAtCgQDAGMRAwAAUIyDGpQM
+  AAAA1gEAAAACAAAAAHTuQWMrQhEDAAAAAAAAAAAAAAAAAQAAAAQAAAAIAAAAIHJlZ2lvbiBmcmEgYXBwIGFwcC03NiBu
+  b3RlIGxvYWQgY2hlY2sgcGFzc2luZyBtYWNoaW5lcwBtYWNoaW5lLTg5NDczNyBzdGF0ZSBzdGFydGVkIHJlZ2lvbiBh
+  bXMgYXBwIGFwcC00OTEgbm90ZSBsb2FkIGNoZWNrIHBhc3NpbmcgbWFjaGluZXMAbWFjaGluZS05NTcyMDYgc3RhdGUg
+  c2hpbmVzAG1hY2hpbmUtMTIxMTcxIHN0YXRlIHN0YXJ0ZWQgcmVnaW9uIHN5ZCBhcHAgYXBwLTE3MSBub3RlIGxvYWQg
+  Y2hlY2sgcGFzc2luZyBtYWNoaW5lcwBtYWNoaW5lLTI5MzE5NCBzdGF0ZSBzdGFydGVkIHJlZ2lvbiBzeWQgYXBwIGFw
+  cC00NjUgbm90ZSBsb2FkIGNoZWNrIHBhc3NpbmcgbWFjaGluZXMAbWFjaGluZS02ODAyNTggc3RhdGUgc3RhcnRlZCBy
+  ZWdpb24gaWFkIGFwcCBhcHAtNjQ0IG5vdGUgbG9hZCBjaGVjayBwYXNzaW5nIG1hY2hpbmVzAG1hY2hpbmUtNDAyOTAw
+  IHN0YXRlIHN0YXJ0ZWQgcmVnaW9uIGFtcyBhcHAgYXBwLTc1MCBub3RlIGxvYWQgY2hlY2sgcGFzc2luZyBtYWNoaW5l
+  cwBtYWNoaW5lLTMxOTE4OSBzdGF0ZSBzdGFydGVkIHJlZ2lvbiBmcmEgYXBwIGFwcC01NDAgbm90ZSBsb2FkIGNoZWNr
+  IHBhc3NpbmcgbQ==
+`,
+  "base64",
+);

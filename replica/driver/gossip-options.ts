@@ -1,0 +1,34 @@
+/** What the section `[gossip]` says of broadcasting, in the words of the parts that do it. */
+import type { Logger } from "#base/logger.ts";
+import type { GossipConfig } from "../config.ts";
+import { PLUMTREE_DEFAULTS } from "../core/broadcast/plumtree-types.ts";
+import type { BroadcastConfig } from "../core/broadcast/types.ts";
+import { Zstd } from "./compression/zstd.ts";
+
+/** The method of broadcasting and its settings. */
+export function broadcastOf({
+  broadcast,
+}: GossipConfig): Pick<BroadcastConfig, "method" | "plumtree"> {
+  const { method, prune_threshold, optimization_threshold, prune_throttle_secs } = broadcast;
+  const plumtree = {
+    ...PLUMTREE_DEFAULTS,
+    pruneThreshold: prune_threshold,
+    optimizationThreshold: optimization_threshold,
+    pruneThrottleMs: prune_throttle_secs * 1000,
+    coalesceMs: broadcast.batch_gossip ? PLUMTREE_DEFAULTS.coalesceMs : 0,
+  };
+  return { method, plumtree };
+}
+
+/** Compression with its dictionaries read; a dictionary that cannot be is warned of. */
+export function openZstd({ compression }: GossipConfig, log: Logger): Zstd {
+  const { enabled, level, dict_dir, dict_file } = compression;
+  const zstd = new Zstd({
+    isEnabled: enabled,
+    level,
+    folder: dict_dir ?? null,
+    file: dict_file ?? null,
+  });
+  for (const problem of zstd.reload().problems) log.warn?.("dictionary-unreadable", problem);
+  return zstd;
+}

@@ -59,6 +59,7 @@ function createEntry(version: number, traits: Partial<BroadcastEntry>): Broadcas
     origin: ACTOR_A,
     version,
     isLocal: true,
+    isFromTree: false,
     isUrgent: false,
     bornMs: 0,
     rounds: 0,

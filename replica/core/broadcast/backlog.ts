@@ -15,6 +15,8 @@ export interface BroadcastEntry {
   readonly origin: ActorId;
   readonly version: number;
   readonly isLocal: boolean;
+  /** It came along a tree, so its origin did not send it to all. */
+  readonly isFromTree: boolean;
   readonly bornMs: number;
   isUrgent: boolean;
   /** Rounds sent. */
@@ -92,6 +94,12 @@ export class Backlog {
   wait(entry: BroadcastEntry, dueMs: number): void {
     entry.dueMs = dueMs;
     this.#waitingSet(entry.rounds).add(entry);
+  }
+
+  /** Ends a live entry's wait before its time; whether it was waiting. */
+  wake(entry: BroadcastEntry): boolean {
+    entry.dueMs = Number.POSITIVE_INFINITY;
+    return this.#waitingSet(entry.rounds).delete(entry);
   }
 
   /** Takes out the waiting entries whose round is due. */

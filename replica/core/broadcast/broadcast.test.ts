@@ -4,7 +4,8 @@ import { createPrng } from "#base/prng.ts";
 import { ACTOR_A } from "../../../tests/wire-fixtures.ts";
 import type { ColumnChange, FullChangeset } from "../../types.ts";
 import { decodeUniPayload, encodeBroadcast } from "../wire/uni-payload.ts";
-import { Broadcast, maxTransmissions } from "./broadcast.ts";
+import { Broadcast } from "./broadcast.ts";
+import { maxTransmissions } from "./targets.ts";
 import { BROADCAST_DEFAULTS } from "./types.ts";
 import type { BroadcastConfig, BroadcastInput, BroadcastMember, BroadcastOutput } from "./types.ts";
 
@@ -20,7 +21,7 @@ test("in a small cluster an own change leaves at once to every other member", ()
 
 test("in a large cluster an own change goes to all of ring 0 and three others", () => {
   const all = members(30).map((member, index) => ({ ...member, ring: index < 5 ? 0 : 3 }));
-  const broadcast = createBroadcast({ members: all });
+  const broadcast = createBroadcast({ members: all, smallClusterMembers: 8 });
   broadcast.handle({ kind: "committed", changesets: [own(1)] }, 0);
   const targets = sendsOf(broadcast.drain()).map(({ target }) => target);
   expect(new Set(targets).size).toBe(8);
@@ -28,7 +29,7 @@ test("in a large cluster an own change goes to all of ring 0 and three others", 
 });
 
 test("later rounds wait longer each, go to members not sent to yet, and end", () => {
-  const broadcast = createBroadcast({ members: members(20) });
+  const broadcast = createBroadcast({ members: members(20), smallClusterMembers: 8 });
   broadcast.handle({ kind: "committed", changesets: [own(1)] }, 0);
   const targets: string[] = [];
   const waits: number[] = [];
@@ -130,9 +131,43 @@ test("news is passed on with its original bytes, not to its origin, and once", (
   const input: BroadcastInput = { kind: "received", changeset: news(1), payload, isNews: true };
   broadcast.handle(input, 0);
   broadcast.handle(input, 1);
+  broadcast.handle({ kind: "tick" }, 100);
   const sends = sendsOf(broadcast.drain());
   expect(sends.map(({ target, frames }) => [target, frames])).toEqual([[address(2), [payload]]]);
   expect(broadcast.stats).toMatchObject({ relayed: 1, duplicates: 1 });
+});
+
+test("in a small cluster each member gets a change from its origin and from one other member", () => {
+  const size = 9;
+  const all = members(size);
+  for (let origin = 1; origin <= size; origin += 1) {
+    const copies = new Map<string, number>();
+    for (const { actorId } of all.filter((member) => member.actorId !== actor(origin))) {
+      const broadcast = createBroadcast({ members: all, actorId });
+      broadcast.handle(received({ ...news(1), actorId: actor(origin) }), 0);
+      expect(broadcast.drain()).toEqual([]);
+      broadcast.handle({ kind: "tick" }, broadcast.deadlineMs());
+      for (const { target } of sendsOf(broadcast.drain())) {
+        copies.set(target, (copies.get(target) ?? 0) + 1);
+      }
+    }
+    const others = all.map(({ address: one }) => one).filter((one) => one !== address(origin));
+    expect(copies).toEqual(new Map(others.map((one) => [one, 1])));
+  }
+});
+
+test("changes that are passed on within a tenth of a second share a stream, urgent ones go at once", () => {
+  const broadcast = createBroadcast({ members: members(9) });
+  for (const version of [1, 2, 3]) broadcast.handle(received(news(version)), version * 30);
+  expect(broadcast.drain()).toEqual([]);
+  broadcast.handle(received({ ...deletion(4), actorId: actor(1) }), 91);
+  const urgent = sendsOf(broadcast.drain());
+  expect(urgent.map(({ isUrgent, frames }) => [isUrgent, versionsOf(frames)])).toEqual(
+    [1, 2, 3].map(() => [true, [4]]),
+  );
+  expect(broadcast.deadlineMs()).toBe(130);
+  broadcast.handle({ kind: "tick" }, 130);
+  expect(sendsOf(broadcast.drain()).map(({ frames }) => versionsOf(frames))).toEqual([[1, 2, 3]]);
 });
 
 test("what is known, empty or our own is not passed on", () => {
@@ -188,6 +223,7 @@ test("a renewed peer gets the last seconds again at once, urgent changes first",
   settle(broadcast, { kind: "committed", changesets: [own(2)] }, 3000);
   settle(broadcast, { kind: "committed", changesets: [deletion(3)] }, 4000);
   settle(broadcast, received(news(7)), 5000);
+  settle(broadcast, { kind: "tick" }, 5100);
   broadcast.handle({ kind: "peerRenewed", address: address(1) }, 6000);
   const sends = sendsOf(broadcast.drain());
   expect(sends.map(({ target, frames }) => [target, versionsOf(frames)])).toEqual([

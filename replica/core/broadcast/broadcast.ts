@@ -3,7 +3,7 @@
  *
  * After Corrosion's gossip method (protocol reference, 3.6), made quicker where its waits buy nothing:
  *   - In a small cluster own changes go straight to every member; in a large one to all of ring 0 and
- *     some others at random. Later rounds go to members that have not had them yet.
+ *     some others at random (`targets.ts`). Later rounds go to members that have not had them yet.
  *   - A stream leaves at once when the peer's lane was quiet; only a burst waits (10 ms, not 500) to
  *     share streams.
  *   - Urgent changesets (`urgency.ts`) overtake all that is queued, never wait to share a stream, and
@@ -16,8 +16,9 @@
  *                            └───── waits 100 ms x rounds ◄─────────────────┘ rounds left, else done
  *
  * Received changesets are passed on with their original bytes. In a small cluster, where the origin
- * has sent to all, one further peer gets them: a second path for a lost stream at a fraction of the
- * traffic. Whether something is news, and what cluster it came from, is the caller's to know.
+ * has sent to all, the next member gets them: a second path around a broken one. Ordinary ones wait up
+ * to 100 ms for it and share streams, urgent ones go at once. Whether something is news, and what
+ * cluster it came from, is the caller's to know.
  */
 import type { Prng } from "#base/prng.ts";
 import type { Address, Changeset, FullChangeset } from "../../types.ts";
@@ -26,6 +27,7 @@ import { Backlog } from "./backlog.ts";
 import type { BroadcastEntry } from "./backlog.ts";
 import { PeerLane } from "./peer-lane.ts";
 import { SeenCache } from "./seen-cache.ts";
+import { maxTransmissions, Targets } from "./targets.ts";
 import { TokenBucket } from "./token-bucket.ts";
 import type {
   BroadcastConfig,
@@ -43,12 +45,12 @@ import { UrgentVersions } from "./urgent-versions.ts";
 export class Broadcast implements Broadcaster {
   readonly links = null;
   readonly #config: BroadcastConfig;
-  readonly #prng: Prng;
   readonly #backlog = new Backlog();
   readonly #seen: SeenCache;
   readonly #bucket: TokenBucket;
-  /** Other members of this cluster. */
-  #members: readonly BroadcastMember[] = [];
+  readonly #targets: Targets;
+  /** When the received changesets that wait for the second path leave, those of one time together. */
+  #secondPathMs = Number.NEGATIVE_INFINITY;
   readonly #laneByAddress = new Map<Address, PeerLane>();
   /** Lanes in which something waits; the one served longest ago first. */
   readonly #busyLanes = new Set<PeerLane>();
@@ -76,7 +78,7 @@ export class Broadcast implements Broadcaster {
 
   constructor(config: BroadcastConfig, prng: Prng) {
     this.#config = config;
-    this.#prng = prng;
+    this.#targets = new Targets(config, prng);
     this.#seen = new SeenCache(config.seenMax);
     this.#urgentVersions = new UrgentVersions(config.urgentColumns);
     this.#bucket = new TokenBucket(config.budgetBytesPerSecond);
@@ -159,7 +161,7 @@ export class Broadcast implements Broadcaster {
     for (const [at, changeset] of changesets.entries()) {
       const payload = this.#frame(changeset, bodies?.[at]);
       const isUrgent = urgentVersions.has(changeset.version);
-      this.#enter(this.#createEntry(changeset, payload, { isLocal: true, isUrgent, nowMs }), nowMs);
+      this.#enter(this.#createEntry(changeset, payload, { ...LOCAL, isUrgent, nowMs }), nowMs);
     }
   }
 
@@ -173,10 +175,12 @@ export class Broadcast implements Broadcaster {
     if (!isNews || changeset.kind === "empty") return;
     this.#counters.relayed += 1;
     const payload = input.payload ?? this.#frame(changeset, input.body);
-    const isUrgent = this.#isReceivedUrgent(changeset);
-    const entry = this.#createEntry(changeset, payload, { isLocal: false, isUrgent, nowMs });
-    const origin = this.#members.find((member) => member.actorId === changeset.actorId);
-    if (origin !== undefined) entry.sentTo.add(origin.address);
+    const isUrgent = this.#isReceivedUrgent(changeset, nowMs);
+    const isFromTree = (input.gossip ?? null) !== null;
+    const traits = { isLocal: false, isFromTree, isUrgent, nowMs };
+    const entry = this.#createEntry(changeset, payload, traits);
+    const origin = this.#targets.addressOf(changeset.actorId);
+    if (origin !== undefined) entry.sentTo.add(origin);
     this.#enter(entry, nowMs);
   }
 
@@ -186,7 +190,7 @@ export class Broadcast implements Broadcaster {
   }
 
   /** Judges a chunk with those of its version that came before, and takes these along. */
-  #isReceivedUrgent(changeset: FullChangeset): boolean {
+  #isReceivedUrgent(changeset: FullChangeset, nowMs: number): boolean {
     const verdict = this.#urgentVersions.judge(changeset);
     if (verdict !== "turned") return verdict === "yes";
     const { actorId, version } = changeset;
@@ -195,16 +199,13 @@ export class Broadcast implements Broadcaster {
       for (const lane of lanes) lane.remove(entry);
       this.#backlog.promote(entry);
       for (const lane of lanes) lane.add(entry);
+      if (this.#backlog.wake(entry)) this.#startRound(entry, nowMs);
     }
     return true;
   }
 
   #onMembers(members: readonly BroadcastMember[], nowMs: number): void {
-    const { actorId, clusterId } = this.#config;
-    this.#members = members.filter(
-      (member) => member.clusterId === clusterId && member.actorId !== actorId,
-    );
-    const addresses = new Set(this.#members.map(({ address }) => address));
+    const addresses = this.#targets.update(members);
     for (const lane of this.#laneByAddress.values()) {
       if (addresses.has(lane.address)) continue;
       this.#laneByAddress.delete(lane.address);
@@ -226,7 +227,7 @@ export class Broadcast implements Broadcaster {
       if (entry.lanes.has(lane)) continue;
       this.#counters.replayed += 1;
       // Its rounds are over, so it is the first to go when there is too much.
-      const rounds = maxTransmissions(this.#members.length);
+      const rounds = maxTransmissions(this.#targets.count);
       const sentTo = new Set<Address>();
       const lanes = new Set<PeerLane>();
       const replay = { ...entry, isUrgent: true, rounds, roundsMax: rounds, sentTo, lanes };
@@ -264,19 +265,19 @@ export class Broadcast implements Broadcaster {
   // -------------------------------------------------------------- rounds
 
   #createEntry(changeset: FullChangeset, payload: Uint8Array, traits: EntryTraits): BroadcastEntry {
-    const isSmall = this.#members.length <= this.#config.smallClusterMembers;
-    const isSideRoad = isSmall && !traits.isLocal && !traits.isUrgent;
-    const rounds = maxTransmissions(this.#members.length);
-    const roundsEager = isSmall ? Math.max(SMALL_CLUSTER_ROUNDS, rounds) : rounds;
+    const isSecondPath = this.#targets.isSecondPath(traits);
+    const rounds = maxTransmissions(this.#targets.count);
+    const roundsEager = this.#targets.isSmall ? Math.max(SMALL_CLUSTER_ROUNDS, rounds) : rounds;
     return {
       payload,
       origin: changeset.actorId,
       version: changeset.version,
       isLocal: traits.isLocal,
+      isFromTree: traits.isFromTree,
       isUrgent: traits.isUrgent,
       bornMs: traits.nowMs,
       rounds: 0,
-      roundsMax: isSideRoad ? 1 : roundsEager,
+      roundsMax: isSecondPath ? 1 : roundsEager,
       dueMs: Number.POSITIVE_INFINITY,
       lanes: new Set(),
       inFlight: 0,
@@ -287,39 +288,30 @@ export class Broadcast implements Broadcaster {
   #enter(entry: BroadcastEntry, nowMs: number): void {
     this.#backlog.add(entry);
     this.#remember(entry, nowMs);
-    this.#startRound(entry, nowMs);
+    if (this.#targets.isSecondPath(entry) && !entry.isUrgent) {
+      if (this.#secondPathMs <= nowMs) this.#secondPathMs = nowMs + ROUND_STEP_MS;
+      this.#backlog.wait(entry, this.#secondPathMs);
+    } else {
+      this.#startRound(entry, nowMs);
+    }
     this.#dropSurplus();
   }
 
   #startRound(entry: BroadcastEntry, nowMs: number): void {
-    const targets = this.#pickTargets(entry, nowMs);
+    const targets = this.#targets.pick(entry, this.#isHeldBack(entry, nowMs));
     for (const { address } of targets) this.#queue(entry, this.#lane(address), nowMs);
     if (entry.lanes.size === 0) this.#settle(entry, nowMs);
   }
 
-  #pickTargets(entry: BroadcastEntry, nowMs: number): readonly BroadcastMember[] {
-    const open = this.#members.filter(({ address }) => !entry.sentTo.has(address));
-    const isEager = entry.isLocal || entry.isUrgent;
-    if (this.#members.length <= this.#config.smallClusterMembers) {
-      return isEager ? open : this.#prng.sample(open, SMALL_CLUSTER_RELAYS);
-    }
-    const nearest = open.filter(({ ring }) => ring === 0);
-    const ringZero = this.#members.filter(({ ring }) => ring === 0).length;
-    const far = this.#members.length - ringZero;
-    const dynamic = Math.floor(far / (maxTransmissions(this.#members.length) * 10));
-    const isHeldBack = !entry.isUrgent && !this.#bucket.isOpen(nowMs);
-    const count = Math.max(isHeldBack ? 1 : FAN_OUT_MIN, isHeldBack ? dynamic >> 1 : dynamic);
-    if (!isEager || entry.rounds > 0) return this.#prng.sample(open, count);
-    const others = open.filter(({ ring }) => ring !== 0);
-    return [...nearest, ...this.#prng.sample(others, count)];
+  #isHeldBack(entry: BroadcastEntry, nowMs: number): boolean {
+    return !entry.isUrgent && !this.#bucket.isOpen(nowMs);
   }
 
   /** All of this round is on its way: decides between another round, waiting for answers, the end. */
   #settle(entry: BroadcastEntry, nowMs: number): void {
-    const isHeldBack = !entry.isUrgent && !this.#bucket.isOpen(nowMs);
+    const isHeldBack = this.#isHeldBack(entry, nowMs);
     const roundsMax = isHeldBack ? Math.ceil(entry.roundsMax / 2) : entry.roundsMax;
-    const hasTargets = this.#members.some(({ address }) => !entry.sentTo.has(address));
-    if (entry.rounds < roundsMax && hasTargets) {
+    if (entry.rounds < roundsMax && this.#targets.hasAny(entry)) {
       const stepMs = isHeldBack ? RATE_LIMITED_STEP_MS : ROUND_STEP_MS;
       this.#backlog.wait(entry, nowMs + stepMs * Math.max(1, entry.rounds));
     } else if (entry.inFlight === 0) {
@@ -461,19 +453,12 @@ export class Broadcast implements Broadcaster {
   }
 }
 
-/**
- * Rounds in which a changeset is sent at most, among `members` other members (foca's rule for its own
- * updates, which Corrosion takes over).
- */
-export function maxTransmissions(members: number): number {
-  return Math.max(1, Math.floor(4 * Math.log10(Math.max(1, members) + 1)));
-}
-
 type CommittedInput = Extract<BroadcastInput, { kind: "committed" }>;
 type ReceivedInput = Extract<BroadcastInput, { kind: "received" }>;
 
 interface EntryTraits {
   readonly isLocal: boolean;
+  readonly isFromTree: boolean;
   readonly isUrgent: boolean;
   readonly nowMs: number;
 }
@@ -485,10 +470,7 @@ interface Transmission {
   readonly expiresMs: number;
 }
 
-/** Least number of random members per round in a large cluster (Corrosion's). */
-const FAN_OUT_MIN = 3;
-/** Members to which a received changeset is passed on in a small cluster. */
-const SMALL_CLUSTER_RELAYS = 1;
+const LOCAL = { isLocal: true, isFromTree: false };
 /** In a small cluster the first round reaches all, so further ones only repeat failed streams. */
 const SMALL_CLUSTER_ROUNDS = 3;
 /** Wait between rounds, times the rounds sent (Corrosion's). */

@@ -109,7 +109,7 @@ export interface BroadcastConfig {
    * Deletes of any table's rows are urgent without being named.
    */
   readonly urgentColumns: Readonly<Record<string, readonly string[]>>;
-  /** With at most this many other members, own and urgent changes go to all of them at once. */
+  /** With at most this many other members, own changes go to all of them at once. */
   readonly smallClusterMembers: number;
   /** Longest time that a change waits for others to share its stream. */
   readonly coalesceMs: number;
@@ -163,7 +163,8 @@ export const BROADCAST_DEFAULTS: Omit<BroadcastConfig, "actorId" | "clusterId"> 
   method: "gossip",
   plumtree: PLUMTREE_DEFAULTS,
   urgentColumns: { machines: ["state"], checks: ["status"] },
-  smallClusterMembers: 8,
+  // 64 streams of a kilobyte each are a millisecond of an uplink; beyond, trees are the better way.
+  smallClusterMembers: 64,
   coalesceMs: 10,
   flushBytes: 64 * 1024,
   budgetBytesPerSecond: 10 * 1024 * 1024,

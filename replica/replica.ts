@@ -216,6 +216,8 @@ class RunningReplica implements Replica {
         certificates: await transportCertificates(gossip, Date.now()),
         idleTimeoutMs: gossip.idle_timeout_secs * 1000,
         maxUdpPayload: gossip.max_mtu,
+        // What a stranger can make us hold is kept small.
+        ...(gossip.plaintext ? { limits: { uniStreamsMax: 256 } } : {}),
         ...(faults ? { faults } : {}),
       },
       {

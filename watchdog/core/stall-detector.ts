@@ -32,8 +32,8 @@ export interface LoopReading {
   /** Wraps; only compared for equality. */
   readonly beats: number;
   readonly phase: LoopPhase;
-  /** Milliseconds the thread has waited for a CPU since it began; 0 = not known. */
-  readonly starvedMs: number;
+  /** Milliseconds the thread has waited for a CPU since it began; `null` = not asked. */
+  readonly starvedMs: number | null;
 }
 
 /** Inputs. `poll` is this machine's tick, due every `pollPeriodMs`. */
@@ -104,7 +104,8 @@ interface LoopCase {
   beats: number;
   phase: LoopPhase;
   isWatched: boolean;
-  starvedMs: number;
+  /** As last read; `null` = not yet in this silence. */
+  starvedMs: number | null;
   /** Silence since the last beat or oversleep. */
   silentMs: number;
   /** Silence in good intervals since the last beat, across oversleeps. */
@@ -184,7 +185,7 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
   }
 
   #onOverslept(one: LoopCase, reading: LoopReading): void {
-    one.starvedMs = reading.starvedMs;
+    one.starvedMs = reading.starvedMs ?? one.starvedMs;
     // Evidence is already being taken, or the action was: the case stands.
     if (one.stage === "accused" || one.stage === "acted") return;
     one.stage = "calm";
@@ -195,8 +196,9 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
   #onMiss(loop: number, reading: LoopReading, intervalMs: number): void {
     const one = this.#cases[loop];
     if (one === undefined) return;
-    const starvedMs = Math.max(reading.starvedMs - one.starvedMs, 0);
-    one.starvedMs = reading.starvedMs;
+    const before = one.starvedMs ?? reading.starvedMs ?? 0;
+    const starvedMs = Math.max((reading.starvedMs ?? before) - before, 0);
+    one.starvedMs = reading.starvedMs ?? one.starvedMs;
     const allowanceMs = this.#budgetMs(one) * STARVED_BUDGETS_MAX - one.forgivenMs;
     const forgivenMs = Math.min(starvedMs, intervalMs, allowanceMs);
     one.forgivenMs += forgivenMs;
@@ -260,7 +262,7 @@ function newCase(rules: LoopRules): LoopCase {
     beats: 0,
     phase: "boot",
     isWatched: false,
-    starvedMs: 0,
+    starvedMs: null,
     silentMs: 0,
     silentTotalMs: 0,
     forgivenMs: 0,

@@ -113,9 +113,9 @@ class WatchdogThread implements HealthSource {
   #poll(): void {
     const loops = this.#regions.map((region, at) => {
       const { isWatched, beats, phase, nativeThreadId } = readLoop(region);
-      // Reading /proc costs some microseconds, so it is asked only about a loop that looks silent.
-      const isSilent = this.#detector.silentMs(at) > 0;
-      const starved = isSilent ? starvedMs(process.pid, nativeThreadId) : 0;
+      // Reading /proc is most of a poll's cost, so it is asked only about a loop that is late.
+      const isLate = this.#detector.silentMs(at) >= LATE_MS;
+      const starved = isLate ? starvedMs(process.pid, nativeThreadId) : null;
       return { isWatched, beats, phase, starvedMs: starved };
     });
     this.#detector.handle({ kind: "poll", wallMs: Date.now(), loops }, performance.now());
@@ -264,6 +264,8 @@ class WatchdogThread implements HealthSource {
 
 /** Ten polls per default `steady` budget would do; twenty find it sooner. */
 const POLL_PERIOD_MS = 50;
+/** A loop that turns beats every 100 ms: it is seen to be silent for a poll or two, no longer. */
+const LATE_MS = 150;
 /** The supervisor kills after forty silent ones. */
 const SUPERVISOR_BEAT_PERIOD_MS = 250;
 /** How long a process without a supervisor may drain. */

@@ -105,7 +105,7 @@ export const SYNC_CLIENT_WAN: SyncClientConfig = {
 export const SYNC_CLIENT_LAN: SyncClientConfig = {
   ...SYNC_CLIENT_WAN,
   backoffMinMs: 250,
-  backoffMaxMs: 2_000,
+  backoffMaxMs: 10_000,
   hintDelayMs: 50,
   openTimeoutMs: 2_000,
   handshakeTimeoutMs: 2_000,

@@ -89,6 +89,8 @@ export class QuicConnection implements StreamHost {
   /** Smallest round-trip time seen, whole milliseconds as the binding gives them. */
   #rttMs = Number.POSITIVE_INFINITY;
   #lastSendMs: number;
+  /** quiche was given something, so it may have something for us, or be at its end. */
+  #hasInput = false;
 
   constructor(parts: ConnectionParts) {
     this.#native = parts.native;
@@ -135,6 +137,7 @@ export class QuicConnection implements StreamHost {
 
   /** Hands one received packet to quiche (which decrypts in place). Never throws. */
   receive(packet: Buffer, host: string, port: number): void {
+    this.#hasInput = true;
     const isKnown = host === this.peer.host && port === this.peer.port;
     const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
     try {
@@ -172,14 +175,17 @@ export class QuicConnection implements StreamHost {
       this.#native.close(true, 0, Buffer.from(this.#goodbye.reason));
       this.#goodbye = null;
     }
+    const hasInput = this.#hasInput;
+    this.#hasInput = false;
     let hasMore = false;
     if (this.#state === "open") {
-      hasMore = this.#read();
+      // Each question to quiche is a call into native code: asked only where the answer can be new.
+      if (hasInput || this.#resumed.size > 0) this.#hasInput = hasMore = this.#read();
       this.#outbox.start();
       hasMore = this.#writes.run() || hasMore;
     }
     hasMore = this.#flush(nowMs) || hasMore;
-    this.#checkEnd();
+    if (hasInput || this.#state !== "open") this.#checkEnd();
     const timeoutMs = this.#native.timeout();
     // The binding rounds down; a timer that fires early would only find nothing to do.
     this.deadlineMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
@@ -200,6 +206,7 @@ export class QuicConnection implements StreamHost {
       this.discard(noAnswerError(connectTimeoutMs));
       return;
     }
+    this.#hasInput = true;
     if (this.#goodbye !== null && nowMs >= this.#goodbye.untilMs) this.#state = "closed";
     else this.#native.onTimeout();
     this.wake();

@@ -29,6 +29,14 @@ export interface TransportLimits {
   readonly uniStreamBytesMax: number;
   /** Unfinished incoming unidirectional streams of one connection, together. Default 192 MiB. */
   readonly uniBytesMax: number;
+  /**
+   * Unidirectional streams that a peer may have open, 65,536. quiche counts them from the start of
+   * the connection when it decides about granting more: once a peer has opened this many, each
+   * answer carries a grant, and each grant asks for an answer. Lower where peers are not known.
+   */
+  readonly uniStreamsMax: number;
+  /** Unidirectional streams of which we hold a part; a further one is refused. Default 1024. */
+  readonly uniUnfinishedMax: number;
   /** Replies per second to packets that belong to no connection. Default 200. */
   readonly statelessRepliesPerSecond: number;
 }
@@ -105,5 +113,7 @@ const DEFAULT_LIMITS: TransportLimits = {
   frameBytesMax: 100 * MIB,
   uniStreamBytesMax: 128 * MIB,
   uniBytesMax: 192 * MIB,
+  uniStreamsMax: 65_536,
+  uniUnfinishedMax: 1_024,
   statelessRepliesPerSecond: 200,
 };

@@ -55,7 +55,7 @@ export function createHandshakeConfig(
     const client = create(clientCertificatePem, clientKeyPem);
     for (const config of [server, client]) setTransportParameters(config, settings);
     server.setInitialMaxStreamsBidi(STREAMS_BIDI);
-    server.setInitialMaxStreamsUni(STREAMS_UNI);
+    server.setInitialMaxStreamsUni(settings.limits.uniStreamsMax);
     // A dialler accepts no streams (protocol reference, section 1.4), so it grants none.
     client.setInitialMaxStreamsBidi(0);
     client.setInitialMaxStreamsUni(0);
@@ -132,9 +132,8 @@ const SIGNATURE_ALGORITHMS = [
   "rsa_pkcs1_sha512",
 ].join(":");
 
-/** Concurrent streams a peer may open to us (protocol reference, section 1.3). */
+/** Bidirectional streams a peer may have open to us (protocol reference, section 1.3). */
 const STREAMS_BIDI = 32;
-const STREAMS_UNI = 256;
 /** Initial credit of one stream (protocol reference, section 1.3). */
 const STREAM_WINDOW = 1_250_000;
 /** What a stream's credit may grow to while it is read; at 250 ms that allows 16 MB/s. */

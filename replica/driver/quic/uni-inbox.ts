@@ -2,8 +2,8 @@
  * Incoming unidirectional streams of one connection: collects each stream's frames and hands them
  * over together after FIN.
  *
- * What unfinished streams hold is bounded per stream and for all of them together; the stream that
- * goes over a bound is given up (STOP_SENDING) and counted, the others go on.
+ * Unfinished streams are bounded in number, and in bytes per stream and together; the stream that goes
+ * over a bound is given up (STOP_SENDING) and counted, the others go on.
  */
 import { quiche, type Connection } from "@matrixai/quic/native/index.js";
 import { FrameReader } from "./frame-reader.ts";
@@ -71,7 +71,8 @@ export class UniInbox {
   #take(id: number, bytes: Uint8Array, isEnd: boolean): UniStream | null {
     let stream = this.#streams.get(id);
     if (stream === undefined) {
-      const { frameBytesMax, uniStreamBytesMax } = this.#limits;
+      const { frameBytesMax, uniStreamBytesMax, uniUnfinishedMax } = this.#limits;
+      if (this.#streams.size >= uniUnfinishedMax) return null;
       const reader = new FrameReader({ frameBytesMax, streamBytesMax: uniStreamBytesMax });
       stream = { reader, frames: [], receivedBytes: 0 };
       this.#streams.set(id, stream);

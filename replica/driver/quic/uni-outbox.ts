@@ -77,13 +77,22 @@ export class UniOutbox {
   }
 
   #startOne(send: UniSend): void {
-    const { native, writes, reset } = this.#parts;
+    const { native, writes } = this.#parts;
     const stream = new OutboundStream(this.#nextStreamId, send.isUrgent);
     this.#nextStreamId += STREAM_ID_STEP;
-    // Also tells quiche of the stream, so that its count of open ones is right before any write.
-    native.streamPriority(stream.id, send.isUrgent ? URGENCY_URGENT : URGENCY_BULK, !send.isUrgent);
+    if (send.isUrgent) native.streamPriority(stream.id, URGENCY_URGENT, false);
     for (const frame of send.frames) stream.pushFrame(frame);
     stream.pushEnd();
+    // As a rule nothing waits before it, and quiche takes it whole.
+    const outcome = writes.isEmpty ? stream.write(native) : "blocked";
+    if (outcome === "blocked") this.#queue(send, stream);
+    else send.settle?.(outcome === "drained");
+  }
+
+  #queue(send: UniSend, stream: OutboundStream): void {
+    const { native, writes, reset } = this.#parts;
+    // Tells quiche of the stream, so that its count of open ones is right before any write.
+    if (!send.isUrgent) native.streamPriority(stream.id, URGENCY_BULK, true);
     stream.onProgress = (outcome) => {
       if (outcome === "broken") send.settle?.(false);
       else if (stream.isFinished) send.settle?.(true);

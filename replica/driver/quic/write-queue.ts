@@ -19,6 +19,11 @@ export class WriteQueue {
     this.#native = native;
   }
 
+  /** Whether no stream has bytes to write. */
+  get isEmpty(): boolean {
+    return this.#urgent.length === 0 && this.#bulk.length === 0;
+  }
+
   /** Adds a stream that has bytes or an end to write; twice does nothing. */
   add(stream: OutboundStream): void {
     if (stream.isScheduled) return;
@@ -45,7 +50,7 @@ export class WriteQueue {
 
   /** Writes what quiche takes. Returns whether a listener queued more meanwhile. */
   run(): boolean {
-    if (this.#urgent.length === 0 && this.#bulk.length === 0) return false;
+    if (this.isEmpty) return false;
     const urgent = this.#urgent;
     this.#urgent = [];
     this.#urgent = this.#runList(urgent).concat(this.#urgent);

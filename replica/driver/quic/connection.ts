@@ -79,6 +79,8 @@ export class QuicConnection implements StreamHost {
   readonly #abandoned = new Set<number>();
   readonly #recvInfo: { from: HostPort; to: HostPort };
   #nextBiId = 0;
+  /** Of the peer's unidirectional streams, the least above all that have been read from. */
+  #nextUniId = UNI_BIT;
   #state: "handshaking" | "open" | "closing" | "closed" = "handshaking";
   /** A short packet came, which a server sends only once its handshake is complete. */
   #isConfirmed = false;
@@ -379,6 +381,8 @@ export class QuicConnection implements StreamHost {
     for (const stream of resumed)
       budgetBytes -= stream.read(this.#native, this.#parts.buffers.scratch, budgetBytes);
     if (!this.#native.isReadable()) return false;
+    if (!this.isOutgoing) budgetBytes -= this.#readNextUnis(budgetBytes);
+    if (this.#state !== "open" || !this.#native.isReadable()) return false;
     for (const id of this.#native.readable()) {
       if (this.#state !== "open") return false;
       if (budgetBytes <= 0) return true;
@@ -387,8 +391,20 @@ export class QuicConnection implements StreamHost {
     return budgetBytes <= 0;
   }
 
+  /** The streams that a peer opens next: as a rule all there is, and found without quiche's list. */
+  #readNextUnis(budgetBytes: number): number {
+    let bytes = 0;
+    while (bytes < budgetBytes && this.#state === "open") {
+      const id = this.#nextUniId;
+      if (!this.#native.streamReadable(id)) break;
+      bytes += this.#readStream(id, budgetBytes - bytes);
+    }
+    return bytes;
+  }
+
   #readStream(id: number, budgetBytes: number): number {
     if ((id & UNI_BIT) !== 0) {
+      this.#nextUniId = Math.max(this.#nextUniId, id + STREAM_ID_STEP);
       return this.#inbox.read(this.#native, id, {
         scratch: this.#parts.buffers.scratch,
         budgetBytes,

@@ -7,7 +7,7 @@
  * length between changes keep them from falling in step with any timer.
  */
 import { percentile, type Bench, type BenchContext, type Sample } from "./measure.ts";
-import { LocalCluster, sleep, type Host } from "./local-cluster.ts";
+import { LocalCluster, sleep, type Host, type HostSpec } from "./local-cluster.ts";
 
 /** Changes of an address, then changes of state, which may overtake others. */
 export const bench: Bench = {
@@ -29,15 +29,28 @@ export const bench: Bench = {
 };
 
 async function* run(context: BenchContext): AsyncIterable<Sample> {
+  const changes = await startEdges(context, EDGES);
+  for (let at = 0; at < WARM_UP; at++) await changes.move();
+  context.note("last = the slowest of the three edges; answer = the worker's answer to the PUT");
+  for (;;) yield await sample(changes);
+}
+
+/** Starts a worker and the edges that are to say what is in their tables. */
+export async function startEdges(
+  context: BenchContext,
+  edges: readonly string[],
+  config: HostSpec["config"] = {},
+): Promise<Changes> {
   const cluster = await LocalCluster.create(context);
   const sightings = new Sightings();
-  const worker = await cluster.start({ name: "worker", kind: "agent", bootstrap: [] });
+  const worker = await cluster.start({ name: "worker", kind: "agent", bootstrap: [], config });
   await worker.ready();
-  for (const name of EDGES) {
+  for (const name of edges) {
     const edge = await cluster.start({
       name,
       kind: "edge",
       bootstrap: [worker],
+      config,
       env: { NODE_OPTIONS: `--import ${OBSERVER}` },
       onOutput: (line) => sightings.note(name, line),
     });
@@ -45,10 +58,7 @@ async function* run(context: BenchContext): AsyncIterable<Sample> {
   }
   await worker.put("apps/hello", { name: "Hello" });
   await worker.put("hostnames/hello.bench", { app: "hello" });
-  const changes = new Changes(worker, sightings);
-  for (let at = 0; at < WARM_UP; at++) await changes.move();
-  context.note("last = the slowest of the three edges; answer = the worker's answer to the PUT");
-  for (;;) yield await sample(changes);
+  return new Changes({ worker, edges, sightings });
 }
 
 async function sample(changes: Changes): Promise<Sample> {
@@ -77,26 +87,29 @@ async function sample(changes: Changes): Promise<Sample> {
 }
 
 /** Times of one change since its PUT was sent. */
-interface Change {
+export interface Change {
   readonly answerMs: number;
-  /** In the order of `EDGES`. */
+  /** In the order of the edges. */
   readonly edgesMs: readonly number[];
 }
 
-function last(change: Change): number {
+/** When the slowest edge had it. */
+export function last(change: Change): number {
   return Math.max(...change.edgesMs);
 }
 
 /** Makes changes of one machine, each other than the one before. */
-class Changes {
+export class Changes {
   readonly #worker: Host;
+  readonly #edges: readonly string[];
   readonly #sightings: Sightings;
   #port = 10_000;
   #isStarted = true;
 
-  constructor(worker: Host, sightings: Sightings) {
-    this.#worker = worker;
-    this.#sightings = sightings;
+  constructor(parts: { worker: Host; edges: readonly string[]; sightings: Sightings }) {
+    this.#worker = parts.worker;
+    this.#edges = parts.edges;
+    this.#sightings = parts.sightings;
   }
 
   /** The machine's service moves to another port. */
@@ -113,7 +126,7 @@ class Changes {
 
   async #put(news: string): Promise<Change> {
     await sleep(Math.random() * PAUSE_MAX_MS);
-    const seen = EDGES.map((edge) => this.#sightings.next(edge, `${MACHINE} ${news}`));
+    const seen = this.#edges.map((edge) => this.#sightings.next(edge, `${MACHINE} ${news}`));
     const startNs = process.hrtime.bigint();
     await this.#worker.put(`machines/${MACHINE}`, {
       app: "hello",

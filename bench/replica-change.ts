@@ -79,9 +79,9 @@ async function measureLines(
   let note = (_at: number, _id: number, _nowMs: number): void => undefined;
   const streams = await openStreams(hosts, (at, id, nowMs) => note(at, id, nowMs));
   try {
-    for (let at = -WARM_UP; at < parts.writes; at++) {
+    for (let at = -STREAM_WARM_UP; at < parts.writes; at++) {
       await sleep(Math.random() * PAUSE_MAX_MS);
-      const writer = (at + WARM_UP) % hosts.length;
+      const writer = (at + STREAM_WARM_UP) % hosts.length;
       const id = parts.ids.next();
       const startMs = performance.now();
       const takenMs: number[] = [];
@@ -182,6 +182,9 @@ function pick(hosts: readonly Host[], at: number): Host {
 
 const REPLICAS = 20;
 const WRITES = 300;
-const WARM_UP = 40;
+/** Code is compiled by then, as it is in a replica that has run for some minutes. */
+const WARM_UP = 300;
+/** After streams were opened. */
+const STREAM_WARM_UP = 40;
 const PAUSE_MAX_MS = 50;
 const SEEN_LIMIT_MS = 10_000;

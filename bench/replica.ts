@@ -4,12 +4,13 @@
  */
 import { describeSample, type Bench, type BenchContext, type Sample } from "./measure.ts";
 import { bench as change } from "./replica-change.ts";
+import { bench as edges } from "./replica-edges.ts";
 import { bench as http } from "./replica-http.ts";
 import { bench as idle } from "./replica-idle.ts";
 import { bench as load } from "./replica-load.ts";
 
 /** Its parts by the name that `--only` takes. */
-export const REPLICA_PARTS: Readonly<Record<string, Bench>> = { change, load, http, idle };
+export const REPLICA_PARTS: Readonly<Record<string, Bench>> = { change, edges, load, http, idle };
 
 /** All parts. */
 export const bench: Bench = {

@@ -176,20 +176,21 @@ export class ReplicaDriver {
     this.#lostConnections.add(address);
   }
 
+  /** A timer that is set too early stays: to fire once for nothing costs less than to set it anew. */
   #setTimer(): void {
     const deadlineMs = this.#core.deadlineMs();
-    if (deadlineMs === this.#timerAtMs && this.#timer) return;
+    if (deadlineMs >= this.#timerAtMs || this.#isStopped) return;
     if (this.#timer) clearTimeout(this.#timer);
     this.#timerAtMs = deadlineMs;
-    if (deadlineMs === Infinity || this.#isStopped) {
-      this.#timer = null;
-      return;
-    }
     const waitMs = Math.min(TIMER_MAX_MS, Math.max(0, Math.ceil(deadlineMs - performance.now())));
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.run({ kind: "tick" });
-    }, waitMs);
+    this.#timer = setTimeout(() => this.#onTimer(), waitMs);
+  }
+
+  #onTimer(): void {
+    this.#timer = null;
+    this.#timerAtMs = Infinity;
+    if (performance.now() >= this.#core.deadlineMs()) this.run({ kind: "tick" });
+    else this.#setTimer();
   }
 
   #perform(output: ReplicaOutput): void {

@@ -3,7 +3,7 @@
  * row is readable in their SQLite files, then until they say its line on `/v1/updates`.
  *
  * The clock starts when the transaction leaves this process, so HTTP and commit are inside. Rows
- * are looked for from this process about once a millisecond, which is the resolution. Writes come
+ * are looked for from this process about once a millisecond, which is the resolution (`RowWatch`). Writes come
  * one by one, each at another replica, after pauses of random length that keep them from falling in
  * step with any timer. The processes share the cores: with two, the work of 20 replicas for one
  * change is most of what the last one waits for.
@@ -13,7 +13,7 @@ import { sleep, type Host } from "./local-cluster.ts";
 import { percentile, type Bench, type BenchContext, type Sample } from "./measure.ts";
 import { openStreams, startReplicas, writeRow } from "./replica-cluster.ts";
 
-/** `each` = every pair of a write and another replica; `last` = the slowest replica of a write. */
+/** `last` = the slowest replica of a write; `each` = any other replica than the writer. */
 export const bench: Bench = {
   about: "one write -> row in SQLite and line on /v1/updates of each of 20 replicas",
   figures: [
@@ -61,7 +61,8 @@ async function measureRows(
     const written = writeRow(pick(hosts, writer), id).then(
       () => void answersMs.push(performance.now() - startMs),
     );
-    times.add(await parts.rows.seen(id, { writer, startMs }));
+    const { lastMs, anyMs } = await parts.rows.seen(id, { writer, startMs });
+    times.add([anyMs], lastMs);
     await written;
   }
   return {
@@ -96,7 +97,7 @@ async function measureLines(
       );
       await Promise.all([writeRow(pick(hosts, writer), id), promise]);
       clearTimeout(timer);
-      if (at >= 0) times.add(takenMs);
+      if (at >= 0) times.add(takenMs, Math.max(...takenMs));
     }
   } finally {
     streams.close();
@@ -104,7 +105,12 @@ async function measureLines(
   return times.figures();
 }
 
-/** Looks for rows in the replicas' files. */
+/**
+ * Looks for rows in the replicas' files. A look costs some 20 microseconds of the cores that the
+ * replicas need themselves, so each time it looks at two files only: at that of one replica chosen
+ * by chance, and at the first of the rest that was not seen to have the row yet. The last one's time
+ * is as exact as if it looked at all.
+ */
 class RowWatch implements Disposable {
   readonly #files: readonly { database: Database.Database; find: Database.Statement<[number]> }[];
 
@@ -115,29 +121,32 @@ class RowWatch implements Disposable {
     });
   }
 
-  /** When each replica but the writer had it, in ms since `startMs`. */
-  async seen(id: number, from: { writer: number; startMs: number }): Promise<number[]> {
-    const missing = new Set(this.#files);
-    const own = this.#files[from.writer];
-    if (own) missing.delete(own);
-    const takenMs: number[] = [];
-    while (missing.size > 0) {
+  /** When the last replica but the writer had it, and when one of them did, in ms since `startMs`. */
+  async seen(id: number, from: { writer: number; startMs: number }): Promise<Seen> {
+    const others = this.#files.filter((_, at) => at !== from.writer);
+    const chosen = others[Math.floor(Math.random() * others.length)];
+    let anyMs: number | null = null;
+    let at = 0;
+    for (;;) {
       await sleep(1);
-      for (const file of missing) {
-        if (file.find.get(id) === undefined) continue;
-        missing.delete(file);
-        takenMs.push(performance.now() - from.startMs);
-      }
-      if (performance.now() - from.startMs > SEEN_LIMIT_MS) {
-        throw new Error(`${missing.size} replicas lack row ${id} after ${SEEN_LIMIT_MS} ms`);
+      const nowMs = performance.now() - from.startMs;
+      if (anyMs === null && chosen?.find.get(id) !== undefined) anyMs = nowMs;
+      while (at < others.length && others[at]?.find.get(id) !== undefined) at++;
+      if (at === others.length) return { lastMs: nowMs, anyMs: anyMs ?? nowMs };
+      if (nowMs > SEEN_LIMIT_MS) {
+        throw new Error(`replicas lack row ${id} after ${SEEN_LIMIT_MS} ms`);
       }
     }
-    return takenMs;
   }
 
   [Symbol.dispose](): void {
     for (const { database } of this.#files) database.close();
   }
+}
+
+interface Seen {
+  readonly lastMs: number;
+  readonly anyMs: number;
 }
 
 /** Collects times of writes. */
@@ -150,9 +159,9 @@ class Times {
     this.#name = name;
   }
 
-  add(takenMs: readonly number[]): void {
-    this.#each.push(...takenMs);
-    this.#last.push(Math.max(...takenMs));
+  add(eachMs: readonly number[], lastMs: number): void {
+    this.#each.push(...eachMs);
+    this.#last.push(lastMs);
   }
 
   figures(): Sample {

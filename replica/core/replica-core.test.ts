@@ -83,7 +83,8 @@ test("news is applied once and passed on, also when it comes from two sides", ()
   core.handle({ kind: "tick" }, 50);
   const outputs = core.drain();
   expect(appliesOf(outputs).map(({ changesets }) => changesets)).toEqual([[changesetOf(1)]]);
-  const sends = outputs.filter((output) => output.kind === "sendFrames");
+  core.handle({ kind: "tick" }, 200);
+  const sends = core.drain().filter((output) => output.kind === "sendFrames");
   expect(sends.map(({ target, frames }) => [target, frames.length])).toEqual([
     ["127.0.0.1:4003", 1],
   ]);
@@ -121,6 +122,17 @@ test("a version that leaves a gap behind makes the next sync round come at once"
   receive(core, changesetOf(3));
   finishApplies(core);
   expect(core.books.isLacking()).toBe(true);
+  expect(core.syncClient.deadlineMs()).toBeLessThan(quietUntilMs);
+});
+
+test("taken for down by others, a replica asks at once for what it was not sent meanwhile", () => {
+  const core = createCore();
+  introduce(core, ACTOR_B, "127.0.0.1:4002");
+  endRound(core, 0);
+  const quietUntilMs = core.syncClient.deadlineMs();
+  const { self } = core.swim;
+  introduce(core, ACTOR_B, "127.0.0.1:4002", [{ actor: self, incarnation: 0, state: "down" }]);
+  expect(core.swim.self.ts > self.ts).toBe(true);
   expect(core.syncClient.deadlineMs()).toBeLessThan(quietUntilMs);
 });
 

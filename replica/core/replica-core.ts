@@ -349,10 +349,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         if (!this.#isOccupied(event.actor.addr)) this.rings.forget(event.actor.addr);
         return true;
       case "memberUp":
-        this.#onNeighbourReplaced(event.actor, nowMs);
+      case "identityRenewed": // Others took us for down and sent us nothing meanwhile.
+        if (event.kind === "memberUp") this.#onNeighbourReplaced(event.actor, nowMs);
         this.syncClient.handle({ kind: "hint" }, nowMs);
-        return true;
-      case "identityRenewed":
         return true;
       case "memberSuspect":
       case "memberAlive":

@@ -12,17 +12,18 @@
  * quiche buffers outgoing bytes only up to the congestion window. What waits beyond that is ours to
  * order: urgent streams first, then the others in turn.
  */
-import { X509Certificate } from "node:crypto";
 import { quiche, type Connection } from "@matrixai/quic/native/index.js";
 import type { PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";
 import { formatAddress, parseAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
+import { DelayedAck } from "./delayed-ack.ts";
 import type { TransportSettings } from "./options.ts";
 import type { OutboundStream } from "./outbound-stream.ts";
 import type { PacketBuffers } from "./packet-buffers.ts";
 import type { TransportStats } from "./stats.ts";
+import { certificateNames } from "./tls-config.ts";
 import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
 import { UniOutbox, type UniSend } from "./uni-outbox.ts";
@@ -93,6 +94,7 @@ export class QuicConnection implements StreamHost {
   #lastSendMs: number;
   /** quiche was given something, so it may have something for us, or be at its end. */
   #hasInput = false;
+  readonly #ack = new DelayedAck();
 
   constructor(parts: ConnectionParts) {
     this.#native = parts.native;
@@ -140,6 +142,7 @@ export class QuicConnection implements StreamHost {
   /** Hands one received packet to quiche (which decrypts in place). Never throws. */
   receive(packet: Buffer, host: string, port: number): void {
     this.#hasInput = true;
+    this.#ack.received(performance.now());
     const isKnown = host === this.peer.host && port === this.peer.port;
     const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
     try {
@@ -186,11 +189,12 @@ export class QuicConnection implements StreamHost {
       this.#outbox.start();
       hasMore = this.#writes.run() || hasMore;
     }
-    hasMore = this.#flush(nowMs) || hasMore;
+    if (!this.#mayAckLater(nowMs)) hasMore = this.#flush(nowMs) || hasMore;
     if (hasInput || this.#state !== "open") this.#checkEnd();
     const timeoutMs = this.#native.timeout();
     // The binding rounds down; a timer that fires early would only find nothing to do.
-    this.deadlineMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
+    const quicheMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
+    this.deadlineMs = Math.min(quicheMs, this.#ack.dueMs);
     if (this.#state === "handshaking") {
       const { connectTimeoutMs } = this.#parts.settings;
       this.deadlineMs = Math.min(this.deadlineMs, this.startedMs + connectTimeoutMs);
@@ -345,9 +349,17 @@ export class QuicConnection implements StreamHost {
 
   // ------------------------------------------------------------------ steps of pump
 
+  /** Only on a peer's connection, where nothing else of ours can be waiting for a packet. */
+  #mayAckLater(nowMs: number): boolean {
+    if (this.isOutgoing || this.#state !== "open" || this.#biStreams.size > 0) return false;
+    const isSettled = nowMs - (this.openedMs ?? nowMs) > HANDSHAKE_AFTERMATH_MS;
+    return isSettled && this.#ack.mayWait(nowMs);
+  }
+
   #open(nowMs: number): void {
-    if (this.isOutgoing && !this.#certificateNamesPeer()) {
-      const reason = `certificate does not name ${parseAddress(this.remote)?.host ?? this.remote}`;
+    const host = parseAddress(this.remote)?.host ?? this.remote;
+    if (this.isOutgoing && !certificateNames(this.#native.peerCertChain()?.[0], host)) {
+      const reason = `certificate does not name ${host}`;
       this.#native.close(false, BAD_CERTIFICATE, Buffer.from(reason));
       this.#end("closing", explainClose(this.#native, false));
       return;
@@ -355,13 +367,6 @@ export class QuicConnection implements StreamHost {
     this.#state = "open";
     this.openedMs = nowMs;
     this.#parts.owner.established(this);
-  }
-
-  #certificateNamesPeer(): boolean {
-    const host = parseAddress(this.remote)?.host;
-    const leaf = this.#native.peerCertChain()?.[0];
-    if (host === undefined || leaf === undefined) return false;
-    return new X509Certificate(leaf).checkIP(host) !== undefined;
   }
 
   #read(): boolean {
@@ -429,6 +434,7 @@ export class QuicConnection implements StreamHost {
     const { socket, settings, buffers } = this.#parts;
     const { host, port } = this.peer;
     if (socket.isCongested) return true;
+    this.#ack.settled();
     for (let packets = 0; packets < FLUSH_PACKETS_MAX; packets += 1) {
       const sent = this.#native.send(buffers.reserve(settings.maxUdpPayload));
       if (sent === null) return false;
@@ -480,6 +486,8 @@ const EMPTY = Buffer.alloc(0);
 const LONG_FORM = 0x80;
 /** Arbitrary; some repeated handshakes fit in. Later the peer learns by silence or by a reset. */
 const GOODBYE_WAIT_MS = 1_000;
+/** Packets of the handshake are lost and repeated within this time: nothing waits there. */
+const HANDSHAKE_AFTERMATH_MS = 1_000;
 /** Arbitrary; far more than a goodbye and its repetitions take. */
 const LAST_PACKETS_MAX = 32;
 /** Stream ids: bit 1 = unidirectional; a client's bidirectional ones are 0, 4, 8, ... */

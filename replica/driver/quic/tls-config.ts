@@ -65,6 +65,11 @@ export function createHandshakeConfig(
   }
 }
 
+/** Whether a peer's certificate (DER) is one for this IP address. */
+export function certificateNames(leaf: Uint8Array | undefined, host: string): boolean {
+  return leaf !== undefined && new X509Certificate(leaf).checkIP(host) !== undefined;
+}
+
 function setTransportParameters(config: Config, settings: TransportSettings): void {
   config.setApplicationProtos([APPLICATION_PROTOCOL]);
   config.setMaxIdleTimeout(settings.idleTimeoutMs);

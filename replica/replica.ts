@@ -150,8 +150,8 @@ class RunningReplica implements Replica {
     this.#driver = this.#createDriver(core);
     this.#lateEvents.driver = this.#driver;
     this.#driver.attach(transport);
-    await this.#openApi(core, this.#driver);
-    await this.#openAdmin(core, this.#driver);
+    this.#api = await this.#openApi(core, this.#driver);
+    await this.#openAdmin({ core, driver: this.#driver, api: this.#api });
     const { members, bad } = fromRecords(await this.#store.loadMembers());
     if (bad > 0) this.#options.log.warn?.("members-unreadable", "saved members left out", { bad });
     const { addresses, unresolved } = await this.#resolve(self);
@@ -373,14 +373,19 @@ class RunningReplica implements Replica {
     if (this.#actorIdByAddress.get(addr) === id) this.#actorIdByAddress.delete(addr);
   }
 
-  async #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
+  #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<OpenApi> {
     const { api, db, extensionPath, log } = this.#options;
     const status = (): unknown => this.status();
     const store = this.#store;
-    this.#api = await openApi({ api, db, extensionPath, store, core, driver, status, log });
+    return openApi({ api, db, extensionPath, store, core, driver, status, log });
   }
 
-  async #openAdmin(core: ReplicaCore, driver: ReplicaDriver): Promise<void> {
+  async #openAdmin(parts: {
+    core: ReplicaCore;
+    driver: ReplicaDriver;
+    api: OpenApi;
+  }): Promise<void> {
+    const { core, driver, api } = parts;
     const { admin, log } = this.#options;
     if (!admin) return;
     this.#admin = await openAdmin(admin, {
@@ -389,7 +394,7 @@ class RunningReplica implements Replica {
       store: this.#store,
       status: () => this.status(),
       stamp: () => core.stamp(performance.now()),
-      subscriptions: null,
+      subscriptions: api.streams,
       log,
     });
   }

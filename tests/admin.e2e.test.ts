@@ -118,6 +118,35 @@ test("a reload brings new tables, and a bad file changes nothing", async () => {
   writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}`);
 });
 
+test("subscriptions are listed and shown, by hash and by id, in Corrosion's field names", async () => {
+  expect(valuesOf(await ask(worker, "subs", "list"))).toEqual([[]]);
+  const aborter = new AbortController();
+  const response = await fetch(`http://${worker.apiAddress}/v1/subscriptions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify("SELECT id,\n  text\nFROM notes"),
+    signal: aborter.signal,
+  });
+  const id = response.headers.get("corro-query-id") ?? "";
+  const hash = response.headers.get("corro-query-hash") ?? "";
+  const common = { id, hash, ms_per_sec_cost: 0, readers: 1 };
+  expect(valuesOf(await ask(worker, "subs", "list"))).toEqual([
+    [{ ...common, sql: "SELECT id, text FROM notes" }],
+  ]);
+  const info = {
+    ...common,
+    path: join(worker.folder, "subscriptions", id.replaceAll("-", "")),
+    last_change_id: 0,
+    original_query: "SELECT id, text FROM notes",
+    statements: [{ notes: expect.stringMatching(/^SELECT id[^]*WHERE .*"id" IN \(\?\)/) }],
+  };
+  expect(valuesOf(await ask(worker, "subs", "info", "--hash", hash))).toEqual([info]);
+  expect(valuesOf(await ask(worker, "subs", "info", "--id", id))).toEqual([info]);
+  expect(lineOf(await ask(worker, "subs", "info", "--hash", "0".repeat(16)))).toContain("unknown");
+  expect(lineOf(await ask(worker, "subs", "info"))).toContain("specify hash or id");
+  aborter.abort();
+});
+
 test("the level of the log changes while running, and goes back", async () => {
   expect((await ask(worker, "log", "set", "debug")).code).toBe(EXIT.ok);
   await until("a line of debug", async () => {

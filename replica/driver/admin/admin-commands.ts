@@ -9,11 +9,14 @@ import type { FullChangeset } from "../../types.ts";
 import type { ReplicaDriver } from "../replica-driver.ts";
 import type { SchemaFile } from "../store/schema-files.ts";
 import type { StoreClient } from "../store/store-client.ts";
+import type { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
 import type { AdminRequest } from "./admin-messages.ts";
 import type { AdminNote } from "./admin-server.ts";
 import {
+  listedSubscription,
   memberView,
   membershipStateView,
+  subscriptionView,
   syncStateView,
   treeView,
   versionView,
@@ -35,18 +38,9 @@ export interface AdminSurroundings {
   readonly readSchema: () => readonly SchemaFile[];
 }
 
-/** The live subscriptions, as plain data. */
-export interface AdminSubscriptions {
-  /** `[{id, hash, sql}]`. */
-  list(): Promise<unknown>;
-  /** Null when there is none of that hash or id. */
-  find(by: { readonly hash: string | null; readonly id: string | null }): Promise<unknown>;
-}
-
 /** What the requests work on. */
 export interface AdminContext extends AdminSurroundings {
-  /** Null = nobody can say. */
-  readonly subscriptions: AdminSubscriptions | null;
+  readonly subscriptions: Pick<SubscriptionThread, "views">;
   readonly core: ReplicaCore;
   readonly driver: ReplicaDriver;
   readonly store: StoreClient;
@@ -228,14 +222,15 @@ async function subscriptionsOf(
   request: Extract<AdminRequest, { kind: "subsList" | "subsInfo" }>,
 ): Promise<unknown> {
   const { subscriptions } = context;
-  if (subscriptions === null) throw refusal("not offered: subscriptions are not listed");
-  if (request.kind === "subsList") return subscriptions.list();
-  if (request.hash === null && request.id === null) {
-    throw refusal("specify hash or id for subscription");
+  if (request.kind === "subsList") {
+    const all = await subscriptions.views({ hash: null, id: null });
+    return all.map(listedSubscription);
   }
-  const found = await subscriptions.find(request);
-  if (found === null) throw refusal("unknown subscription hash or id");
-  return found;
+  const { hash, id } = request;
+  if (hash === null && id === null) throw refusal("specify hash or id for subscription");
+  const [found] = await subscriptions.views({ hash, id });
+  if (found === undefined) throw refusal("unknown subscription hash or id");
+  return subscriptionView(found);
 }
 
 function askEdge(

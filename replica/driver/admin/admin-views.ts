@@ -9,6 +9,7 @@ import type { RingTable } from "../../core/ring-table.ts";
 import type { Actor } from "../../core/swim/actor.ts";
 import type { Member } from "../../core/swim/member-list.ts";
 import type { ActorId } from "../../types.ts";
+import type { SubscriptionView } from "../subscriptions/subscription-messages.ts";
 import { adminError } from "./errors.ts";
 
 /** An active member as `cluster members` prints it; `rtts` holds the least one measured, in ms. */
@@ -33,6 +34,27 @@ export function membershipStateView(member: Member): unknown {
   const { actor, incarnation, state } = member;
   const name = state.charAt(0).toUpperCase() + state.slice(1);
   return { id: actorView(actor), incarnation, state: name };
+}
+
+/** A subscription as `subs list` prints it. */
+export function listedSubscription(view: SubscriptionView): unknown {
+  const { id, hash, sql, readers, msPerSecond } = view;
+  return { id, hash, sql: oneLine(sql), ms_per_sec_cost: msPerSecond, readers };
+}
+
+/** A subscription as `subs info` prints it. */
+export function subscriptionView(view: SubscriptionView): unknown {
+  const { id, hash, folder, lastChangeId, sql, readers, msPerSecond, statements } = view;
+  return {
+    id,
+    hash,
+    path: folder,
+    last_change_id: lastChangeId,
+    original_query: oneLine(sql),
+    statements: statements.map((one) => ({ [one.table]: one.sql })),
+    ms_per_sec_cost: msPerSecond,
+    readers,
+  };
 }
 
 /** Peers and counters of the broadcast tree, as `plumtree stats` prints them. */
@@ -91,4 +113,11 @@ export function versionView(
 function actorView(actor: Actor): unknown {
   const { id, addr, ts, clusterId, memberId } = actor;
   return { id, addr, ts, cluster_id: clusterId, member_id: memberId };
+}
+
+function oneLine(sql: string): string {
+  return sql
+    .split("\n")
+    .map((line) => line.trim())
+    .join(" ");
 }

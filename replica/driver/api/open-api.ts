@@ -34,6 +34,7 @@ export interface ApiParts {
 export interface OpenApi {
   readonly server: ApiServer;
   readonly address: Address;
+  readonly streams: SubscriptionThread;
   /** Ends streams and queries, waits shortly for other answers. */
   close(): Promise<void>;
 }
@@ -67,6 +68,7 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
     const reading = streams;
     return {
       server,
+      streams,
       address: joinHostPort(bound.address, bound.port),
       close: async () => {
         // Streams end by themselves never.

@@ -81,6 +81,12 @@ export class QueryPlan {
     return isOuter && this.#hasPlainOuterJoins ? "first" : "all";
   }
 
+  /** SQL that `refresh` reads with when one row of a table changes; the whole query where it must. */
+  refreshSql(table: string): string {
+    if (this.scopeOf(table) === "all") return this.#sql;
+    return this.#keyedSql(this.#keyCondition(this.itemsOf(table), 1));
+  }
+
   /** Indexes of the items that are rows of a table. */
   itemsOf(table: string): number[] {
     return [...this.items.keys()].filter((index) => this.items[index]?.table === table);
@@ -167,6 +173,13 @@ export class QueryPlan {
     const name = `${size} ${indexes.join(" ")}`;
     const known = this.#partial.get(name);
     if (known !== undefined) return known;
+    const statement = this.#prepareKeyed(this.#keyCondition(indexes, size));
+    if (statement === null) throw storeError("STORE_SQL", "the rows cannot be read by key");
+    this.#partial.set(name, statement);
+    return statement;
+  }
+
+  #keyCondition(indexes: readonly number[], size: number): string {
     const items = this.items.filter((_, index) => indexes.includes(index));
     const conditions = items.map(({ alias, keyNames }) => {
       const columns = keyNames.map((key) => `${quoteName(alias)}.${quoteName(key)}`);
@@ -176,10 +189,7 @@ export class QueryPlan {
         ? `${columns.join("")} IN (${list.join(", ")})`
         : `(${columns.join(", ")}) IN (VALUES ${list.join(", ")})`;
     });
-    const statement = this.#prepareKeyed(`(${conditions.join(" OR ")})`);
-    if (statement === null) throw storeError("STORE_SQL", "the rows cannot be read by key");
-    this.#partial.set(name, statement);
-    return statement;
+    return `(${conditions.join(" OR ")})`;
   }
 }
 

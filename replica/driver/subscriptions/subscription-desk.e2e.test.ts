@@ -230,6 +230,36 @@ test("a new column leaves queries that name theirs alone, and ends those that ta
   expect(fixture.query("SELECT * FROM t").news()[0]).toEqual({ columns: ["id", "a", "b", "c"] });
 });
 
+test("operators are shown each subscription, restored ones too, with what a change makes it read", () => {
+  const fixture = start();
+  const partial = "SELECT t.id,\n  p.v FROM t JOIN p ON p.y = t.id WHERE t.a > 0 OR p.v > 0";
+  const whole = "SELECT DISTINCT a FROM t";
+  const first = fixture.query(partial);
+  fixture.query(partial);
+  fixture.query(whole).leave();
+  write(fixture.store, "INSERT INTO t VALUES ('x', 1, '')");
+  write(fixture.store, "INSERT INTO p VALUES (1, 'x', 2)");
+  fixture.turn();
+  const all = fixture.desk.views({ hash: null, id: null });
+  expect(all).toMatchObject([
+    { id: first.queryId, hash: first.queryHash, sql: partial, readers: 2, lastChangeId: 1 },
+    { sql: whole, readers: 0, lastChangeId: 1, statements: [{ table: "t", sql: whole }] },
+  ]);
+  expect(all[0]?.msPerSecond).toBeGreaterThan(0);
+  const statements = new Map(all[0]?.statements.map(({ table, sql }) => [table, sql]));
+  const read = (table: string, ...key: readonly unknown[]): unknown[] =>
+    fixture.store.databaseForTests.prepare(statements.get(table) ?? "").all(...key);
+  expect([...statements.keys()].toSorted()).toEqual(["p", "t"]);
+  expect([read("t", "x").length, read("t", "y").length]).toEqual([1, 0]);
+  expect([read("p", 1, "x").length, read("p", 1, "y").length]).toEqual([1, 0]);
+  fixture.restart("closed");
+  expect(fixture.desk.views({ hash: first.queryHash, id: null })).toMatchObject([{ sql: partial }]);
+  expect(fixture.desk.unrestoredCount).toBe(1);
+  expect(fixture.desk.views({ hash: null, id: first.queryId })).toMatchObject([{ readers: 0 }]);
+  expect(fixture.desk.views({ hash: null, id: "nobody" })).toEqual([]);
+  expect(fixture.desk.views({ hash: null, id: null })).toHaveLength(2);
+});
+
 test("more rows than fit one text arrive whole, and what changes meanwhile comes behind", () => {
   const fixture = start();
   const rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 3000)";

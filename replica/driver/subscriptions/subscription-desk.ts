@@ -15,9 +15,15 @@ import { printSqlValue } from "../api/json.ts";
 import { subscriptionError } from "./errors.ts";
 import { QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
+import { seaHashHex } from "./sea-hash.ts";
 import { Subscription } from "./subscription.ts";
 import { SubscriptionFile } from "./subscription-file.ts";
-import type { StreamTarget, SubscriptionLimits } from "./subscription-messages.ts";
+import type {
+  StreamTarget,
+  SubscriptionFilter,
+  SubscriptionLimits,
+  SubscriptionView,
+} from "./subscription-messages.ts";
 import { TableWatch, type ChangedRow } from "./table-watch.ts";
 
 /** What a desk is made with. */
@@ -104,6 +110,18 @@ export class SubscriptionDesk {
       for (const [table, rows] of changed) this.#tellUpdates(table, rows);
       for (const subscription of this.#byId.values()) this.#refresh(subscription, changed);
     });
+  }
+
+  /** Shows all subscriptions, or the one asked for; those kept by an earlier run are restored. */
+  views({ hash, id }: SubscriptionFilter): SubscriptionView[] {
+    if (hash === null && id === null) {
+      while (this.unrestoredCount > 0) this.restoreNext();
+      return [...this.#byId.values()].map((subscription) => subscription.view);
+    }
+    const found = this.#find((one) =>
+      hash === null ? one.id === id : seaHashHex(one.sql) === hash,
+    );
+    return found === null ? [] : [found.view];
   }
 
   /** Restores one kept subscription. */

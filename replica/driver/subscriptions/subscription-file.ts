@@ -38,7 +38,7 @@ export interface KeptRow {
 /** The file of one subscription, open for writing. */
 export class SubscriptionFile {
   readonly record: SubscriptionRecord;
-  readonly #folder: string;
+  readonly folder: string;
   readonly #database: Database.Database;
   readonly #find: Database.Statement<[string], KeptRow>;
   readonly #byKey: Database.Statement<[string], KeptRow>[];
@@ -78,7 +78,7 @@ export class SubscriptionFile {
   }
 
   private constructor(folder: string, database: Database.Database, record: SubscriptionRecord) {
-    this.#folder = folder;
+    this.folder = folder;
     this.#database = database;
     const { id, sql, columns, itemCount } = record;
     this.record = { id, sql, columns, itemCount };
@@ -192,7 +192,7 @@ export class SubscriptionFile {
    * connection of its own, which ends with it.
    */
   *rowTexts(size: number): Generator<string> {
-    const database = new Database(join(this.#folder, FILE_NAME), { readonly: true });
+    const database = new Database(join(this.folder, FILE_NAME), { readonly: true });
     try {
       const rows = database.prepare<[], { rowId: number; cells: string }>(
         "SELECT row_id AS rowId, cells FROM query ORDER BY row_id",
@@ -231,7 +231,7 @@ export class SubscriptionFile {
   /** Closes it and removes it with its folder. */
   destroy(): void {
     this.#database.close();
-    rmSync(this.#folder, { recursive: true, force: true });
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 

@@ -9,7 +9,9 @@ import { subscriptionError } from "./errors.ts";
 import {
   type StreamTarget,
   type SubscriptionEvent,
+  type SubscriptionFilter,
   type SubscriptionRequest,
+  type SubscriptionView,
   type SubscriptionWorkerOptions,
 } from "./subscription-messages.ts";
 
@@ -35,6 +37,7 @@ export class SubscriptionLane {
   readonly #worker: Worker;
   readonly #streamById = new Map<number, ReaderStream>();
   readonly #openings = new Map<number, Opening>();
+  readonly #asked = new Map<number, PromiseWithResolvers<readonly SubscriptionView[]>>();
   readonly #exited: Promise<void>;
   readonly #onNotice: (text: string) => void;
   #nextId = 1;
@@ -103,6 +106,16 @@ export class SubscriptionLane {
     });
   }
 
+  /** Shows subscriptions, as `SubscriptionDesk.views`. Rejects with `SUBSCRIPTION_LOST`. */
+  views(filter: SubscriptionFilter): Promise<readonly SubscriptionView[]> {
+    if (this.#isOver) return Promise.reject(lost());
+    const askId = this.#nextId++;
+    const answer = Promise.withResolvers<readonly SubscriptionView[]>();
+    this.#asked.set(askId, answer);
+    this.#post({ kind: "view", askId, filter });
+    return answer.promise;
+  }
+
   /** Ends every stream in order, keeps what is subscribed to, and ends the thread. */
   async close(): Promise<void> {
     this.#post({ kind: "close" });
@@ -128,6 +141,9 @@ export class SubscriptionLane {
         return;
       case "notice":
         return this.#onNotice(event.text);
+      case "views":
+        this.#asked.get(event.askId)?.resolve(event.views);
+        return void this.#asked.delete(event.askId);
       case "opened":
         return this.#onOpened(event);
       case "refused":
@@ -156,8 +172,10 @@ export class SubscriptionLane {
     if (this.#isOver) return;
     this.#isOver = true;
     for (const opening of this.#openings.values()) opening.reject(lost());
+    for (const asked of this.#asked.values()) asked.reject(lost());
     for (const stream of this.#streamById.values()) stream.finish(lost());
     this.#openings.clear();
+    this.#asked.clear();
     this.#streamById.clear();
   }
 }

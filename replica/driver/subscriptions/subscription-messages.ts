@@ -50,6 +50,28 @@ export interface ResumePoint {
   readonly skipRows: boolean;
 }
 
+/** Which subscriptions are shown: the one of a hash, else of an id; both null = all. */
+export interface SubscriptionFilter {
+  readonly hash: string | null;
+  readonly id: string | null;
+}
+
+/** A subscription for those who run the replica. */
+export interface SubscriptionView {
+  readonly id: string;
+  readonly hash: string;
+  readonly sql: string;
+  /** Folder of its file. */
+  readonly folder: string;
+  /** 0 = no change yet. */
+  readonly lastChangeId: number;
+  readonly readers: number;
+  /** Time spent on refreshing it, in ms of each second, over about the last minute. */
+  readonly msPerSecond: number;
+  /** Per table, the SQL that reads anew what a changed row makes a difference to. */
+  readonly statements: readonly { readonly table: string; readonly sql: string }[];
+}
+
 /** To the thread. */
 export type SubscriptionRequest =
   | { readonly kind: "open"; readonly readerId: number; readonly target: StreamTarget }
@@ -57,6 +79,8 @@ export type SubscriptionRequest =
   | { readonly kind: "credit"; readonly readerId: number; readonly size: number }
   /** The reader is gone; nothing more is sent to it. */
   | { readonly kind: "leave"; readonly readerId: number }
+  /** Show subscriptions; answered by `views` with the same number. */
+  | { readonly kind: "view"; readonly askId: number; readonly filter: SubscriptionFilter }
   /** Ends every reader, closes the files, ends the thread. */
   | { readonly kind: "close" };
 
@@ -77,6 +101,11 @@ export type SubscriptionEvent =
   /** Whole lines, each with its line feed. */
   | { readonly kind: "chunk"; readonly readerId: number; readonly text: string }
   | { readonly kind: "end"; readonly readerId: number }
+  | {
+      readonly kind: "views";
+      readonly askId: number;
+      readonly views: readonly SubscriptionView[];
+    }
   /** Something that an operator may want to know: a subscription was given up. */
   | { readonly kind: "notice"; readonly text: string };
 

@@ -12,7 +12,9 @@ import { SubscriptionLane, type LineStream } from "./subscription-lane.ts";
 import {
   DEFAULT_LIMITS,
   type StreamTarget,
+  type SubscriptionFilter,
   type SubscriptionLimits,
+  type SubscriptionView,
 } from "./subscription-messages.ts";
 
 /** Where to read, and within which limits. */
@@ -63,6 +65,13 @@ export class SubscriptionThread {
   async open(target: StreamTarget): Promise<LineStream> {
     const lane = await this.#running();
     return lane.open(target);
+  }
+
+  /** Shows subscriptions, as `SubscriptionDesk.views`; none where no thread runs. */
+  async views(filter: SubscriptionFilter): Promise<readonly SubscriptionView[]> {
+    await Promise.allSettled([this.#starting]);
+    if (this.#lane === null || this.#lane.isOver) return [];
+    return this.#lane.views(filter);
   }
 
   /** Ends every stream in order, keeps what is subscribed to, and ends the thread. */

@@ -54,6 +54,10 @@ class DeskLoop {
         return this.#readerById.get(request.readerId)?.grant(request.size);
       case "leave":
         return this.#readerById.get(request.readerId)?.end();
+      case "view": {
+        const views = this.#desk.views(request.filter);
+        return this.#send({ kind: "views", askId: request.askId, views });
+      }
       case "close":
         return this.#close();
     }

@@ -16,7 +16,7 @@ import { parseKey, printKey, type PlanRow, type QueryPlan } from "./query-plan.t
 import type { Reader } from "./reader.ts";
 import { seaHashHex } from "./sea-hash.ts";
 import type { SubscriptionFile } from "./subscription-file.ts";
-import type { ResumePoint, SubscriptionLimits } from "./subscription-messages.ts";
+import type { ResumePoint, SubscriptionLimits, SubscriptionView } from "./subscription-messages.ts";
 import type { ChangedRow } from "./table-watch.ts";
 
 /** A subscription that runs. */
@@ -33,6 +33,7 @@ export class Subscription {
   /** Whether everything must be read again, which waits for `dueMs`. */
   #isStale = false;
   #dueMs = 0;
+  readonly #cost = new CostAverage();
   #lines: string[] = [];
   /** Whether the first result is there: what differs from it is a change. */
   #isFilled: boolean;
@@ -61,6 +62,21 @@ export class Subscription {
     return this.#isStale ? this.#dueMs : Infinity;
   }
 
+  /** What is shown of it to those who run the replica. */
+  get view(): SubscriptionView {
+    const { id, hash, sql, plan } = this;
+    return {
+      id,
+      hash,
+      sql,
+      folder: this.#file.folder,
+      lastChangeId: this.#file.lastChangeId,
+      readers: this.readers.size,
+      msPerSecond: this.#cost.msPerSecond(performance.now()),
+      statements: [...plan.tables].map((table) => ({ table, sql: plan.refreshSql(table) })),
+    };
+  }
+
   /** Reads the first result, which is no change. In a read transaction. */
   fill(): void {
     this.#update(() => this.#compareAll());
@@ -83,8 +99,8 @@ export class Subscription {
     const isPartial =
       rows <= PARTIAL_ROWS_MAX && tables.every((one) => this.plan.scopeOf(one) !== "all");
     if (!isPartial) this.#isStale = true;
+    const startMs = performance.now();
     if (this.#isStale) {
-      const startMs = performance.now();
       if (startMs < this.#dueMs) return;
       this.#update(() => this.#compareAll());
       this.#isStale = false;
@@ -101,6 +117,7 @@ export class Subscription {
       });
     }
     this.#tell();
+    this.#cost.note(startMs, performance.now());
   }
 
   /** Adds a reader and gives it what it asks for, without gap to what follows. */
@@ -234,6 +251,26 @@ export class Subscription {
   }
 }
 
+/** Time spent per second, over about the last minute. */
+class CostAverage {
+  /** Milliseconds spent, those of long ago counting less. */
+  #spentMs = 0;
+  #atMs = 0;
+
+  note(startMs: number, endMs: number): void {
+    this.#spentMs = this.#decayed(endMs) + (endMs - startMs);
+    this.#atMs = endMs;
+  }
+
+  msPerSecond(nowMs: number): number {
+    return (this.#decayed(nowMs) * 1000) / COST_PERIOD_MS;
+  }
+
+  #decayed(nowMs: number): number {
+    return this.#spentMs * Math.exp((this.#atMs - nowMs) / COST_PERIOD_MS);
+  }
+}
+
 function identityOf({ keys, cells }: PlanRow): string {
   if (keys.length === 0) return cells;
   return keys.length === 1 ? (keys[0] ?? "") : keys.join(" ");
@@ -252,6 +289,8 @@ function* chain(texts: Iterable<string>, last: string): Generator<string> {
 const PARTIAL_ROWS_MAX = 2_000;
 /** Rest after everything was read, as a multiple of the time that it took. */
 const REST_RATIO = 4;
+/** Long enough for an average, short enough to see what is dear at present. */
+const COST_PERIOD_MS = 60_000;
 /** About 100 MB of file, and 30 MB of memory while everything is read. */
 const ROWS_MAX = 1_000_000;
 /** Sent in one text, without a connection of their own. */

@@ -3,6 +3,7 @@
  * table is ever one.
  */
 import type { MetricDeclaration } from "#base/metric-slots.ts";
+import { CORROSION_DECLARATIONS } from "./driver/corrosion-metrics.ts";
 
 function counter(name: string, help: string): MetricDeclaration {
   return { name, help, type: "counter" };
@@ -12,8 +13,8 @@ function gauge(name: string, help: string): MetricDeclaration {
   return { name, help, type: "gauge" };
 }
 
-/** Declared metrics of the replica. */
-export const REPLICA_METRICS: readonly MetricDeclaration[] = [
+/** Metrics under names of our own. */
+export const PATINA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_swim_members", "Active members, this replica included."),
   gauge("patina_swim_awareness", "How late this replica is itself: 0 = well, at most 7."),
   counter("patina_swim_packets_received_total", "SWIM packets received."),
@@ -56,4 +57,10 @@ export const REPLICA_METRICS: readonly MetricDeclaration[] = [
   counter("patina_store_stream_resets_total", "Change streams that had to start over."),
   counter("patina_api_requests_total", "Requests of the HTTP API."),
   counter("patina_api_refused_total", "Of these, refused: bad, unauthorised or in conflict."),
+];
+
+/** Declared metrics of the replica. */
+export const REPLICA_METRICS: readonly MetricDeclaration[] = [
+  ...PATINA_METRICS,
+  ...CORROSION_DECLARATIONS,
 ];

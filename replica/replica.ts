@@ -29,6 +29,7 @@ import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
+import type { ApiRequest } from "./driver/api/api-request.ts";
 import { openApi, type OpenApi } from "./driver/api/open-api.ts";
 import { broadcastOf, openZstd } from "./driver/gossip-options.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
@@ -114,6 +115,7 @@ class RunningReplica implements Replica {
   readonly #options: ReplicaOptions;
   readonly #store: StoreClient;
   readonly #wallOffsetMs = Date.now() - performance.now();
+  readonly #metrics: ReplicaMetrics;
   readonly #actorIdByAddress = new Map<Address, ActorId>();
   #core: ReplicaCore | null = null;
   #driver: ReplicaDriver | null = null;
@@ -128,6 +130,7 @@ class RunningReplica implements Replica {
   constructor(options: ReplicaOptions, store: StoreClient) {
     this.#options = options;
     this.#store = store;
+    this.#metrics = new ReplicaMetrics(options.metrics);
   }
 
   get actorId(): ActorId {
@@ -301,7 +304,9 @@ class RunningReplica implements Replica {
       store: this.#store,
       log,
       onSwimEvent: (event) => this.#onSwimEvent(event),
+      onCommitLag: (seconds) => this.#metrics.commitLag.observe(seconds),
       onRtt: (address, rttMs) => {
+        this.#metrics.rtt.observe(rttMs / 1000);
         const actorId = this.#actorIdByAddress.get(address);
         if (actorId !== undefined) events.rtt(actorId, rttMs);
       },
@@ -377,7 +382,9 @@ class RunningReplica implements Replica {
     const { api, db, extensionPath, log } = this.#options;
     const status = (): unknown => this.status();
     const store = this.#store;
-    return openApi({ api, db, extensionPath, store, core, driver, status, log });
+    const onQuery: ApiRequest["onQuery"] = (result, seconds) =>
+      this.#metrics.queryTime[result].observe(seconds);
+    return openApi({ api, db, extensionPath, store, core, driver, status, log, onQuery });
   }
 
   async #openAdmin(parts: {
@@ -430,7 +437,7 @@ class RunningReplica implements Replica {
   }
 
   #startTimers(self: Address): void {
-    const reporter = new ReplicaMetrics(this.#options.metrics);
+    const databasePath = this.#options.db.path;
     const every = (periodMs: number, what: string, task: () => Promise<void>): void => {
       this.#timers.push(setInterval(() => this.#keep(task(), what), periodMs));
     };
@@ -439,11 +446,12 @@ class RunningReplica implements Replica {
         core: this.#core,
         driver: this.#driver,
         transport: this.#transport,
-        api: this.#api?.server,
+        api: this.#api,
       };
       const { core, driver, transport, api } = sources;
       if (!core || !driver || !transport || !api) return;
-      reporter.report({ core, driver, transport, api }, await this.#store.stats());
+      const parts = { core, driver, transport, api, databasePath };
+      this.#metrics.report(parts, await this.#store.stats());
     });
     every(MEMBERS_PERIOD_MS, "members-not-saved", async () => {
       if (this.#core) await this.#saveMembers(this.#core);

@@ -8,38 +8,29 @@ import { COMMAND_ERRORS } from "../bin/errors.ts";
 import { configFile } from "../proxy/config.ts";
 import { PROXY_ERRORS } from "../proxy/errors.ts";
 import { PROXY_METRICS } from "../proxy/metrics.ts";
+import { CORROSION_DECLARATIONS } from "../replica/driver/corrosion-metrics.ts";
 import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
 import { SUBSCRIPTION_ERRORS } from "../replica/driver/subscriptions/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
-import { REPLICA_METRICS } from "../replica/metrics.ts";
+import { PATINA_METRICS } from "../replica/metrics.ts";
 import { watchdogMetrics } from "../watchdog/metric-declarations.ts";
 
 /** Loops of an edge with one data-plane thread. */
 const LOOPS = ["main", "replica", "store"];
 
-/** Every metric that a scrape can show, in the order of its areas. */
+/** Every metric of our own that a scrape can show, in the order of its areas. */
 export const ALL_METRICS: readonly MetricDeclaration[] = [
   ...PROXY_METRICS,
-  ...REPLICA_METRICS,
+  ...PATINA_METRICS,
   ...watchdogMetrics(LOOPS),
 ];
 
 /** The generated tables by name; a document holds one between `<!-- table: NAME -->` and its end. */
 export const TABLES: Readonly<Record<string, () => string>> = {
-  metrics: () =>
-    table(
-      ["Metric", "Type", "Labels", "Meaning"],
-      ALL_METRICS.map(({ name, type, labels, help }) => [
-        `\`${name}\``,
-        type,
-        Object.entries(labels ?? {})
-          .map(([label, values]) => labelText(label, values))
-          .join("; "),
-        help,
-      ]),
-    ),
+  metrics: () => metricTable(ALL_METRICS),
+  "corrosion metrics": () => metricTable(CORROSION_DECLARATIONS),
   "proxy errors": () =>
     table(
       ["Code", "Status", "Meaning", "Effect", "Worth another try"],
@@ -141,6 +132,20 @@ function tomlText(value: unknown): string {
   const entries = Object.entries(value);
   const inside = entries.map(([name, one]) => `${name} = ${JSON.stringify(one)}`).join(", ");
   return entries.length === 0 ? "{}" : `{ ${inside} }`;
+}
+
+function metricTable(metrics: readonly MetricDeclaration[]): string {
+  return table(
+    ["Metric", "Type", "Labels", "Meaning"],
+    metrics.map(({ name, type, labels, help }) => [
+      `\`${name}\``,
+      type,
+      Object.entries(labels ?? {})
+        .map(([label, values]) => labelText(label, values))
+        .join("; "),
+      help,
+    ]),
+  );
 }
 
 function labelText(label: string, values: readonly string[]): string {

@@ -78,7 +78,7 @@ test.each([true, false])("beyond the limit the oldest waiting one is dropped (%s
   const inbox = createInbox({ waitingMax: 2 });
   const dropped = [1, 2, 3].map((version) => inbox.add(full(version), isUrgent));
   expect(dropped).toEqual([null, null, full(1)]);
-  expect([inbox.dropped, inbox.has(full(1))]).toEqual([1, false]);
+  expect([inbox.stats.dropped, inbox.has(full(1))]).toEqual([1, false]);
   expect(versionsOf(inbox.take())).toEqual([2, 3]);
 });
 

@@ -8,6 +8,7 @@
  * sync will bring them.
  */
 import type { Changeset } from "../types.ts";
+import { changeWeight, type ApplyQueueStats } from "./replica-stats.ts";
 
 /** Limits of an inbox. */
 export interface InboxLimits {
@@ -36,8 +37,9 @@ export class Inbox {
   #urgentInFlight = 0;
   #ordinaryInFlight = 0;
   #nextBatchId = 1;
+  #changesets = 0;
   /** Changesets dropped because the queue was full. */
-  dropped = 0;
+  #dropped = 0;
 
   constructor(limits: InboxLimits) {
     this.#limits = limits;
@@ -46,6 +48,19 @@ export class Inbox {
   /** Changesets not applied yet. */
   get size(): number {
     return this.#names.size;
+  }
+
+  /** What waits and what was handed over. O(changesets waiting). */
+  get stats(): ApplyQueueStats & { readonly dropped: number } {
+    const waiting = [this.#urgent, this.#waiting];
+    return {
+      waiting: this.#urgent.length + this.#waiting.length,
+      waitingChanges: waiting.flat().reduce((sum, one) => sum + changeWeight(one), 0),
+      inFlight: this.#inFlight.size,
+      batches: this.#nextBatchId - 1,
+      changesets: this.#changesets,
+      dropped: this.#dropped,
+    };
   }
 
   /** Whether the same changeset is waiting or under way. */
@@ -65,7 +80,7 @@ export class Inbox {
     if (queue.length <= this.#limits.waitingMax) return null;
     const oldest = queue.shift() ?? changeset;
     this.#names.delete(nameOf(oldest));
-    this.dropped++;
+    this.#dropped++;
     return oldest;
   }
 
@@ -95,6 +110,7 @@ export class Inbox {
   #launch(changesets: readonly Changeset[], isUrgent: boolean): InboxBatch {
     const batch = { batchId: this.#nextBatchId++, changesets, isUrgent };
     this.#inFlight.set(batch.batchId, batch);
+    this.#changesets += changesets.length;
     return batch;
   }
 }

@@ -44,6 +44,12 @@ import {
   type OwnVersionsOutput,
   type RecoveryOptions,
 } from "./recovery/own-versions.ts";
+import {
+  changeWeight,
+  createReplicaStats,
+  type ApplyQueueStats,
+  type ReplicaStats,
+} from "./replica-stats.ts";
 import { RingTable } from "./ring-table.ts";
 import type { Actor } from "./swim/actor.ts";
 import type { SwimConfig } from "./swim/config.ts";
@@ -136,20 +142,6 @@ export interface ReplicaCoreOptions {
   readonly recovery?: RecoveryOptions;
 }
 
-/** Plain counters since the start. */
-export interface ReplicaStats {
-  /** Broadcasts received, by verdict. */
-  news: number;
-  known: number;
-  own: number;
-  otherCluster: number;
-  invalid: number;
-  /** Received changesets that the store refused: unknown table, bad key. */
-  refused: number;
-  /** Stamps more than 300 ms ahead of our wall clock. */
-  clockSkews: number;
-}
-
 /** One replica. */
 export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly swim: Swim;
@@ -158,15 +150,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly syncServer: SyncServer;
   readonly books: Bookkeeping;
   readonly rings = new RingTable();
-  readonly stats: ReplicaStats = {
-    news: 0,
-    known: 0,
-    own: 0,
-    otherCluster: 0,
-    invalid: 0,
-    refused: 0,
-    clockSkews: 0,
-  };
+  readonly stats: ReplicaStats = createReplicaStats();
   readonly #options: ReplicaCoreOptions;
   readonly #inbox = new Inbox({ waitingMax: 20_000, batchMax: 1_000, inFlightMax: 2 });
   readonly #hlc: Hlc;
@@ -225,6 +209,11 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   /** Changesets received and not applied yet. */
   get inboxSize(): number {
     return this.#inbox.size;
+  }
+
+  /** What broadcasts brought and the store has not answered for; what it was given. */
+  get inboxStats(): ApplyQueueStats & { readonly dropped: number } {
+    return this.#inbox.stats;
   }
 
   /** Whether own versions are still in doubt. */
@@ -399,12 +388,14 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       this.stats.otherCluster++;
       return;
     }
+    this.stats.changesReceived += changeWeight(changeset);
     if (changeset.actorId === self.id) {
       this.stats.own++;
       return;
     }
     if (this.broadcast.hasSeen(changeset) || this.#inbox.has(changeset)) {
       this.stats.known++;
+      this.stats.knownLately++;
       this.broadcast.handle({ ...input, kind: "received", isNews: false }, nowMs);
       return;
     }

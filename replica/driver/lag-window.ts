@@ -12,9 +12,9 @@ export class LagWindow {
 
   /** Notes changesets that were applied. `wallMs` is Unix time. */
   note(changesets: readonly Changeset[], wallMs: number): void {
-    for (const { ts } of changesets) {
-      if (ts === null) continue;
-      this.#lagsMs[this.#count++ % LAGS_MAX] = Math.max(0, wallMs - ntp64ToUnixMs(ts));
+    for (const changeset of changesets) {
+      const lagMs = lagMsOf(changeset, wallMs);
+      if (lagMs !== null) this.#lagsMs[this.#count++ % LAGS_MAX] = lagMs;
     }
   }
 
@@ -24,6 +24,11 @@ export class LagWindow {
     const lags = this.#lagsMs.slice(0, Math.min(this.#count, LAGS_MAX)).toSorted();
     return (lags[Math.ceil(lags.length * 0.99) - 1] ?? 0) / 1000;
   }
+}
+
+/** How late a changeset is, in ms; null = it does not say when it was committed. */
+export function lagMsOf({ ts }: Changeset, wallMs: number): number | null {
+  return ts === null ? null : Math.max(0, wallMs - ntp64ToUnixMs(ts));
 }
 
 /** Enough for a 99th percentile of ten values. */

@@ -12,22 +12,22 @@ import { hasUrgentChange } from "../core/broadcast/urgency.ts";
 import { decodePacket, encodePacket } from "../core/swim/codec.ts";
 import type { SwimEvent } from "../core/swim/events.ts";
 import type { SyncClientEvent } from "../core/sync/client-types.ts";
-import { decodeChange } from "../core/wire/changeset-codec.ts";
 import type { BroadcastBody } from "../core/wire/types.ts";
 import { decodeUniFrame } from "../core/wire/uni-payload.ts";
 import type {
   Address,
+  ApplyOutcome,
   BiStream,
   Changeset,
   LocalCommit,
   Transport,
   TransportEvents,
 } from "../types.ts";
-import { LagWindow } from "./lag-window.ts";
+import { lagMsOf, LagWindow } from "./lag-window.ts";
 import { storeError } from "./store/errors.ts";
 import type { Zstd } from "./compression/zstd.ts";
 import type { StoreClient } from "./store/store-client.ts";
-import { SyncStreams, type SyncStreamEvents } from "./sync/sync-streams.ts";
+import { SyncStreams, type SyncStreamEvents, type SyncStreamStats } from "./sync/sync-streams.ts";
 
 /** What a driver is made of; the transport follows with `attach`. */
 export interface ReplicaDriverOptions {
@@ -43,12 +43,19 @@ export interface ReplicaDriverOptions {
   readonly onSyncFinished: (appliedVersions: number) => void;
   /** Own versions were in doubt and are no longer; writes go on above `head`. */
   readonly onSettled: (head: number) => void;
+  /** A change from elsewhere was committed here, so long after its commit there. */
+  readonly onCommitLag: (seconds: number) => void;
   /** The store is gone: nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
 
-/** What was received and could not be read, by where. */
+/** Plain counters since the start. */
 export interface DriverStats {
+  /** Column changes of own transactions. */
+  localChanges: number;
+  /** What SWIM told. */
+  readonly swim: SwimCounts;
+  /** What was received and could not be read, by where. */
   badPackets: number;
   badFrames: number;
   /** Calls that the store was too busy for. */
@@ -57,9 +64,22 @@ export interface DriverStats {
   storeFailed: number;
 }
 
+/** Events of SWIM that are counted. */
+export interface SwimCounts {
+  memberUp: number;
+  memberDown: number;
+  /** The first other member was there, or none any more. */
+  connected: number;
+  disconnected: number;
+  /** New identities because others took us for down. */
+  rejoined: number;
+}
+
 /** Drives one replica. */
 export class ReplicaDriver {
   readonly stats: DriverStats = {
+    localChanges: 0,
+    swim: { memberUp: 0, memberDown: 0, connected: 0, disconnected: 0, rejoined: 0 },
     badPackets: 0,
     badFrames: 0,
     storeBusy: 0,
@@ -120,6 +140,11 @@ export class ReplicaDriver {
     return this.#streams?.openCount ?? 0;
   }
 
+  /** Bytes and bad frames of sync streams; zeros before there is a transport. */
+  get syncStats(): SyncStreamStats {
+    return this.#streams?.stats ?? NO_STREAMS;
+  }
+
   /** What is compressed, and with what. */
   get zstd(): Zstd {
     return this.#options.zstd;
@@ -127,6 +152,7 @@ export class ReplicaDriver {
 
   /** Tells the machine of a transaction of our own, right after its commit. */
   committed(commit: LocalCommit): void {
+    for (const { changes } of commit.changesets) this.stats.localChanges += changes.length;
     const bodies = this.#compress(commit);
     this.run({ kind: "committed", commit, ...(bodies === null ? {} : { bodies }) });
   }
@@ -212,11 +238,21 @@ export class ReplicaDriver {
       case "forget":
         return this.#transport?.forget(output.target, output.reason);
       case "notify":
+        this.#countSwim(output.event);
         return this.#options.onSwimEvent(output.event);
       case "dropped":
         return this.#options.log.debug?.("broadcast-dropped", output.reason, {
           count: output.count,
         });
+    }
+  }
+
+  #countSwim(event: SwimEvent): void {
+    const counts = this.stats.swim;
+    if (event.kind === "identityRenewed") {
+      if (event.reason === "declaredDown") counts.rejoined++;
+    } else if (event.kind in counts) {
+      counts[event.kind as keyof SwimCounts]++;
     }
   }
 
@@ -229,12 +265,19 @@ export class ReplicaDriver {
   async #apply(output: Extract<ReplicaOutput, { kind: "apply" }>): Promise<void> {
     const { batchId, changesets, isUrgent } = output;
     const outcomes = await this.#ask(this.#options.store.apply(changesets, { isUrgent }));
-    const applied = outcomes.filter(({ kind }) => kind === "applied");
-    this.lags.note(
-      applied.map(({ changeset }) => changeset),
-      Date.now(),
-    );
+    this.lags.note(this.#tellLags(outcomes), Date.now());
     this.run({ kind: "applied", batchId, outcomes });
+  }
+
+  /** The changesets that were applied, once their lags are told. */
+  #tellLags(outcomes: readonly ApplyOutcome[]): Changeset[] {
+    const applied = outcomes.filter(({ kind }) => kind === "applied");
+    const nowMs = Date.now();
+    for (const { changeset } of applied) {
+      const lagMs = lagMsOf(changeset, nowMs);
+      if (lagMs !== null) this.#options.onCommitLag(lagMs / 1000);
+    }
+    return applied.map(({ changeset }) => changeset);
   }
 
   async #settleOwnVersions(head: number): Promise<void> {
@@ -276,6 +319,7 @@ export class ReplicaDriver {
 
   async #applySynced(batchId: number, changesets: readonly Changeset[]): Promise<void> {
     const outcomes = await this.#ask(this.#options.store.apply(changesets));
+    this.#tellLags(outcomes);
     this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes } });
   }
 
@@ -390,8 +434,7 @@ export class ReplicaDriver {
 
   #onBody(change: BroadcastBody, from: FrameOrigin): void {
     if (change.kind === "change") return this.#onChangesets(change.changesets, from);
-    const bytes = this.#options.zstd.decompressBroadcast(change.compressed);
-    const changesets = bytes.ok ? decodeChange(bytes.value) : bytes;
+    const changesets = this.#options.zstd.decompress(change.compressed, "broadcast");
     if (changesets.ok) this.#onChangesets(changesets.value, from);
     else this.stats.badFrames++;
   }
@@ -415,6 +458,7 @@ interface FrameOrigin {
   readonly clusterId: number;
 }
 
+const NO_STREAMS: SyncStreamStats = { badFrames: 0, sentBytes: 0, receivedBytes: 0 };
 /** A mebibyte: what is beyond would hold the loop up for longer than its bytes are worth. */
 const COMPRESSED_CHUNKS_MAX = 128;
 /** As many as the transport has targets. */

@@ -1,8 +1,21 @@
 /** Carries the replica's counters into shared memory once a second; nothing else reads them. */
-import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
+import { statSync } from "node:fs";
+import type {
+  MetricCounter,
+  MetricGauge,
+  MetricHistogram,
+  MetricWriter,
+} from "#base/metric-slots.ts";
 import type { ReplicaCore } from "../core/replica-core.ts";
-import { REPLICA_METRICS } from "../metrics.ts";
-import type { ApiServer } from "./api/api-server.ts";
+import { PATINA_METRICS } from "../metrics.ts";
+import type { OpenApi } from "./api/open-api.ts";
+import type { QueryResult } from "./api/api-request.ts";
+import {
+  CORROSION_HISTOGRAMS,
+  CORROSION_METRICS,
+  type CorrosionFigures,
+  type PeerState,
+} from "./corrosion-metrics.ts";
 import type { QuicTransport } from "./quic/quic-transport.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 import type { StoreStats } from "./store/store.ts";
@@ -12,16 +25,38 @@ export interface ReplicaMetricSources {
   readonly core: ReplicaCore;
   readonly driver: ReplicaDriver;
   readonly transport: QuicTransport;
-  readonly api: ApiServer;
+  readonly api: OpenApi;
+  readonly databasePath: string;
 }
 
 /** Copies figures into metric slots. */
 export class ReplicaMetrics {
   readonly #counters = new Map<string, { counter: MetricCounter; last: number }>();
   readonly #gauges = new Map<string, MetricGauge>();
+  readonly #corrosion: ((figures: CorrosionFigures) => void)[];
+  /** Observed by whoever measures. */
+  readonly rtt: MetricHistogram;
+  readonly commitLag: MetricHistogram;
+  readonly queryTime: Readonly<Record<QueryResult, MetricHistogram>>;
 
   constructor(metrics: MetricWriter) {
-    for (const { name, type } of REPLICA_METRICS) {
+    this.rtt = metrics.histogram(CORROSION_HISTOGRAMS.rtt);
+    this.commitLag = metrics.histogram(CORROSION_HISTOGRAMS.commitLag);
+    this.queryTime = {
+      success: metrics.histogram(CORROSION_HISTOGRAMS.queryTime, { result: "success" }),
+      error: metrics.histogram(CORROSION_HISTOGRAMS.queryTime, { result: "error" }),
+    };
+    this.#corrosion = CORROSION_METRICS.flatMap(({ name, type, series }) =>
+      series.map(([labels, read]) => {
+        if (type === "gauge") {
+          const gauge = metrics.gauge(name, labels);
+          return (figures: CorrosionFigures) => gauge.set(read(figures));
+        }
+        const entry = { counter: metrics.counter(name, labels), last: 0 };
+        return (figures: CorrosionFigures) => raise(entry, read(figures));
+      }),
+    );
+    for (const { name, type } of PATINA_METRICS) {
       if (type === "counter") this.#counters.set(name, { counter: metrics.counter(name), last: 0 });
       else this.#gauges.set(name, metrics.gauge(name));
     }
@@ -31,17 +66,22 @@ export class ReplicaMetrics {
   report(sources: ReplicaMetricSources, store: StoreStats | null): void {
     const figures = { ...replicaFigures(sources), ...(store ? storeFigures(store) : {}) };
     for (const [name, value] of Object.entries(figures)) this.#set(`patina_${name}`, value);
+    if (store === null) return;
+    const corrosion = corrosionFigures(sources, store);
+    for (const write of this.#corrosion) write(corrosion);
   }
 
   #set(name: string, value: number): void {
     const entry = this.#counters.get(name);
-    if (entry) {
-      entry.counter.add(Math.max(0, value - entry.last));
-      entry.last = value;
-    } else {
-      this.#gauges.get(name)?.set(value);
-    }
+    if (entry) raise(entry, value);
+    else this.#gauges.get(name)?.set(value);
   }
+}
+
+/** A counter that is a copy of another, whose last value was `entry.last`. */
+function raise(entry: { readonly counter: MetricCounter; last: number }, value: number): void {
+  entry.counter.add(Math.max(0, value - entry.last));
+  entry.last = value;
 }
 
 function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
@@ -73,7 +113,8 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     inbox_changesets: core.inboxSize,
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     clock_skews_total: core.stats.clockSkews,
-    hostile_packets_total: driver.stats.badPackets + driver.stats.badFrames,
+    hostile_packets_total:
+      driver.stats.badPackets + driver.stats.badFrames + driver.syncStats.badFrames,
     store_busy_total: driver.stats.storeBusy,
     store_failures_total: driver.stats.storeFailed,
     quic_packets_sent_total: transport.stats.packetsSent,
@@ -82,8 +123,8 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     quic_received_bytes_total: transport.stats.bytesReceived,
     quic_dials_failed_total: transport.stats.dialsFailed,
     quic_datagrams_dropped_total: transport.stats.datagramsDropped,
-    api_requests_total: api.stats.requests,
-    api_refused_total: api.stats.refused + api.stats.shed,
+    api_requests_total: api.server.stats.requests,
+    api_refused_total: api.server.stats.refused + api.server.stats.shed,
   };
 }
 
@@ -97,9 +138,38 @@ function storeFigures(store: StoreStats): Record<string, number> {
   };
 }
 
+function corrosionFigures(sources: ReplicaMetricSources, store: StoreStats): CorrosionFigures {
+  const { core, databasePath } = sources;
+  return {
+    ...sources,
+    store,
+    inbox: core.inboxStats,
+    queue: core.syncClient.queueStats,
+    broadcast: core.broadcast.stats,
+    gaps: gapsByState(core),
+    databaseBytes: bytesOf(databasePath),
+    logBytes: bytesOf(`${databasePath}-wal`),
+  };
+}
+
+function gapsByState(core: ReplicaCore): Record<PeerState, number> {
+  const gaps = { Alive: 0, Suspect: 0, Down: 0, orphan: 0 };
+  for (const actorId of core.books.actors()) {
+    const missing = core.books.missingVersions(actorId);
+    if (missing > 0) gaps[STATE_NAMES[core.swim.memberById(actorId)?.state ?? "none"]] += missing;
+  }
+  return gaps;
+}
+
+function bytesOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
 /** Versions that are known of and missing, over all actors. */
 export function missingVersions(core: ReplicaCore): number {
   let missing = 0;
   for (const actorId of core.books.actors()) missing += core.books.missingVersions(actorId);
   return missing;
 }
+
+const STATE_NAMES = { alive: "Alive", suspect: "Suspect", down: "Down", none: "orphan" } as const;

@@ -33,6 +33,11 @@ export class LazyQueue {
     this.#entriesMax = options.entriesMax;
   }
 
+  /** Announcements that wait. */
+  get size(): number {
+    return this.#announcements.length;
+  }
+
   /** When the tick is due; `Infinity` = nothing waits. */
   get dueMs(): number {
     return this.#dueMs;

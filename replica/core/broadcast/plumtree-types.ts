@@ -59,7 +59,18 @@ export interface PlumtreeStats {
   readonly lazyPeers: number;
   readonly knownPeers: number;
   readonly cacheEntries: number;
+  /** Changesets remembered as already received. */
+  readonly seenEntries: number;
+  /** Announcements that wait for their tick. */
+  readonly lazyQueued: number;
   readonly missing: number;
+  /** Missing messages that no announcer gave. */
+  readonly givenUp: number;
+  readonly gossipReceived: number;
+  readonly iHavesReceived: number;
+  /** Peers that became eager, or lazy, by what was sent or received. */
+  readonly promotions: number;
+  readonly demotions: number;
   readonly gossipSent: number;
   readonly iHavesSent: number;
   readonly graftsSent: number;

@@ -75,6 +75,9 @@ export class Plumtree implements Broadcaster {
     prunesReceived: 0,
     pruneSuppressed: 0,
     payloadNotCached: 0,
+    gossipReceived: 0,
+    iHavesReceived: 0,
+    givenUp: 0,
     strangers: 0,
   };
 
@@ -162,6 +165,10 @@ export class Plumtree implements Broadcaster {
         lazyPeers: this.#peers.lazy.length,
         knownPeers: this.#peers.size,
         cacheEntries: this.#cache.size,
+        seenEntries: this.#seen.size,
+        lazyQueued: this.#lazyQueue.size,
+        promotions: this.#peers.promotions,
+        demotions: this.#peers.demotions,
         missing: this.#missing.size,
         rebalances: this.#peers.rebuilds,
       },
@@ -195,6 +202,7 @@ export class Plumtree implements Broadcaster {
 
   #onReceived(input: ReceivedInput, nowMs: number): void {
     const { changeset, isNews } = input;
+    if (input.gossip) this.#counters.gossipReceived += 1;
     if (changeset.actorId === this.#config.actorId) {
       this.#counters.duplicates += 1;
       return;
@@ -344,8 +352,10 @@ export class Plumtree implements Broadcaster {
     if (due.length === 0) return;
     const requestsByPeer = new Map<TreePeer, ChangeDigest[]>();
     for (const missing of due) {
-      const asked = this.#options.isKnown(missing.id) ? null : this.#nextAnnouncer(missing);
+      const isKnown = this.#options.isKnown(missing.id);
+      const asked = isKnown ? null : this.#nextAnnouncer(missing);
       if (asked === null) {
+        if (!isKnown) this.#counters.givenUp += 1;
         this.#missing.delete(missing.key);
         continue;
       }
@@ -386,6 +396,7 @@ export class Plumtree implements Broadcaster {
     }
     switch (message.kind) {
       case "iHave":
+        this.#counters.iHavesReceived += 1;
         return this.#onIHave(link, message.digests, nowMs);
       case "graft":
         this.#counters.graftsReceived += 1;

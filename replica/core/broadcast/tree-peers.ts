@@ -54,6 +54,9 @@ export class TreePeers {
   #rebuildAtMs = Number.POSITIVE_INFINITY;
   #rebuiltMs = Number.NEGATIVE_INFINITY;
   rebuilds = 0;
+  /** Times that a peer became eager, or lazy, because of a message. */
+  promotions = 0;
+  demotions = 0;
   /** Messages that came, and copies of them; both halved now and then, as those of each peer are. */
   #firsts = 0;
   #copies = 0;
@@ -154,6 +157,7 @@ export class TreePeers {
   /** The peer wants our messages: it sent a Graft. */
   promote(peer: TreePeer): void {
     if (peer.isTaken && !peer.hasPruned) return;
+    this.promotions += 1;
     peer.isTaken = true;
     peer.hasPruned = false;
     this.#list();
@@ -166,6 +170,7 @@ export class TreePeers {
 
   /** The peer does not want our messages: it sent a Prune, or we sent it one. */
   demote(peer: TreePeer): void {
+    this.demotions += 1;
     peer.hasPruned = true;
     peer.isTaken = false;
     peer.isLazy = true;

@@ -34,6 +34,16 @@ export interface MembershipOptions<Timer extends string> {
   readonly notify: (event: SwimEvent) => void;
 }
 
+/** How news about members is spread. */
+export interface GossipState {
+  /** Updates that are still sent. */
+  readonly waiting: number;
+  /** How often an update is sent in a cluster of this size. */
+  readonly transmissionsMax: number;
+  /** Members asked to probe indirectly. */
+  readonly indirectProbes: number;
+}
+
 /** The member list with everything that hangs on its changes. */
 export class Membership<Timer extends string> {
   /** The records; changed through `apply` alone, except for forgetting. */
@@ -46,6 +56,13 @@ export class Membership<Timer extends string> {
   constructor(options: MembershipOptions<Timer>) {
     this.#options = options;
     this.list = new MemberList({ membersMax: options.config.membersMax, prng: options.prng });
+  }
+
+  get gossip(): GossipState {
+    const { config } = this.#options;
+    const transmissionsMax = maxTransmissions(config, this.list.active.length);
+    const { indirectProbes } = config;
+    return { waiting: this.queue.size, transmissionsMax, indirectProbes };
   }
 
   /**

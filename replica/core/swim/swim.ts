@@ -41,7 +41,7 @@ import type { SwimConfig } from "./config.ts";
 import type { RenewalReason } from "./events.ts";
 import { Identity } from "./identity.ts";
 import type { Member } from "./member-list.ts";
-import { Membership, type MemberTimer } from "./membership.ts";
+import { Membership, type GossipState, type MemberTimer } from "./membership.ts";
 import { Outbox, type SwimOutput } from "./outbox.ts";
 import type { MemberUpdate, SwimMessage, SwimPacket } from "./packet.ts";
 import { nextLeg, Prober, type RelayedMessage } from "./probe.ts";
@@ -166,6 +166,11 @@ export class Swim implements Machine<SwimInput, SwimOutput> {
   /** How late we are ourselves: 0 = well, at most 7. Probes and suspicions take this + 1 times. */
   get awareness(): number {
     return this.#awareness.score;
+  }
+
+  /** How news about members is spread. */
+  get gossip(): GossipState {
+    return this.#membership.gossip;
   }
 
   /** Counters; a live view. */

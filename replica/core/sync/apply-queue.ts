@@ -5,6 +5,7 @@
  * full: so batches grow by themselves to what arrives during one merge, and no timer is needed.
  */
 import type { Changeset } from "../../types.ts";
+import { changeWeight, type ApplyQueueStats } from "../replica-stats.ts";
 
 /** Limits of an apply queue. */
 export interface ApplyQueueLimits {
@@ -28,6 +29,7 @@ export class ApplyQueue {
   readonly #inFlight = new Map<number, number>();
   #inFlightChanges = 0;
   #nextBatchId = 1;
+  #changesets = 0;
 
   constructor(limits: ApplyQueueLimits) {
     this.#limits = limits;
@@ -36,6 +38,17 @@ export class ApplyQueue {
   /** Column changes received and not applied; an Empty counts as one. */
   get pendingChanges(): number {
     return this.#waitingChanges + this.#inFlightChanges;
+  }
+
+  /** What waits and what was handed over. */
+  get stats(): ApplyQueueStats {
+    return {
+      waiting: this.#waiting.length,
+      waitingChanges: this.#waitingChanges,
+      inFlight: this.#inFlight.size,
+      batches: this.#nextBatchId - 1,
+      changesets: this.#changesets,
+    };
   }
 
   /** Whether everything received has been answered. */
@@ -67,6 +80,7 @@ export class ApplyQueue {
     this.#nextBatchId += 1;
     this.#waitingChanges -= weight;
     this.#inFlight.set(batchId, weight);
+    this.#changesets += count;
     this.#inFlightChanges += weight;
     return { batchId, changesets };
   }
@@ -79,9 +93,4 @@ export class ApplyQueue {
     this.#inFlightChanges -= weight;
     return true;
   }
-}
-
-/** Column changes in a changeset, at least 1. */
-export function changeWeight(changeset: Changeset): number {
-  return changeset.kind === "full" ? Math.max(1, changeset.changes.length) : 1;
 }

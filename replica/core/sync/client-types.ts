@@ -87,9 +87,34 @@ export interface SyncClientStats {
   rounds: number;
   sessions: number;
   sessionsFailed: number;
+  /** Of these, sessions that ended before the server had said what it has. */
+  handshakesFailed: number;
+  /** Servers that said what they have. */
+  serversCompared: number;
+  /** Needs in requests sent: a range of versions, or a version in part. */
+  needsSent: number;
+  /** Column changes in answers; an Empty counts as one. */
+  changesReceived: number;
   versionsAsked: number;
   versionsReceived: number;
   /** Answers that were known already, or not asked for. */
   changesetsDropped: number;
   changesetsRefused: number;
+}
+
+/** Counters at zero. */
+export function createSyncClientStats(): SyncClientStats {
+  return {
+    rounds: 0,
+    sessions: 0,
+    sessionsFailed: 0,
+    handshakesFailed: 0,
+    serversCompared: 0,
+    needsSent: 0,
+    changesReceived: 0,
+    versionsAsked: 0,
+    versionsReceived: 0,
+    changesetsDropped: 0,
+    changesetsRefused: 0,
+  };
 }

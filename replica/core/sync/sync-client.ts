@@ -18,14 +18,16 @@ import type { ActorId, ApplyOutcome, Changeset } from "../../types.ts";
 import type { Machine } from "#base/machine.ts";
 import type { Prng } from "#base/prng.ts";
 import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
-import { ApplyQueue, changeWeight } from "./apply-queue.ts";
+import { changeWeight, type ApplyQueueStats } from "../replica-stats.ts";
+import { ApplyQueue } from "./apply-queue.ts";
 import { ClientSession } from "./client-session.ts";
-import type {
-  SessionEnd,
-  SyncClientEvent,
-  SyncClientInput,
-  SyncClientOutput,
-  SyncClientStats,
+import {
+  createSyncClientStats,
+  type SessionEnd,
+  type SyncClientEvent,
+  type SyncClientInput,
+  type SyncClientOutput,
+  type SyncClientStats,
 } from "./client-types.ts";
 import type { SyncClientConfig, SyncIdentity } from "./config.ts";
 import type { SessionMessage } from "./messages.ts";
@@ -52,15 +54,7 @@ export interface SyncClientOptions {
 
 /** The asking side of anti-entropy. */
 export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
-  readonly stats: SyncClientStats = {
-    rounds: 0,
-    sessions: 0,
-    sessionsFailed: 0,
-    versionsAsked: 0,
-    versionsReceived: 0,
-    changesetsDropped: 0,
-    changesetsRefused: 0,
-  };
+  readonly stats: SyncClientStats = createSyncClientStats();
   readonly #identity: SyncIdentity;
   readonly #config: SyncClientConfig;
   readonly #books: Bookkeeping;
@@ -129,6 +123,11 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       case "tick":
         return this.#onTick(nowMs);
     }
+  }
+
+  /** What answers brought and the store has not answered for; what it was given. */
+  get queueStats(): ApplyQueueStats {
+    return this.#queue.stats;
   }
 
   drain(): SyncClientOutput[] {
@@ -288,6 +287,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     if (session.phase !== "greeting" || serverState === null || !session.hasClock) return;
     const round = this.#round;
     if (round === null) return;
+    this.stats.serversCompared += 1;
     const needs = this.#needsFrom(session, serverState);
     session.serverState = null;
     if (countNeeds(needs) === 0) return this.#give({ session, end: "nothing needed", nowMs });
@@ -320,7 +320,9 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       const news = taken.filter((each) => this.#isNews(each));
       if (news.length === 0) this.stats.changesetsDropped += 1;
       for (const each of news) this.#queue.add(each);
-      const weight = changeWeight(changeset) / Math.max(1, closed);
+      const changes = changeWeight(changeset);
+      this.stats.changesReceived += changes;
+      const weight = changes / Math.max(1, closed);
       this.#changesPerVersion += (weight - this.#changesPerVersion) * SMOOTHING;
     }
   }
@@ -376,7 +378,11 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     const plan = this.#round?.plan;
     plan?.removeServer(session.sessionId);
     for (const { actorId, versions } of session.writeOff()) plan?.giveBack(actorId, versions);
-    if (end !== "done" && end !== "nothing needed") this.stats.sessionsFailed += 1;
+    if (end !== "done" && end !== "nothing needed") {
+      this.stats.sessionsFailed += 1;
+      const isEarly = session.phase === "opening" || session.phase === "greeting";
+      if (isEarly) this.stats.handshakesFailed += 1;
+    }
     this.#notify({ kind: "sessionEnded", peer: session.peer, reason: end });
     this.#joinMore(nowMs);
     this.#pump(nowMs);
@@ -432,6 +438,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     session.ask(request);
     this.stats.versionsAsked += session.openVersions - before;
     const { actorId, needs } = request;
+    this.stats.needsSent += needs.length;
     // One actor per message, as Corrosion does.
     this.#send(session.sessionId, { kind: "request", requests: [{ actorId, needs }] });
   }

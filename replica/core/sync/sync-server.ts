@@ -13,6 +13,7 @@
 import type { ActorId, Changeset, ReadVersionsRequest } from "../../types.ts";
 import type { Machine } from "#base/machine.ts";
 import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
+import { changeWeight } from "../replica-stats.ts";
 import type { SyncRejection, SyncRequest } from "../wire/types.ts";
 import type { SyncIdentity, SyncServerConfig } from "./config.ts";
 import type { SessionMessage } from "./messages.ts";
@@ -85,7 +86,11 @@ export interface SyncServerStats {
   sessions: number;
   sessionsRejected: number;
   sessionsFailed: number;
+  /** Needs in requests received: a range of versions, or a version in part. */
+  needsReceived: number;
   changesetsSent: number;
+  /** Their column changes; an Empty counts as one. */
+  changesSent: number;
   reads: number;
 }
 
@@ -104,7 +109,9 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     sessions: 0,
     sessionsRejected: 0,
     sessionsFailed: 0,
+    needsReceived: 0,
     changesetsSent: 0,
+    changesSent: 0,
     reads: 0,
   };
   readonly #identity: SyncIdentity;
@@ -208,6 +215,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
           return this.#abort(session.sessionId, "too many needs");
         }
         session.queue(actorId, need);
+        this.stats.needsReceived += 1;
       }
     }
     this.#pump(session);
@@ -242,6 +250,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       if (session.unsentFrames === 0) session.heardMs = nowMs;
       session.unsentFrames += changesets.length;
       this.stats.changesetsSent += changesets.length;
+      for (const changeset of changesets) this.stats.changesSent += changeWeight(changeset);
       this.#send(sessionId, { kind: "changesets", changesets });
     }
     this.#pump(session);

@@ -10,6 +10,28 @@ export interface ApiRequest {
   readonly url: URL;
   readonly backend: ApiBackend;
   readonly limits: ApiLimits;
+  readonly stats: ApiStats;
+  /** A query has its columns, or was refused, so long after it came. */
+  readonly onQuery: (result: QueryResult, seconds: number) => void;
+}
+
+/** What became of a query's start. */
+export type QueryResult = "success" | "error";
+
+/** Requests since the start. */
+export interface ApiStats {
+  requests: number;
+  /** Transactions and queries whose form was right. */
+  transactions: number;
+  queries: number;
+  /** Bad, unauthorised or in conflict. */
+  refused: number;
+  /** Turned away because too many were served. */
+  shed: number;
+  /** Left by their client. */
+  gone: number;
+  /** Failed for no fault of the client. */
+  failed: number;
 }
 
 /** Limits of one request. */

@@ -23,6 +23,7 @@ import {
   sendText,
   type ApiLimits,
   type ApiRequest,
+  type ApiStats,
 } from "./api-request.ts";
 
 /** How the API is served. */
@@ -35,6 +36,8 @@ export interface ApiServerOptions {
   readonly endpointName?: string | null;
   readonly backend: ApiBackend;
   readonly log: Logger;
+  /** Told how long each query took to start. Default: nobody. */
+  readonly onQuery?: ApiRequest["onQuery"];
   /** Default: bodies up to 100 MiB; a client that takes nothing for 60 s is cut. */
   readonly limits?: Partial<ApiLimits>;
 }
@@ -45,8 +48,16 @@ export class ApiServer {
   readonly #limits: ApiLimits;
   readonly #server: Server;
   readonly #activeByRoute = new Map<string, number>();
-  /** Requests by outcome, for metrics. */
-  readonly stats = { requests: 0, refused: 0, shed: 0, gone: 0, failed: 0 };
+  /** Requests by kind and outcome. */
+  readonly stats: ApiStats = {
+    requests: 0,
+    transactions: 0,
+    queries: 0,
+    refused: 0,
+    shed: 0,
+    gone: 0,
+    failed: 0,
+  };
 
   constructor(options: ApiServerOptions) {
     this.#options = options;
@@ -99,8 +110,10 @@ export class ApiServer {
       }
       route = known;
       this.#activeByRoute.set(route, (this.#activeByRoute.get(route) ?? 0) + 1);
-      const { backend } = this.#options;
-      await dispatch({ message, response, url, backend, limits: this.#limits }, route);
+      const { backend, onQuery = () => undefined } = this.#options;
+      const limits = this.#limits;
+      const { stats } = this;
+      await dispatch({ message, response, url, backend, limits, stats, onQuery }, route);
     } catch (error) {
       this.#answerFailure(response, error);
     } finally {

@@ -13,6 +13,7 @@ import type { ReplicaDriver } from "../replica-driver.ts";
 import { missingVersions } from "../replica-metrics.ts";
 import type { StoreClient } from "../store/store-client.ts";
 import { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
+import type { ApiRequest } from "./api-request.ts";
 import { ApiServer } from "./api-server.ts";
 import type { Health } from "./api-types.ts";
 import { createStoreBackend } from "./store-backend.ts";
@@ -28,12 +29,14 @@ export interface ApiParts {
   /** State for `GET /v1/status`; plain JSON. */
   readonly status: () => unknown;
   readonly log: Logger;
+  readonly onQuery: ApiRequest["onQuery"];
 }
 
 /** The API as its owner holds it. */
 export interface OpenApi {
   readonly server: ApiServer;
   readonly address: Address;
+  readonly queries: QueryThread;
   readonly streams: SubscriptionThread;
   /** Ends streams and queries, waits shortly for other answers. */
   close(): Promise<void>;
@@ -63,11 +66,21 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
     const { host, port } = splitHostPort(api.addr);
     const bearerToken = api.authz?.["bearer-token"] ?? null;
     const endpointName = api.endpoint_name ?? null;
-    const server = new ApiServer({ host, port, bearerToken, endpointName, backend, log });
+    const { onQuery } = parts;
+    const server = new ApiServer({
+      host,
+      port,
+      bearerToken,
+      endpointName,
+      backend,
+      log,
+      onQuery,
+    });
     const bound = await server.listen();
     const reading = streams;
     return {
       server,
+      queries,
       streams,
       address: joinHostPort(bound.address, bound.port),
       close: async () => {

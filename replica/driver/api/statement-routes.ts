@@ -15,6 +15,7 @@ import {
   sendJson,
   writeText,
   type ApiRequest,
+  type QueryResult,
 } from "./api-request.ts";
 import { readStatement, readStatements } from "./statements.ts";
 
@@ -33,6 +34,7 @@ export async function handleTransaction(request: ApiRequest): Promise<void> {
       actor_id,
     });
   if (statements.value.length === 0) return refuse(400, "at least 1 statement is required");
+  request.stats.transactions += 1;
   try {
     const answer = await request.backend.transact(statements.value);
     sendJson(request.response, 200, {
@@ -60,9 +62,14 @@ export async function handleQuery(request: ApiRequest): Promise<void> {
   const { response } = request;
   const startedMs = performance.now();
   let answer: QueryAnswer;
+  request.stats.queries += 1;
+  const started = (result: QueryResult): void =>
+    request.onQuery(result, (performance.now() - startedMs) / 1000);
   try {
     answer = await request.backend.query(statement.value, timeoutMs);
+    started("success");
   } catch (error) {
+    started("error");
     if (!(error instanceof PatinaError)) throw error;
     return sendJson(response, httpStatusOf(error), { error: error.message });
   }

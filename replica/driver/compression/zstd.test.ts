@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { decodeChange } from "../../core/wire/changeset-codec.ts";
 import { decodeUniPayload, frameBody } from "../../core/wire/uni-payload.ts";
 import type { FullChangeset } from "../../types.ts";
 import { DICTIONARY, DICTIONARY_ID } from "./dictionary-fixture.ts";
@@ -21,15 +20,21 @@ test("a change that gets smaller is sent compressed and read back as it was", ()
   const body = zstd.compressBody(changeset);
   expect(body?.length).toBeLessThan(200);
   expect(readBody(zstd, body)).toEqual([changeset]);
-  expect(zstd.stats).toMatchObject({ attempts: 1, used: 1 });
-  expect(zstd.stats.bytesSaved).toBeGreaterThan(400);
+  const { broadcast, sync } = zstd.stats;
+  expect(broadcast).toMatchObject({ attempts: 1, used: 1, uselessBytes: 0, undecodable: 0 });
+  expect(broadcast.savedBytes).toBeGreaterThan(400);
+  expect(broadcast.extraBytes).toBe(broadcast.savedBytes);
+  expect(sync).toMatchObject({ attempts: 0, extraBytes: 0 });
 });
 
 test("what would not get smaller, or is not to be compressed, is sent as it is", () => {
   expect(create({}).compressBody(machineRow("x"))).toBeNull();
   const zstd = create({});
   expect(zstd.compressBody(machineRow(noise(8_000)))).toBeNull();
-  expect(zstd.stats).toMatchObject({ attempts: 1, used: 0, bytesSaved: 0 });
+  const { attempts, used, rawBytes, uselessBytes } = zstd.stats.broadcast;
+  expect({ attempts, used }).toEqual({ attempts: 1, used: 0 });
+  expect(rawBytes).toBeGreaterThan(8_000);
+  expect(uselessBytes).toBe(rawBytes);
   expect(create({ isEnabled: false }).compressBody(machineRow("x".repeat(600)))).toBeNull();
 });
 
@@ -52,8 +57,8 @@ test("a frame of a dictionary that is in the folder is read, one of another is c
   const reading = create({ isEnabled: false, folder });
   expect(readBody(reading, body)).toHaveLength(1);
   const lacking = create({});
-  expect(readBody(lacking, body)).toBe("unknown-dictionary");
-  expect(lacking.stats.unknownDictionaries).toBe(1);
+  expect(readBody(lacking, body)).toMatch(/^Dictionary mismatch/);
+  expect(lacking.stats.broadcast).toMatchObject({ undecodable: 1, unknownDictionaries: 1 });
 });
 
 test("a folder with something else in it gives what it has, and says what is wrong", () => {
@@ -84,8 +89,8 @@ test("a bomb is refused at ten mebibytes, whatever it says of itself", () => {
   const bomb = zstdCompressSync(Buffer.alloc(64 * 1024 * 1024));
   expect(bomb.length).toBeLessThan(10_000);
   const zstd = create({});
-  expect(zstd.decompressBroadcast(bomb)).toMatchObject({ ok: false });
-  expect(zstd.stats.failed).toBe(1);
+  expect(zstd.decompress(bomb, "broadcast")).toMatchObject({ ok: false });
+  expect(zstd.stats.broadcast.undecodable).toBe(1);
 });
 
 test("no bytes make a decompression throw", () => {
@@ -95,7 +100,8 @@ test("no bytes make a decompression throw", () => {
   fc.assert(
     fc.property(bytes, ([start, rest]) => {
       const frame = Uint8Array.from([...start, ...rest]);
-      zstd.decompressBroadcast(frame);
+      zstd.decompress(frame, "broadcast");
+      zstd.decompress(frame, "sync");
       decompress(frame);
       frameDictionaryId(frame);
     }),
@@ -111,9 +117,7 @@ function create(options: Partial<ZstdOptions>): Zstd {
 function readBody(zstd: Zstd, body: Uint8Array | null): readonly unknown[] | string {
   const payload = decodeUniPayload(frameBody(body ?? new Uint8Array(), 0));
   if (!payload.ok || payload.value.kind !== "compressedChange") return "not compressed";
-  const bytes = zstd.decompressBroadcast(payload.value.compressed);
-  if (!bytes.ok) return bytes.error;
-  const changesets = decodeChange(bytes.value);
+  const changesets = zstd.decompress(payload.value.compressed, "broadcast");
   return changesets.ok ? changesets.value : changesets.error;
 }
 

@@ -13,8 +13,8 @@ import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { errorText } from "#base/errors.ts";
 import { failure, success, type Result } from "#base/machine.ts";
 import { encodeBody, encodeCompressedBody } from "../../core/wire/uni-payload.ts";
-import { encodeChange } from "../../core/wire/changeset-codec.ts";
-import type { FullChangeset } from "../../types.ts";
+import { decodeChange, encodeChange } from "../../core/wire/changeset-codec.ts";
+import type { Changeset, FullChangeset } from "../../types.ts";
 
 /** `[gossip.compression]`. */
 export interface ZstdOptions {
@@ -28,24 +28,37 @@ export interface ZstdOptions {
   readonly file: string | null;
 }
 
-/** Plain counters since the start. */
+/** What a change travels by. */
+export type ZstdTraffic = "broadcast" | "sync";
+
+/** Plain counters since the start, of one traffic. Bytes are those of changes. */
 export interface ZstdStats {
+  /** Changes of which it was tried whether they get smaller. */
   attempts: number;
+  rawBytes: number;
+  /** Of these, those that travel compressed, and what they were smaller by. */
   used: number;
-  bytesSaved: number;
+  savedBytes: number;
+  /** Bytes of those that did not get smaller. */
+  uselessBytes: number;
+  /** Changes that zstd could not compress. */
   failed: number;
-  /** Changes lost because we lack their dictionary. */
+  /** What received changes were larger by once decompressed. */
+  extraBytes: number;
+  /** Received changes that could not be decompressed, or were none then. */
+  undecodable: number;
+  /** Of these, those whose dictionary we lack. */
   unknownDictionaries: number;
 }
 
+/** The changesets of a compressed change. */
+type Decompressed = Result<readonly Changeset[], string>;
+
 /** Compresses and decompresses for one replica. */
 export class Zstd {
-  readonly stats: ZstdStats = {
-    attempts: 0,
-    used: 0,
-    bytesSaved: 0,
-    failed: 0,
-    unknownDictionaries: 0,
+  readonly stats: Readonly<Record<ZstdTraffic, ZstdStats>> = {
+    broadcast: createZstdStats(),
+    sync: createZstdStats(),
   };
   readonly #options: ZstdOptions;
   #dictionaryById = new Map<number, Buffer>();
@@ -84,52 +97,72 @@ export class Zstd {
   /** The `BroadcastV1` of a change, compressed if enabled and smaller; else null. */
   compressBody(changeset: FullChangeset): Uint8Array | null {
     if (!this.isEnabled) return null;
-    const plain = encodeBody(changeset);
-    if (this.#own === null && plain.length < COMPRESSIBLE_BYTES_MIN) return null;
     // Its tag is all that a body has before the change.
-    const compressed = this.#compress(plain.subarray(4), this.#own);
-    if (compressed === null || compressed.length + 8 >= plain.length) return null;
-    this.stats.used += 1;
-    this.stats.bytesSaved += plain.length - compressed.length - 8;
-    return encodeCompressedBody(compressed);
+    const plain = encodeBody(changeset).subarray(4);
+    if (this.#own === null && plain.length < COMPRESSIBLE_BYTES_MIN) return null;
+    const compressed = this.#compress(plain, "broadcast");
+    return compressed === null ? null : encodeCompressedBody(compressed);
   }
 
   /** A change for a sync session whose client takes such; null = it would not be smaller. */
   compressChange(changeset: FullChangeset): Uint8Array | null {
     const plain = encodeChange(changeset);
-    if (plain.length < COMPRESSIBLE_BYTES_MIN) return null;
-    const compressed = this.#compress(plain, null);
-    if (compressed === null || compressed.length + 4 >= plain.length) return null;
-    this.stats.used += 1;
-    this.stats.bytesSaved += plain.length - compressed.length - 4;
-    return compressed;
+    return plain.length < COMPRESSIBLE_BYTES_MIN ? null : this.#compress(plain, "sync");
   }
 
-  /** Decompresses a change of a broadcast. */
-  decompressBroadcast(compressed: Uint8Array): Result<Uint8Array, string> {
+  /** The changesets of a compressed change; a bad one is a value, as hostile bytes must be. */
+  decompress(compressed: Uint8Array, traffic: ZstdTraffic): Decompressed {
+    const stats = this.stats[traffic];
     const id = frameDictionaryId(compressed);
-    const dictionary = id === 0 ? undefined : this.#dictionaryById.get(id);
-    if (id !== 0 && dictionary === undefined) {
-      this.stats.unknownDictionaries += 1;
-      return failure("unknown-dictionary");
-    }
-    const bytes = decompress(compressed, { bytesMax: BROADCAST_BYTES_MAX, dictionary });
-    if (!bytes.ok) this.stats.failed += 1;
-    return bytes;
+    // Answers of sync never have one, nor may they be made to.
+    const isPlain = id === 0 || traffic === "sync";
+    const dictionary = isPlain ? undefined : this.#dictionaryById.get(id);
+    if (id !== 0 && dictionary === undefined) stats.unknownDictionaries += 1;
+    const bytesMax = traffic === "sync" ? SYNC_BYTES_MAX : BROADCAST_BYTES_MAX;
+    const bytes = decompress(compressed, { bytesMax, dictionary });
+    if (bytes.ok) stats.extraBytes += Math.max(0, bytes.value.length - compressed.length);
+    const changesets = bytes.ok ? decodeChange(bytes.value) : bytes;
+    if (!changesets.ok) stats.undecodable += 1;
+    return changesets;
   }
 
-  #compress(plain: Uint8Array, dictionary: Buffer | null): Uint8Array | null {
-    this.stats.attempts += 1;
+  /** Null when it does not get smaller by more than its length takes. */
+  #compress(plain: Uint8Array, traffic: ZstdTraffic): Uint8Array | null {
+    const stats = this.stats[traffic];
+    const dictionary = traffic === "broadcast" ? this.#own : null;
+    stats.attempts += 1;
+    stats.rawBytes += plain.length;
     const params = { [constants.ZSTD_c_compressionLevel]: this.#options.level };
     try {
-      return zstdCompressSync(plain, { params, ...(dictionary === null ? {} : { dictionary }) });
+      const given = dictionary === null ? {} : { dictionary };
+      const compressed = zstdCompressSync(plain, { params, ...given });
+      if (compressed.length + LENGTH_BYTES < plain.length) {
+        stats.used += 1;
+        stats.savedBytes += plain.length - compressed.length;
+        return compressed;
+      }
+      stats.uselessBytes += plain.length;
     } catch (error) {
       // A dictionary that zstd refuses: the change travels as it is.
       if (!(error instanceof Error)) throw error;
-      this.stats.failed += 1;
-      return null;
+      stats.failed += 1;
     }
+    return null;
   }
+}
+
+function createZstdStats(): ZstdStats {
+  return {
+    attempts: 0,
+    rawBytes: 0,
+    used: 0,
+    savedBytes: 0,
+    uselessBytes: 0,
+    failed: 0,
+    extraBytes: 0,
+    undecodable: 0,
+    unknownDictionaries: 0,
+  };
 }
 
 /** Decompresses a zstd frame; bad or over-large ones are a value, as hostile bytes must be. */
@@ -198,6 +231,8 @@ function setNew(target: Map<number, Buffer>, id: number, dictionary: Buffer): vo
   if (!target.has(id)) target.set(id, dictionary);
 }
 
+/** Of the length that a compressed change is preceded by. */
+const LENGTH_BYTES = 4;
 /** First bytes of a zstd frame. */
 const FRAME_MAGIC = [0x28, 0xb5, 0x2f, 0xfd];
 /** First bytes 37 a4 30 ec of a trained dictionary, little-endian; its number follows. */

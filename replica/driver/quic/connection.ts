@@ -229,6 +229,7 @@ export class QuicConnection implements StreamHost {
     } else {
       this.#native.dgramSend(bytes);
       stats.datagramsSent += 1;
+      stats.datagramBytesSent += bytes.length;
       this.wake();
     }
   }
@@ -378,6 +379,7 @@ export class QuicConnection implements StreamHost {
       // A dialler reads only its own streams' answers (protocol reference, section 1.4).
       if (this.isOutgoing) continue;
       stats.datagramsReceived += 1;
+      stats.datagramBytesReceived += bytes.length;
       owner.datagram(bytes, this);
     }
     let budgetBytes = READ_BUDGET_BYTES;

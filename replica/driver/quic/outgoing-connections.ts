@@ -62,6 +62,13 @@ export class OutgoingConnections {
     this.#parts = parts;
   }
 
+  /** Targets with a connection, those whose handshake is under way included. O(targets). */
+  get size(): number {
+    let size = 0;
+    for (const { connection } of this.#targets.values()) if (connection !== null) size += 1;
+    return size;
+  }
+
   /** Sends, queues or drops one datagram. */
   sendDatagram(address: Address, bytes: Uint8Array): void {
     const target = this.#reach(address);

@@ -138,6 +138,11 @@ export class QuicTransport implements Transport {
     return this.#connections.size;
   }
 
+  /** Addresses to which a connection is up or being made. */
+  get dialledCount(): number {
+    return this.#outgoing.size;
+  }
+
   sendDatagram(target: Address, bytes: Uint8Array): void {
     if (this.#closing !== null) this.stats.datagramsDropped += 1;
     else this.#outgoing.sendDatagram(target, bytes);
@@ -159,6 +164,7 @@ export class QuicTransport implements Transport {
           send.settle = null;
           send.abort = null;
           this.stats[isHandedOver ? "uniStreamsSent" : "uniStreamsFailed"] += 1;
+          if (isHandedOver) this.stats.uniBytesSent += send.bytes;
           resolve(isHandedOver);
         },
       };

@@ -22,13 +22,21 @@ export interface TransportStats {
   socketErrors: number;
   datagramsSent: number;
   datagramsReceived: number;
+  datagramBytesSent: number;
+  datagramBytesReceived: number;
   /** Not sent: no connection, or dialling held back, or too many waiting. */
   datagramsDropped: number;
   /** Not sent: larger than the path carries. */
   datagramsTooLarge: number;
   uniStreamsSent: number;
   uniStreamsFailed: number;
+  uniStreamsAccepted: number;
+  /** Of these, streams that came whole. */
   uniStreamsReceived: number;
+  /** Bytes of frames on streams handed over, with their lengths. */
+  uniBytesSent: number;
+  /** Bytes of frames received. */
+  uniBytesReceived: number;
   /** Incoming streams given up: reset by the peer, cut short, or over a limit. */
   streamsBroken: number;
   biStreamsOpened: number;
@@ -60,11 +68,16 @@ export function createStats(): TransportStats {
     socketErrors: 0,
     datagramsSent: 0,
     datagramsReceived: 0,
+    datagramBytesSent: 0,
+    datagramBytesReceived: 0,
     datagramsDropped: 0,
     datagramsTooLarge: 0,
     uniStreamsSent: 0,
     uniStreamsFailed: 0,
+    uniStreamsAccepted: 0,
     uniStreamsReceived: 0,
+    uniBytesSent: 0,
+    uniBytesReceived: 0,
     streamsBroken: 0,
     biStreamsOpened: 0,
     biStreamsAccepted: 0,

@@ -61,6 +61,7 @@ export class UniInbox {
       if (!isEnd) continue;
       this.#forget(id);
       this.#stats.uniStreamsReceived += 1;
+      for (const frame of stream.frames) this.#stats.uniBytesReceived += frame.length;
       request.deliver(stream.frames);
       break;
     }
@@ -75,6 +76,7 @@ export class UniInbox {
       if (this.#streams.size >= uniUnfinishedMax) return null;
       const reader = new FrameReader({ frameBytesMax, streamBytesMax: uniStreamBytesMax });
       stream = { reader, frames: [], receivedBytes: 0 };
+      this.#stats.uniStreamsAccepted += 1;
       this.#streams.set(id, stream);
     }
     stream.receivedBytes += bytes.length;

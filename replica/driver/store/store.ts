@@ -52,6 +52,8 @@ export interface StoreStats {
   /** Requests waiting in the worker. */
   readonly queued: number;
   readonly dbVersion: number;
+  /** Pages of the file that are free. */
+  readonly freePages: number;
 }
 
 /** What depends on the tables; made anew after a change of the schema. */
@@ -274,7 +276,9 @@ export class Store {
   stats(queued: number): StoreStats {
     const { stats: stream, readerCount: streamReaders } = this.publisher;
     const apply = sumOf(this.#applyStats);
-    return { apply, stream, streamReaders, queued, dbVersion: this.ledger.lastLocal };
+    const freePages = Number(this.#database.pragma("freelist_count", { simple: true }));
+    const dbVersion = this.ledger.lastLocal;
+    return { apply, stream, streamReaders, queued, dbVersion, freePages };
   }
 
   /** Closes the database and gives up the lock. */

@@ -88,6 +88,13 @@ export class SubscriptionLane {
     return this.#streamById.size;
   }
 
+  /** Of these, those that tell of a table's updates. */
+  get updatesCount(): number {
+    let count = 0;
+    for (const { isUpdates } of this.#streamById.values()) if (isUpdates) count += 1;
+    return count;
+  }
+
   /**
    * Opens a stream. Rejects with `SUBSCRIPTION_QUERY`, `SUBSCRIPTION_TABLE`, `SUBSCRIPTION_FROM`,
    * `SUBSCRIPTION_UNKNOWN`, `SUBSCRIPTION_BUSY`, `SUBSCRIPTION_LOST`, `STORE_SQL` or
@@ -160,6 +167,7 @@ export class SubscriptionLane {
   #onOpened(event: Extract<SubscriptionEvent, { kind: "opened" }>): void {
     const { readerId, queryId, queryHash } = event;
     const texts = new ReaderStream({
+      isUpdates: queryHash === null,
       onTaken: (size) => this.#post({ kind: "credit", readerId, size }),
       onLeave: () => this.#post({ kind: "leave", readerId }),
     });
@@ -185,15 +193,23 @@ interface Opening {
   readonly reject: (error: PatinaError) => void;
 }
 
+interface StreamOwner {
+  readonly isUpdates: boolean;
+  onTaken(size: number): void;
+  onLeave(): void;
+}
+
 /** One stream: what has arrived and is not taken is bounded by its credit. */
 class ReaderStream implements AsyncIterableIterator<string> {
-  readonly #owner: { onTaken(size: number): void; onLeave(): void };
+  readonly isUpdates: boolean;
+  readonly #owner: StreamOwner;
   readonly #arrived: string[] = [];
   #waiting: PromiseWithResolvers<IteratorResult<string, undefined>> | null = null;
   #isOver = false;
   #error: PatinaError | null = null;
 
-  constructor(owner: { onTaken(size: number): void; onLeave(): void }) {
+  constructor(owner: StreamOwner) {
+    this.isUpdates = owner.isUpdates;
     this.#owner = owner;
   }
 

@@ -57,6 +57,11 @@ export class SubscriptionThread {
     return this.#lane?.streamCount ?? 0;
   }
 
+  /** Of these, those that tell of a table's updates. */
+  get updatesCount(): number {
+    return this.#lane?.updatesCount ?? 0;
+  }
+
   /**
    * Opens a stream. Rejects with `SUBSCRIPTION_QUERY`, `SUBSCRIPTION_TABLE`, `SUBSCRIPTION_FROM`,
    * `SUBSCRIPTION_UNKNOWN`, `SUBSCRIPTION_BUSY`, `SUBSCRIPTION_LOST`, `STORE_SQL`,

@@ -9,7 +9,6 @@ import { success, type Result } from "#base/machine.ts";
 import type { SyncClientInput, SyncClientOutput } from "../../core/sync/client-types.ts";
 import type { SessionMessage } from "../../core/sync/messages.ts";
 import type { SyncServerInput, SyncServerOutput } from "../../core/sync/sync-server.ts";
-import { decodeChange } from "../../core/wire/changeset-codec.ts";
 import {
   decodeSyncMessage,
   decodeSyncStart,
@@ -19,7 +18,7 @@ import {
   encodeSyncStart,
 } from "../../core/wire/sync-messages.ts";
 import type { BiStream, Changeset, Transport } from "../../types.ts";
-import { decompress, type Zstd } from "../compression/zstd.ts";
+import type { Zstd } from "../compression/zstd.ts";
 
 /** Effects of a sync client that concern streams. */
 export type ClientStreamOutput = Extract<
@@ -29,6 +28,16 @@ export type ClientStreamOutput = Extract<
 
 /** Effects of a sync server that concern streams. */
 export type ServerStreamOutput = Extract<SyncServerOutput, { kind: "send" | "finish" | "abort" }>;
+
+/** Plain counters since the start, of both roles. */
+export interface SyncStreamStats {
+  /** Frames that were no valid message. */
+  badFrames: number;
+  /** Bytes of frames that streams took, with their lengths. */
+  sentBytes: number;
+  /** Bytes of frames received. */
+  receivedBytes: number;
+}
 
 /** Where what streams say goes. */
 export interface SyncStreamEvents {
@@ -45,25 +54,24 @@ interface ClientStream {
 
 /** All sync streams of one replica. */
 export class SyncStreams {
-  /** Frames that were no valid message, by either side. */
-  badFrames = 0;
+  readonly stats: SyncStreamStats = { badFrames: 0, sentBytes: 0, receivedBytes: 0 };
   readonly #transport: Transport;
   readonly #events: SyncStreamEvents;
   readonly #clientStreams = new Map<number, ClientStream>();
   readonly #serverStreams = new Map<number, BiStream>();
   /** Server sessions whose client takes compressed answers. */
   readonly #compressing = new Set<number>();
-  readonly #zstd: Zstd | null;
+  readonly #zstd: Zstd;
   /** Client sessions whose stream is being opened. */
   readonly #opening = new Map<number, "wanted" | "givenUp">();
   #nextServerSession = 1;
   /** Set while the client's machine wants no more frames; resolves when it does again. */
   #pause: { readonly over: Promise<void>; readonly end: () => void } | null = null;
 
-  /** Without a `zstd` that is enabled nothing is compressed, nor asked to be. */
-  constructor(transport: Transport, events: SyncStreamEvents, zstd: Zstd | null = null) {
+  /** With a `zstd` that is not enabled nothing is compressed, nor asked to be. */
+  constructor(transport: Transport, events: SyncStreamEvents, zstd: Zstd) {
     this.#transport = transport;
-    this.#zstd = zstd?.isEnabled === true ? zstd : null;
+    this.#zstd = zstd;
     this.#events = events;
   }
 
@@ -81,15 +89,17 @@ export class SyncStreams {
     stream.onFrame((frame) => {
       if (!this.#serverStreams.has(sessionId)) return;
       if (frame === null) return this.#events.server({ kind: "finished", sessionId });
-      const message = isFirst ? readStart(frame) : readMessage(frame);
+      this.stats.receivedBytes += frame.length;
+      const message = isFirst ? readStart(frame) : this.#readMessage(frame);
       isFirst = false;
       if (!message.ok) {
-        this.badFrames++;
+        this.stats.badFrames++;
         stream.abort();
         return this.#endServer(sessionId, "broken");
       }
       const { value } = message;
-      if (value.kind === "start" && value.supportsCompression) this.#compressing.add(sessionId);
+      const isCompressing = value.kind === "start" && value.supportsCompression;
+      if (isCompressing && this.#zstd.isEnabled) this.#compressing.add(sessionId);
       this.#events.server({ kind: "message", sessionId, message: value });
     });
     this.#events.server({ kind: "accepted", sessionId });
@@ -142,7 +152,7 @@ export class SyncStreams {
 
   /** The start of a session says whether we take compressed answers. */
   #withTerms(message: SessionMessage): SessionMessage {
-    if (message.kind !== "start" || this.#zstd === null) return message;
+    if (message.kind !== "start" || !this.#zstd.isEnabled) return message;
     return { ...message, supportsCompression: true };
   }
 
@@ -189,9 +199,10 @@ export class SyncStreams {
       if (entry.hasFinished) this.#clientStreams.delete(sessionId);
       return this.#events.client({ kind: "finished", sessionId });
     }
-    const message = readMessage(frame);
+    this.stats.receivedBytes += frame.length;
+    const message = this.#readMessage(frame);
     if (!message.ok) {
-      this.badFrames++;
+      this.stats.badFrames++;
       this.#clientStreams.delete(sessionId);
       entry.stream.abort();
       return this.#events.client({ kind: "broken", sessionId });
@@ -213,7 +224,12 @@ export class SyncStreams {
 
   #send(stream: BiStream | undefined, frame: Uint8Array): void {
     // A stream that breaks says so through `onBroken`; that is where the session ends.
-    stream?.send(frame).catch(ignoreBroken);
+    if (stream !== undefined) this.#write(stream, frame).catch(ignoreBroken);
+  }
+
+  async #write(stream: BiStream, frame: Uint8Array): Promise<void> {
+    await stream.send(frame);
+    this.stats.sentBytes += frame.length + PREFIX_BYTES;
   }
 
   async #sendChangesets(
@@ -228,7 +244,7 @@ export class SyncStreams {
     );
     const startedMs = performance.now();
     try {
-      await Promise.all(frames.map((frame) => stream.send(frame)));
+      await Promise.all(frames.map((frame) => this.#write(stream, frame)));
     } catch (error) {
       return ignoreBroken(error);
     }
@@ -237,8 +253,17 @@ export class SyncStreams {
   }
 
   #encodeCompressed(changeset: Changeset): Uint8Array {
-    const compressed = changeset.kind === "full" ? this.#zstd?.compressChange(changeset) : null;
+    const compressed = changeset.kind === "full" ? this.#zstd.compressChange(changeset) : null;
     return compressed ? encodeSyncCompressed(compressed) : encodeSyncChangeset(changeset);
+  }
+
+  #readMessage(frame: Uint8Array): Result<SessionMessage, string> {
+    const message = decodeSyncMessage(frame);
+    if (!message.ok) return message;
+    if (message.value.kind !== "compressedChangeset") return success(message.value);
+    const changesets = this.#zstd.decompress(message.value.compressed, "sync");
+    if (!changesets.ok) return changesets;
+    return success({ kind: "changesets", changesets: changesets.value });
   }
 
   #endServer(sessionId: number, kind: "broken"): void {
@@ -262,16 +287,9 @@ function readStart(frame: Uint8Array): Result<SessionMessage, string> {
   return start.ok ? success({ kind: "start", ...start.value }) : start;
 }
 
-function readMessage(frame: Uint8Array): Result<SessionMessage, string> {
-  const message = decodeSyncMessage(frame);
-  if (!message.ok) return message;
-  if (message.value.kind !== "compressedChangeset") return success(message.value);
-  const change = decompress(message.value.compressed);
-  if (!change.ok) return change;
-  const changesets = decodeChange(change.value);
-  return changesets.ok ? success({ kind: "changesets", changesets: changesets.value }) : changesets;
-}
-
 function ignoreBroken(error: unknown): void {
   if (!(error instanceof Error)) throw error;
 }
+
+/** Length in front of a frame. */
+const PREFIX_BYTES = 4;

@@ -9,7 +9,7 @@
 import type Database from "better-sqlite3";
 import type { ColumnSpec, Schema, TableSpec } from "./schema-files.ts";
 import { readColumns, readIndexes, schemaError } from "./schema-files.ts";
-import { quoteName } from "./sql-text.ts";
+import { columnTexts, quoteName, tokenize } from "./sql-text.ts";
 
 /** What was changed; all zero when the database was up to date. */
 export interface SchemaChange {
@@ -35,14 +35,14 @@ export function applySchema(database: Database.Database, schema: Schema): Schema
       tablesCreated += 1;
       continue;
     }
-    const found = differences(table, present);
+    const found = differences(table, present, sqlOf(database, table.name));
     violations.push(...found);
     if (found.length > 0) continue;
     if (!isCrr(database, table.name)) makeCrr(database, table.name);
     const missing = table.columns.filter(
       (column) => !present.some((other) => other.name === column.name),
     );
-    if (missing.length > 0) addColumns(database, table.name, missing);
+    if (missing.length > 0) addColumns(database, table, missing);
     columnsAdded += missing.length;
   }
   if (violations.length > 0) throw schemaError(violations);
@@ -66,16 +66,35 @@ function makeCrr(database: Database.Database, table: string): void {
   database.prepare("SELECT crsql_as_crr('main', ?)").get(table);
 }
 
+/** Generated columns follow the ones that they may be made of; alone they concern no trigger. */
 function addColumns(
   database: Database.Database,
-  table: string,
+  table: TableSpec,
   columns: readonly ColumnSpec[],
 ): void {
-  database.prepare("SELECT crsql_begin_alter('main', ?)").get(table);
-  for (const column of columns) {
-    database.exec(`ALTER TABLE ${quoteName(table)} ADD COLUMN ${columnSql(column)}`);
+  const add = (definition: string): void =>
+    void database.exec(`ALTER TABLE ${quoteName(table.name)} ADD COLUMN ${definition}`);
+  const plain = columns.filter((column) => !column.isGenerated);
+  if (plain.length > 0) {
+    database.prepare("SELECT crsql_begin_alter('main', ?)").get(table.name);
+    for (const column of plain) add(columnSql(column));
+    database.prepare("SELECT crsql_commit_alter('main', ?)").get(table.name);
   }
-  database.prepare("SELECT crsql_commit_alter('main', ?)").get(table);
+  const texts = textByColumn(table.sql);
+  for (const { name, isGenerated } of columns) if (isGenerated) add(texts.get(name) ?? "");
+}
+
+/** Definitions of a table's columns as they are written. */
+function textByColumn(sql: string): Map<string, string> {
+  const whole = tokenize(sql);
+  return new Map(
+    columnTexts(whole).map(({ name, tokens }) => {
+      const last = tokens.at(-1);
+      // Up to the token that follows: a quoted one is longer than its text.
+      const end = whole.find(({ offset }) => offset > (last?.offset ?? 0))?.offset;
+      return [name, sql.slice(tokens[0]?.offset ?? 0, end).trimEnd()];
+    }),
+  );
 }
 
 function columnSql(column: ColumnSpec): string {
@@ -84,28 +103,45 @@ function columnSql(column: ColumnSpec): string {
   return `${quoteName(column.name)} ${column.type}${notNull}${byDefault}`;
 }
 
-/** Why a table that exists cannot be brought to its declaration. */
-function differences(table: TableSpec, present: readonly ColumnSpec[]): string[] {
+/** Why a table that exists, made by `sql`, cannot be brought to its declaration. */
+function differences(table: TableSpec, present: readonly ColumnSpec[], sql: string): string[] {
   const found: string[] = [];
-  const label = `${table.source}: table ${quoteName(table.name)}`;
+  const say = (column: string, text: string): void => {
+    const source = table.sourceByColumn.get(column) ?? table.source;
+    found.push(`${source}: table ${quoteName(table.name)}: ${text}`);
+  };
+  const texts = { old: formByColumn(sql), declared: formByColumn(table.sql) };
   for (const old of present) {
-    const column = table.columns.find((candidate) => candidate.name === old.name);
+    const { name } = old;
+    const column = table.columns.find((candidate) => candidate.name === name);
+    const isSameText = !old.isGenerated || texts.old.get(name) === texts.declared.get(name);
     if (column === undefined) {
-      found.push(
-        `${label}: column ${quoteName(old.name)} exists in the database and cannot be removed`,
-      );
-    } else if (!isSameColumn(column, old)) {
-      found.push(`${label}: the definition of column ${quoteName(old.name)} cannot be changed`);
+      say(name, `column ${quoteName(name)} exists in the database and cannot be removed`);
+    } else if (!isSameColumn(column, old) || !isSameText) {
+      say(name, `the definition of column ${quoteName(name)} cannot be changed`);
     }
   }
-  for (const column of table.columns) {
-    if (present.some((old) => old.name === column.name)) continue;
-    if (column.keyPosition > 0) found.push(`${label}: the primary key cannot be changed`);
-    if (column.isGenerated) {
-      found.push(`${label}: generated column ${quoteName(column.name)} cannot be added later`);
-    }
+  for (const { name, keyPosition, isStored } of table.columns) {
+    if (present.some((old) => old.name === name)) continue;
+    if (keyPosition > 0) say(name, "the primary key cannot be changed");
+    if (isStored) say(name, `column ${quoteName(name)} is STORED: it can be added VIRTUAL only`);
   }
   return found;
+}
+
+/** What tells definitions of a column apart, whatever their space and comments. */
+function formByColumn(sql: string): Map<string, string> {
+  const columns = columnTexts(tokenize(sql));
+  return new Map(
+    columns.map(({ name, tokens }) => [name, tokens.map(({ text }) => text).join(" ")]),
+  );
+}
+
+function sqlOf(database: Database.Database, table: string): string {
+  const statement = database.prepare<[string], string>(
+    "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?",
+  );
+  return statement.pluck().get(table) ?? "";
 }
 
 function isSameColumn(left: ColumnSpec, right: ColumnSpec): boolean {

@@ -46,6 +46,24 @@ test.each([
   ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a CHECK (a > 1))", "CHECK is not allowed"],
   ["CREATE TABLE t AS SELECT 1 AS a", "AS SELECT is not allowed"],
   ["CREATE TEMP TABLE t (id TEXT NOT NULL PRIMARY KEY)", "temporary tables are not allowed"],
+  ["CREATE TABLE temp.t (id TEXT NOT NULL PRIMARY KEY)", "temporary tables are not allowed"],
+  ["CREATE TABLE IF NOT EXISTS t AS SELECT 1 AS a", "AS SELECT is not allowed"],
+  ["CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a, UNIQUE (id, a))", "UNIQUE is not allowed"],
+  ["CREATE TABLE t (id NOT NULL, a, PRIMARY KEY (id, a || 'x'))", "prohibited in PRIMARY KEY"],
+  ["CREATE TABLE t (id NOT NULL, a, PRIMARY KEY (id, a))", 'column "a" of the key'],
+  [
+    "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a, FOREIGN KEY (a) REFERENCES t (id))",
+    "foreign keys are not allowed",
+  ],
+  ["CREATE INDEX i ON t (a); CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a)", "no such table"],
+  [
+    "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY); CREATE INDEX i ON t (id); DROP INDEX IF EXISTS i",
+    "cannot be dropped by the files that create it",
+  ],
+  ["CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT 1", "CREATE TRIGGER is not allowed"],
+  ["CREATE VIRTUAL TABLE v USING fts5 (a)", "CREATE VIRTUAL is not allowed"],
+  ["ALTER TABLE t ADD COLUMN x", "ALTER is not allowed"],
+  ["INSERT INTO t VALUES (1)", "INSERT is not allowed"],
   [
     "CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY); CREATE UNIQUE INDEX i ON t (id)",
     "unique indexes",
@@ -66,6 +84,26 @@ test("every violation is reported at once, with file and line", () => {
   expect(message.split("\n")).toHaveLength(3);
   expect(message).toContain("bad.sql:3: DROP is not allowed");
   expect(message).toContain('bad.sql:1: table "t"');
+});
+
+test("what is wrong with a column is told at its line, a word at its own", () => {
+  const text = `-- A table.
+CREATE TABLE t (
+  id TEXT NOT NULL PRIMARY KEY,
+  a TEXT NOT NULL, -- a, comma
+  "b c" TEXT DEFAULT ',' UNIQUE,
+  d TEXT NOT NULL DEFAULT (1, 2)
+);
+CREATE TABLE u (
+  id TEXT NOT NULL PRIMARY KEY,
+  t TEXT DEFAULT 'REFERENCES'
+    REFERENCES t (id)
+);`.replace("(1, 2)", "(max(1, 2))");
+  expect(errorOf(text).split("\n")).toEqual([
+    expect.stringMatching(/^bad\.sql:11: foreign keys/),
+    expect.stringMatching(/^bad\.sql:4: table "t": column "a": NOT NULL needs a DEFAULT/),
+    expect.stringMatching(/^bad\.sql:5: table "t": UNIQUE is not allowed \("b c"\)/),
+  ]);
 });
 
 function errorOf(text: string): string {

@@ -42,7 +42,7 @@ export function splitStatements(text: string): SqlStatement[] {
   const close = (end: number): void => {
     const first = pending[0];
     if (first === undefined) return;
-    const line = text.slice(0, first.offset).split("\n").length;
+    const line = lineAt(text, first.offset);
     statements.push({ sql: text.slice(first.offset, end).trim(), line, tokens: pending });
     pending = [];
   };
@@ -52,6 +52,39 @@ export function splitStatements(text: string): SqlStatement[] {
   }
   close(text.length);
   return statements;
+}
+
+/** The line of an offset, from 1. */
+export function lineAt(text: string, offset: number): number {
+  return text.slice(0, offset).split("\n").length;
+}
+
+/** A column of a CREATE TABLE as it is written. */
+export interface ColumnText {
+  readonly name: string;
+  readonly tokens: readonly SqlToken[];
+}
+
+/** The columns in the tokens of a CREATE TABLE, in order; constraints of the table left out. */
+export function columnTexts(tokens: readonly SqlToken[]): ColumnText[] {
+  const columns: ColumnText[] = [];
+  let depth = 0;
+  let pending: SqlToken[] = [];
+  const close = (): void => {
+    const [first] = pending;
+    const isConstraint = first?.kind === "word" && CONSTRAINTS.has(first.text.toUpperCase());
+    if (first !== undefined && !isConstraint) columns.push({ name: first.text, tokens: pending });
+    pending = [];
+  };
+  for (const token of tokens) {
+    const isPlain = token.kind === "other";
+    if (isPlain && token.text === ")" && --depth === 0) break;
+    if (isPlain && token.text === "," && depth === 1) close();
+    else if (depth > 0) pending.push(token);
+    if (isPlain && token.text === "(") depth += 1;
+  }
+  close();
+  return columns;
 }
 
 /** The first word in upper case (`SELECT`), or the empty string. */
@@ -91,6 +124,13 @@ function quotedToken(quoted: string, offset: number): SqlToken {
   return { kind: quote === "'" ? "string" : "identifier", text, offset };
 }
 
+const CONSTRAINTS: ReadonlySet<string> = new Set([
+  "CONSTRAINT",
+  "PRIMARY",
+  "UNIQUE",
+  "CHECK",
+  "FOREIGN",
+]);
 const INTERNAL_NAME = /^(crsql_|__corro_|__patina_|sqlite_)\w*$|__crsql_(clock|pks)/i;
 const TOKEN = new RegExp(
   [

@@ -425,6 +425,51 @@ test("added columns emit no changes; removed and changed ones are refused", () =
   expect(store.applySchema([{ name: "s.sql", text: grown }], TS).change.columnsAdded).toBe(0);
 });
 
+test("generated columns may be added later, and are what they were declared as", () => {
+  const store = open();
+  write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
+  const grownBy = (columns: string): { name: string; text: string }[] => [
+    { name: "s.sql", text: SMALL.replace("DEFAULT '');", `DEFAULT '', ${columns});`) },
+  ];
+  const grown = grownBy("twice AS (a + c) VIRTUAL, c INTEGER DEFAULT 3");
+  const { change, commit } = store.applySchema(grown, TS);
+  expect({ change, commit }).toMatchObject({ change: { columnsAdded: 2 }, commit: null });
+  expect(rowsOf(store, "SELECT id, c, twice FROM t")).toEqual([["x", 3n, 4n]]);
+  const alone = grownBy("twice AS (a + c) VIRTUAL, c INTEGER DEFAULT 3, d AS (upper(id))");
+  expect(store.applySchema(alone, TS).change.columnsAdded).toBe(1);
+  expect(rowsOf(store, "SELECT d FROM t")).toEqual([["X"]]);
+  expect(write(store, "UPDATE t SET a = 5")).toMatchObject([
+    { version: 2, changes: [{ cid: "a", val: 5n }] },
+  ]);
+  expect(store.applySchema(alone, TS).change.columnsAdded).toBe(0);
+  const other = grownBy("twice AS (a + a) VIRTUAL, c INTEGER DEFAULT 3, d AS (upper(id))");
+  expect(() => store.applySchema(other, TS)).toThrow(/s\.sql:1: .*"twice" cannot be changed/);
+  const stored = grownBy(
+    "twice AS (a + c), c INTEGER DEFAULT 3, d AS (upper(id)), e AS (a) STORED",
+  );
+  expect(() => store.applySchema(stored, TS)).toThrow(/"e" is STORED/);
+});
+
+test("files of which one thing cannot be done change nothing, and say where it is", () => {
+  const store = open();
+  const catalogue = (): unknown[] =>
+    rowsOf(store, "SELECT name, sql FROM sqlite_master ORDER BY name");
+  const before = catalogue();
+  const text = [
+    "CREATE TABLE first (id TEXT NOT NULL PRIMARY KEY);",
+    "CREATE INDEX by_b ON t (b);",
+    SMALL.replace("a, b", "a, c, b"),
+    "CREATE TABLE last (id TEXT NOT NULL PRIMARY KEY);",
+  ];
+  const files = [
+    { name: "a.sql", text: [text[2], text[0], text[1]].join("\n").replace("v REAL", "v TEXT") },
+    { name: "b.sql", text: text[3] ?? "" },
+  ];
+  expect(() => store.applySchema(files, TS)).toThrow(/^a\.sql:3: table "p": .*"v" cannot be/);
+  expect(catalogue()).toEqual(before);
+  expect(write(store, "INSERT INTO t VALUES ('x', 1, 'b')")).toHaveLength(1);
+});
+
 const ONE = { start: 1, end: 1 };
 const SMALL = `CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a, b TEXT NOT NULL DEFAULT '');
 CREATE TABLE k (id TEXT NOT NULL PRIMARY KEY);

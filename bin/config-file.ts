@@ -35,6 +35,8 @@ export function loadConfig(options: {
   readonly file: string;
   readonly overrides?: readonly Override[];
   readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** What happens to keys of the file that nobody knows. Default `refuse`. */
+  readonly unknownKeys?: "refuse" | "warn";
 }): LoadedConfig {
   const file = resolve(options.file);
   const overrides = [
@@ -49,12 +51,18 @@ export function loadConfig(options: {
   }
   const warnings = translateCorrosion(raw).map((warning) => `${file}: ${warning}`);
   let parsed = configFile.safeParse(raw, { reportInput: true });
-  const foreign = parsed.success ? [] : foreignKeys(parsed.error.issues);
+  const isWarned = options.unknownKeys === "warn";
+  const isOverride = (name: string): boolean =>
+    overrides.some(({ key }) => key === name || key.startsWith(`${name}.`));
+  const foreign = (parsed.success ? [] : unknownKeys(parsed.error.issues))
+    .map((path) => ({ path, name: path.join(".") }))
+    .filter(({ name }) => insteadOf(name) !== null || (isWarned && !isOverride(name)));
   if (foreign.length > 0) {
-    for (const key of foreign) {
-      removeKey(raw, key);
-      const name = key.join(".");
-      warnings.push(`${file}: ${name}: a key of Corrosion's, left out: ${insteadOf(name)}`);
+    for (const { path, name } of foreign) {
+      removeKey(raw, path);
+      const instead = insteadOf(name);
+      const what = instead === null ? "unknown key, left out" : `${OF_CORROSION}: ${instead}`;
+      warnings.push(`${file}: ${name}: ${what}`);
     }
     parsed = configFile.safeParse(raw, { reportInput: true });
   }
@@ -163,15 +171,13 @@ function valueAt(raw: unknown, path: readonly PropertyKey[]): unknown {
   return value;
 }
 
-/** Keys that no section takes and that Corrosion knows. */
-function foreignKeys(issues: readonly z.core.$ZodIssue[]): string[][] {
-  return issues
-    .flatMap((issue) =>
-      issue.code === "unrecognized_keys"
-        ? issue.keys.map((key) => [...issue.path.map(String), key])
-        : [],
-    )
-    .filter((path) => insteadOf(path.join(".")) !== null);
+/** Paths of the keys that no section takes. */
+function unknownKeys(issues: readonly z.core.$ZodIssue[]): string[][] {
+  return issues.flatMap((issue) =>
+    issue.code === "unrecognized_keys"
+      ? issue.keys.map((key) => [...issue.path.map(String), key])
+      : [],
+  );
 }
 
 /** A host that was given no name goes by the system's. */
@@ -238,5 +244,6 @@ function withAbsolute<Section extends object>(
   };
 }
 
+const OF_CORROSION = "a key of Corrosion's, left out";
 /** Of a node's name, as the config takes it. */
 const NAME_CHARACTERS_MAX = 63;

@@ -22,7 +22,7 @@ function addStatementCommands(patina: Command): void {
     .option("--columns", "print column names first")
     .option("--timer", "print how long it took")
     .option("--timeout <seconds>", "give the query up after so long", wholeNumber)
-    .option("--param <value...>", "positional parameters")
+    .option("--param <value>", "a positional parameter; once for each", collect)
     .action(async (sql: string, _options, command: Command) => {
       const { query } = await import("./commands/query.ts");
       const { apiTarget } = await import("./targets.ts");
@@ -35,7 +35,12 @@ function addStatementCommands(patina: Command): void {
     .argument("<sql>")
     .option("--token <token>", "bearer token")
     .option("--timer", "print how long it took")
-    .option("--param <value...>", "positional parameters")
+    .option(
+      "--timeout <seconds>",
+      "for Corrosion's sake; a transaction ends by itself",
+      wholeNumber,
+    )
+    .option("--param <value>", "a positional parameter; once for each", collect)
     .action(async (sql: string, _options, command: Command) => {
       const { exec } = await import("./commands/query.ts");
       const { apiTarget } = await import("./targets.ts");
@@ -113,12 +118,20 @@ function addRepairCommands(patina: Command): void {
     .description("merge what is buffered of a version that has arrived whole")
     .argument("<actor-id>")
     .argument("<version>", "the actor's version", wholeNumber)
-    .argument("[chunk-size]", "taken for Corrosion's sake; a version is merged at once")
+    .option(
+      "--chunk-size <number>",
+      "for Corrosion's sake; a version is merged at once",
+      wholeNumber,
+    )
     .action(
-      async (actorId: string, version: number, chunk: string | undefined, _options, command) => {
-        const chunk_size = chunk === undefined ? 0 : wholeNumber(chunk);
-        const inner = { actor_id: actorId, version, chunk_size };
-        await send({ Sync: { ProcessBufferedChanges: inner } }, command as Command);
+      async (
+        actorId: string,
+        version: number,
+        options: { chunkSize?: number },
+        command: Command,
+      ) => {
+        const inner = { actor_id: actorId, version, chunk_size: options.chunkSize ?? 0 };
+        await send({ Sync: { ProcessBufferedChanges: inner } }, command);
       },
     );
 }
@@ -196,6 +209,10 @@ function addCertificateCommands(patina: Command): void {
     .option("--ca-key <file>", "the authority's key, in place of --ca")
     .option("--out <folder>", "folder for client.pem and client.key", ".")
     .action(async (options) => (await import("./commands/tls.ts")).generateClient(options));
+}
+
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
 }
 
 /** The action of a command that is one request and takes nothing. */

@@ -91,14 +91,43 @@ test("a key that neither knows stays an error, beside those left out", () => {
   expect(insteadOf("perf")).toBeNull();
 });
 
+test("for an agent it is left out with a warning, unless it was given by a flag", () => {
+  const text = `
+[db]
+path = "/var/lib/corrosion/state.db"
+extra = { inner = 1 }
+[gossip]
+addr = "127.0.0.1:1"
+plaintext = true
+plain = 1
+disable_gso = true
+[newer]
+key = 1
+`;
+  const { config, warnings } = load(text, { unknownKeys: "warn" });
+  expect(config.db.path).toBe("/var/lib/corrosion/state.db");
+  expect(warnings.map((line) => line.slice(line.indexOf(": ") + 2)).toSorted()).toEqual([
+    "db.extra: unknown key, left out",
+    expect.stringMatching(/^gossip\.disable_gso: a key of Corrosion's, left out: /),
+    "gossip.plain: unknown key, left out",
+    "newer: unknown key, left out",
+  ]);
+  const overrides = [{ key: "gosip.addr", value: "127.0.0.1:2", source: "--set" }];
+  expect(() => load(text, { unknownKeys: "warn", overrides })).toThrow(/gosip: unknown key/);
+  expect(() => load("[gossip]\naddr = 7\n", { unknownKeys: "warn" })).toThrow(/gossip\.addr/);
+});
+
 test("a node without a name goes by the host's, in the letters that a name may have", () => {
   const { config } = load('[gossip]\naddr = "127.0.0.1:1"\nplaintext = true\n');
   expect(config.replica.node).toMatch(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/);
   expect(config.replica.region).toBe("");
 });
 
-function load(text: string): LoadedConfig {
+function load(
+  text: string,
+  options: Omit<Parameters<typeof loadConfig>[0], "file"> = {},
+): LoadedConfig {
   const file = join(folder, "corrosion.toml");
   writeFileSync(file, text);
-  return loadConfig({ file });
+  return loadConfig({ file, ...options });
 }

@@ -54,6 +54,7 @@ function addProcessCommands(patina: Command): void {
     .command("check")
     .description("validate a config file and print what it comes to")
     .option("--set <key=value...>", "override a config key")
+    .option("--agent", "as the command agent takes it: unknown keys are left out")
     .action(async (_options, command: Command) =>
       (await import("./commands/check.ts")).check(withConfig(command)),
     );
@@ -99,7 +100,9 @@ export function wholeNumber(text: string): number {
   throw new InvalidArgumentError("A whole number is expected.");
 }
 
-function withConfig(command: Command): GlobalOptions & { config: string; set?: string[] } {
-  const options = command.optsWithGlobals<GlobalOptions & { set?: string[] }>();
+function withConfig(
+  command: Command,
+): GlobalOptions & { config: string; set?: string[]; agent?: boolean } {
+  const options = command.optsWithGlobals<GlobalOptions & { set?: string[]; agent?: boolean }>();
   return { ...options, config: configFileOf(options) };
 }

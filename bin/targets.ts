@@ -69,7 +69,8 @@ export function subscriptionsFolder(options: GlobalOptions): string {
 }
 
 function configOf(options: GlobalOptions): PatinaConfig {
-  return loadConfig({ file: configFileOf(options), environment: process.env }).config;
+  const file = configFileOf(options);
+  return loadConfig({ file, environment: process.env, unknownKeys: "warn" }).config;
 }
 
 /** A listener on all addresses is reached at the loopback one. */

@@ -101,7 +101,15 @@ describe("sync and actor", () => {
     expect(valuesOf(await ask(edge, "actor", "version", actor, "99999"))).toEqual([null]);
     const nobody = "00000000-0000-4000-8000-000000000000";
     expect(lineOf(await ask(edge, "actor", "version", nobody, "1"))).toContain("unknown actor");
-    const merge = await ask(edge, "sync", "process-buffered-changes", actor, "1");
+    const merge = await ask(
+      edge,
+      "sync",
+      "process-buffered-changes",
+      actor,
+      "1",
+      "--chunk-size",
+      "9",
+    );
     expect(lineOf(merge)).toContain("nothing is buffered");
   });
 });
@@ -276,6 +284,9 @@ test("a config file of Corrosion's is taken as it is, with a warning for each ke
   const refused = await runPatina(["--config", unknown, "check"]);
   expect(refused.code).toBe(EXIT.config);
   expect(lineOf(refused)).toContain("gosip: unknown key");
+  const taken = await runPatina(["check", "--agent", "--config", unknown]);
+  expect(taken.code).toBe(EXIT.ok);
+  expect(taken.stderr).toContain("gosip: unknown key, left out");
 });
 
 /** Runs a command on a host's config file, flags before the command as Corrosion takes them. */

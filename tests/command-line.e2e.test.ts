@@ -88,14 +88,28 @@ describe("exec and query", () => {
   test("write and read rows, with parameters and column names", async () => {
     const at = ["--api-addr", worker.apiAddress];
     const insert = "INSERT INTO apps (id, name, node_id) VALUES (?, ?, 'worker')";
-    const written = await runPatina(["exec", insert, ...at, "--param", "shop", "The shop"]);
+    const written = await runPatina([
+      "exec",
+      insert,
+      ...at,
+      "--param",
+      "shop",
+      "--param",
+      "The shop",
+    ]);
     expect(written).toMatchObject({
       code: EXIT.ok,
       stdout: expect.stringMatching(/^Rows affected: 1; version \d+\n$/),
     });
     const select = "SELECT id, name FROM apps WHERE id = ?";
-    const read = await runPatina(["query", select, ...at, "--columns", "--param", "shop"]);
+    const read = await runPatina(["query", ...at, "--columns", "--param", "shop", select]);
     expect(read).toMatchObject({ code: EXIT.ok, stdout: "id|name\nshop|The shop\n" });
+  });
+
+  test("print cells as Corrosion does: nothing for NULL, blobs in hexadecimal", async () => {
+    const select = "SELECT NULL, 9007199254740993, 1.5, 2.0, 'a|b', x'00ff', x''";
+    const read = await runPatina(["query", select, "--api-addr", worker.apiAddress]);
+    expect(read.stdout).toBe("|9007199254740993|1.5|2|a|b|x'00ff'|x''\n");
   });
 
   test("refuse a query that writes and a statement that is wrong, in one line", async () => {

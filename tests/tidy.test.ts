@@ -342,6 +342,7 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> proxy/exit-code-of.ts": "one table of exit codes for all processes",
   "bin -> replica/driver/admin/admin-client.ts": "commands that ask a running replica",
   "bin -> replica/driver/admin/message-json.ts": "debug decode shows messages",
+  "bin -> replica/driver/api/json.ts": "query prints integers of 64 bits as they are",
   "bin -> replica/driver/store/backup.ts": "backup and restore, beside the running replica",
   "bin -> replica/driver/certificates/certificates.ts": "tls commands, and the demo's authority",
   "bin -> replica/sim/setup.ts": "npm run sim draws setups from seeds",

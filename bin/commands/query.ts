@@ -1,5 +1,6 @@
 /** `patina query` and `patina exec`: SQL on a replica through its API. */
 import { PatinaError } from "#base/errors.ts";
+import { parseJson } from "../../replica/driver/api/json.ts";
 import { callApi, requireSuccess, type ApiOptions } from "../api-client.ts";
 
 /** Prints rows as they come, cells separated by `|`. */
@@ -51,10 +52,12 @@ function statement(sql: string, params: readonly string[] | undefined): unknown 
 }
 
 function printLine(line: string, options: { columns?: boolean; timer?: boolean }): void {
-  const event = JSON.parse(line) as {
+  const parsed = parseJson(line);
+  if (!parsed.ok) throw new PatinaError("API_REFUSED", `no line of an answer: ${parsed.error}`);
+  const event = parsed.value as {
     columns?: string[];
-    row?: [number, unknown[]];
-    eoq?: { time: number };
+    row?: [bigint, Cell[]];
+    eoq?: { time: number | bigint };
     error?: string;
   };
   if (event.error !== undefined) throw new PatinaError("API_REFUSED", event.error);
@@ -64,7 +67,11 @@ function printLine(line: string, options: { columns?: boolean; timer?: boolean }
   if (event.eoq && options.timer === true) process.stdout.write(`time: ${event.eoq.time}s\n`);
 }
 
-function cell(value: unknown): string {
+type Cell = string | number | bigint | null | bigint[];
+
+function cell(value: Cell): string {
   if (value === null) return "";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (!Array.isArray(value)) return String(value);
+  const bytes = value.map(Number);
+  return `x'${Buffer.from(bytes).toString("hex")}'`;
 }

@@ -5,7 +5,11 @@ import { loadConfig, stateFolderOf } from "../config-file.ts";
 
 /** Lists stalls, newest first, or prints one as JSON. */
 export function stalls(id: string | undefined, options: { config: string }): void {
-  const { config } = loadConfig({ file: options.config, environment: process.env });
+  const { config } = loadConfig({
+    file: options.config,
+    environment: process.env,
+    unknownKeys: "warn",
+  });
   const folder = stateFolderOf(config);
   if (id === undefined) {
     const all = listStalls(folder);

@@ -194,6 +194,11 @@ export class App {
     return store;
   }
 
+  /** Has the schema files applied anew, once there is a replica; the log says what came of it. */
+  reload(): void {
+    if (this.#replica) tell(this.#replica, { kind: "reload" });
+  }
+
   #startReplica(store: StoreThread): void {
     const storePort = store.connect();
     const data: ReplicaThreadData = { ...this.#threadData("replica"), storePort };

@@ -38,10 +38,8 @@ async function main(configPath: string): Promise<void> {
       );
     });
   }
-  // Its default action would end the process, and a reload is not worth a bounce.
-  process.on("SIGHUP", () => {
-    log.warn?.("reload-ignored", "the config is read at start; restart to change it");
-  });
+  // The schema alone: the config is read at start.
+  process.on("SIGHUP", () => app.reload());
   try {
     await app.start();
     // Node writes its compile cache when a process ends, and a bounced one does not get to it: the

@@ -27,6 +27,7 @@ import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
+import { reloadSchema } from "./driver/admin/admin-commands.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
 import type { ApiRequest } from "./driver/api/api-request.ts";
@@ -38,7 +39,8 @@ import { transportCertificates } from "./driver/certificates/transport-certifica
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
-import { missingVersions, ReplicaMetrics } from "./driver/replica-metrics.ts";
+import { ReplicaMetrics } from "./driver/replica-metrics.ts";
+import { statusOf } from "./driver/replica-status.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import type { ActorId, Address } from "./types.ts";
 
@@ -91,6 +93,8 @@ export interface Replica {
   readonly apiAddress: Address;
   /** Members, heads and needs, as plain JSON. */
   status(): unknown;
+  /** Applies the schema files anew, all or nothing, and logs what came of it. */
+  reload(): Promise<void>;
   /** Saves the members, leaves the cluster if asked to, and closes everything but the store. */
   stop(options: { leave: boolean }): Promise<void>;
 }
@@ -172,23 +176,20 @@ class RunningReplica implements Replica {
   }
 
   status(): unknown {
-    const core = this.#core;
-    if (!core) return { state: "starting" };
-    return {
-      actor: this.actorId,
-      gossip: this.gossipAddress,
-      incarnation: core.swim.incarnation,
-      members: core.swim.records.map(({ actor, state, incarnation }) => ({
-        actor: actor.id,
-        address: actor.addr,
-        state,
-        incarnation,
-        rttMs: core.rings.rttMs(actor.addr),
-        ring: core.rings.ring(actor.addr),
-      })),
-      heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
-      needs: missingVersions(core),
-    };
+    return this.#core ? statusOf(this.#core) : { state: "starting" };
+  }
+
+  async reload(): Promise<void> {
+    const { admin, log } = this.#options;
+    const [core, driver, store] = [this.#core, this.#driver, this.#store];
+    if (!admin || !core || !driver) return;
+    const { readSchema } = admin;
+    const stamp = (): bigint => core.stamp(performance.now());
+    try {
+      log.info?.("schema-reloaded", await reloadSchema({ store, driver, readSchema, stamp }));
+    } catch (error) {
+      log.error("schema-not-reloaded", errorText(error));
+    }
   }
 
   async stop(options: { leave: boolean }): Promise<void> {
@@ -442,13 +443,8 @@ class RunningReplica implements Replica {
       this.#timers.push(setInterval(() => this.#keep(task(), what), periodMs));
     };
     every(METRICS_PERIOD_MS, "metrics-failed", async () => {
-      const sources = {
-        core: this.#core,
-        driver: this.#driver,
-        transport: this.#transport,
-        api: this.#api,
-      };
-      const { core, driver, transport, api } = sources;
+      const [core, driver, transport] = [this.#core, this.#driver, this.#transport];
+      const api = this.#api;
       if (!core || !driver || !transport || !api) return;
       const parts = { core, driver, transport, api, databasePath };
       this.#metrics.report(parts, await this.#store.stats());

@@ -126,6 +126,22 @@ test("a reload brings new tables, and a bad file changes nothing", async () => {
   writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}`);
 });
 
+test("so does the signal for it, whose end the log tells", async () => {
+  const said = (event: string, text: string) => (): Promise<boolean> =>
+    Promise.resolve(
+      worker.log.some((line) => line.event === event && String(line["msg"]).includes(text)),
+    );
+  writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}CREATE TABLE bad (\n x);`);
+  worker.signal("SIGHUP");
+  await until("a refusal", said("schema-not-reloaded", "schema.sql:3: table"));
+  const last = "CREATE TABLE last (id TEXT NOT NULL PRIMARY KEY);\n";
+  writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}${last}`);
+  worker.signal("SIGHUP");
+  await until("the table", said("schema-reloaded", "1 tables created"));
+  const insert = "INSERT INTO last (id) VALUES ('x')";
+  expect((await ask(worker, "exec", insert)).stdout).toMatch(/^Rows affected: 1/);
+});
+
 test("subscriptions are listed and shown, by hash and by id, in Corrosion's field names", async () => {
   expect(valuesOf(await ask(worker, "subs", "list"))).toEqual([[]]);
   const aborter = new AbortController();

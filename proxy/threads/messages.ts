@@ -56,6 +56,8 @@ export type DataPlaneThreadEvent =
 export type ThreadCommand =
   | HostNews
   | { readonly kind: "ready" }
+  /** To the replica thread: the schema files may be others. */
+  | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */
   | { readonly kind: "answer"; readonly id: number; readonly value: unknown }
   /** Data plane: drain; replica: leave and stop. */

@@ -60,6 +60,7 @@ async function main(): Promise<void> {
   loop.beat.enter("steady");
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
+    if (command.kind === "reload") void replica.reload();
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: true }).then(() => {

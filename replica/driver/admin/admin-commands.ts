@@ -95,7 +95,7 @@ export async function* performAdmin(
       yield* checkBooks(context);
       return;
     case "reload":
-      yield* reload(context);
+      yield note(await reloadSchema(context));
       return;
     case "reloadDicts":
       yield* reloadDictionaries(context);
@@ -205,15 +205,18 @@ async function* checkBooks(context: AdminContext): AsyncGenerator<AdminNote> {
   );
 }
 
-async function* reload(context: AdminContext): AsyncGenerator<AdminNote> {
+/** Applies the schema files anew, all or nothing; says what was changed. Throws `STORE_SCHEMA`. */
+export async function reloadSchema(
+  context: Pick<AdminContext, "store" | "driver" | "readSchema" | "stamp">,
+): Promise<string> {
   const { store, driver } = context;
   const files = context.readSchema();
   const { change, commit } = await store.applySchema(files, context.stamp());
   if (commit !== null) driver.committed(commit);
   const { tablesCreated, columnsAdded, indexesChanged } = change;
-  yield note(
+  return (
     `schema of ${files.length} files: ${tablesCreated} tables created,` +
-      ` ${columnsAdded} columns added, ${indexesChanged} indexes changed`,
+    ` ${columnsAdded} columns added, ${indexesChanged} indexes changed`
   );
 }
 

@@ -1,0 +1,23 @@
+/** How a replica stands, for its API, its admin socket and people. */
+import type { ReplicaCore } from "../core/replica-core.ts";
+import { missingVersions } from "./replica-metrics.ts";
+
+/** Identity, members with round trips, heads and needs; plain JSON. */
+export function statusOf(core: ReplicaCore): unknown {
+  const { self, incarnation, records } = core.swim;
+  return {
+    actor: self.id,
+    gossip: self.addr,
+    incarnation,
+    members: records.map(({ actor, state, incarnation: claimed }) => ({
+      actor: actor.id,
+      address: actor.addr,
+      state,
+      incarnation: claimed,
+      rttMs: core.rings.rttMs(actor.addr),
+      ring: core.rings.ring(actor.addr),
+    })),
+    heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
+    needs: missingVersions(core),
+  };
+}

@@ -3,10 +3,10 @@
  * row is readable in their SQLite files, then until they say its line on `/v1/updates`.
  *
  * The clock starts when the transaction leaves this process, so HTTP and commit are inside. Rows
- * are looked for from this process about once a millisecond, which is the resolution (`RowWatch`). Writes come
- * one by one, each at another replica, after pauses of random length that keep them from falling in
- * step with any timer. The processes share the cores: with two, the work of 20 replicas for one
- * change is most of what the last one waits for.
+ * are looked for about once a millisecond, which is the resolution (`RowWatch`). Writes come one by
+ * one, each at another replica, after pauses of random length that keep them from falling in step
+ * with any timer. The processes share the cores: with two, the work of 20 replicas for one change is
+ * most of what the last one waits for.
  */
 import Database from "better-sqlite3";
 import { sleep, type Host } from "./local-cluster.ts";

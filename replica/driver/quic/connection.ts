@@ -194,13 +194,11 @@ export class QuicConnection implements StreamHost {
     const timeoutMs = this.#native.timeout();
     // The binding rounds down; a timer that fires early would only find nothing to do.
     const quicheMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
-    this.deadlineMs = Math.min(quicheMs, this.#ack.dueMs);
+    const goodbyeMs = this.#goodbye?.untilMs ?? Number.POSITIVE_INFINITY;
+    this.deadlineMs = Math.min(quicheMs, this.#ack.dueMs, goodbyeMs);
     if (this.#state === "handshaking") {
       const { connectTimeoutMs } = this.#parts.settings;
       this.deadlineMs = Math.min(this.deadlineMs, this.startedMs + connectTimeoutMs);
-    }
-    if (this.#goodbye !== null) {
-      this.deadlineMs = Math.min(this.deadlineMs, this.#goodbye.untilMs);
     }
     return hasMore;
   }

@@ -252,6 +252,31 @@ describe("rounds", () => {
     expect(pauses).toEqual([2000, 4000, 8000, 15_000, 15_000, 15_000]);
   });
 
+  test("ask one server after a round in which nothing was missing, several after any other", () => {
+    const client = new Rig();
+    client.books.recordComplete(A, { start: 1, end: 5 });
+    client.startRound([THEM, SECOND, THIRD]);
+    const opened = (outputs: readonly SyncClientOutput[]): number[] =>
+      outputs.flatMap((output) => (output.kind === "open" ? [output.sessionId] : []));
+    expect(opened(client.log)).toEqual([1, 2, 3]);
+    for (const sessionId of [1, 2, 3]) client.greet(sessionId, stateOf([[A, 5]]));
+    expect(opened(client.tickAt(client.client.deadlineMs()))).toEqual([4]);
+    client.put({ kind: "openFailed", sessionId: 4 });
+    expect(opened(client.tickAt(client.client.deadlineMs()))).toEqual([5, 6, 7]);
+    for (const sessionId of [5, 6, 7]) client.greet(sessionId, stateOf([[A, 5]]));
+    client.put({ kind: "hint" });
+    expect(opened(client.tickAt(client.client.deadlineMs()))).toEqual([8, 9, 10]);
+  });
+
+  test("a quiet round that finds something missing asks further servers at once", () => {
+    const client = new Rig();
+    client.startRound([THEM, SECOND, THIRD]);
+    for (const sessionId of [1, 2, 3]) client.greet(sessionId, stateOf([]));
+    client.tickAt(client.client.deadlineMs());
+    const outputs = client.greet(4, stateOf([[A, 50_000]]));
+    expect(outputs.filter((output) => output.kind === "open")).toHaveLength(2);
+  });
+
   test("a hint brings the next one forward", () => {
     const client = new Rig();
     client.startRound([THEM]);
@@ -292,6 +317,8 @@ describe("rounds", () => {
 
 const US = "11111111-0000-4000-8000-000000000000";
 const THEM = "22222222-0000-4000-8000-000000000000";
+const SECOND = "22222222-0000-4000-8000-00000000000e";
+const THIRD = "22222222-0000-4000-8000-00000000000f";
 const OTHER = "33333333-0000-4000-8000-000000000000";
 const A = "aaaaaaaa-0000-4000-8000-000000000000";
 

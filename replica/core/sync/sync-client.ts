@@ -39,6 +39,7 @@ import {
   RoundPlan,
 } from "./needs.ts";
 import { choosePeers, type SyncPeer } from "./peer-choice.ts";
+import { createRound, type Round } from "./round.ts";
 import type { SyncState } from "../wire/types.ts";
 import { OWN_HEAD_BELIEVED_MAX } from "../recovery/recovery.ts";
 
@@ -71,6 +72,8 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   /** When the next round starts, if none is running. */
   #nextRoundMs = 0;
   #backoffMs: number;
+  /** The last round found a server, and nothing to ask of it. */
+  #isInStep = false;
   /** A hint came during the round. */
   #isHinted = false;
   #lastRoundEndMs = Number.NEGATIVE_INFINITY;
@@ -175,12 +178,12 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   }
 
   #startRound(nowMs: number): void {
+    // Where the last round found nothing and nothing points to a loss, one server is enough to ask.
+    const isQuiet = this.#isInStep && !this.#isHinted && !this.#books.isLacking();
     this.#isHinted = false;
     this.stats.rounds += 1;
-    const asked = new Set<ActorId>();
-    const plan = new RoundPlan();
-    this.#round = { plan, startedMs: nowMs, asked, received: 0, applied: 0, refused: 0 };
-    this.#openSessions(this.#round, nowMs);
+    this.#round = createRound(nowMs);
+    this.#openSessions(this.#round, isQuiet ? 1 : this.#config.serversMin, nowMs);
   }
 
   /**
@@ -193,14 +196,14 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     if (round === null || this.#sessions.size >= this.#config.serversMin) return;
     for (const session of this.#sessions.values()) {
       if (session.phase !== "asking" || !round.plan.hasNeeds(session.sessionId)) continue;
-      return this.#openSessions(round, nowMs);
+      return this.#openSessions(round, this.#config.serversMin, nowMs);
     }
   }
 
-  #openSessions(round: Round, nowMs: number): void {
+  #openSessions(round: Round, serversMin: number, nowMs: number): void {
     const chosen = choosePeers({
       peers: this.#peers.filter((peer) => !round.asked.has(peer.actorId)),
-      serversMin: this.#config.serversMin,
+      serversMin,
       serversMax: this.#config.serversMax,
       needOf: (actorId) => this.#books.missingVersions(actorId),
       lastSyncMs: (actorId) => this.#lastSyncMs.get(actorId) ?? 0,
@@ -224,18 +227,17 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.#round = null;
     this.#lastRoundEndMs = nowMs;
     const isFruitful = round.applied > 0;
+    this.#isInStep = round.isInStep && round.received === 0;
     this.#backoffMs = isFruitful ? backoffMinMs : Math.min(this.#backoffMs * 2, backoffMaxMs);
     const isMoreLikely = this.#isHinted || (isFruitful && this.#books.isLacking());
     this.#nextRoundMs = nowMs + (isMoreLikely ? hintDelayMs : this.#backoffMs);
-    const durationMs = nowMs - round.startedMs;
-    const { asked, received, applied, refused } = round;
     this.#notify({
       kind: "roundFinished",
-      servers: asked.size,
-      receivedVersions: received,
-      appliedVersions: applied,
-      refused,
-      durationMs,
+      servers: round.asked.size,
+      receivedVersions: round.received,
+      appliedVersions: round.applied,
+      refused: round.refused,
+      durationMs: nowMs - round.startedMs,
     });
   }
 
@@ -290,7 +292,10 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.stats.serversCompared += 1;
     const needs = this.#needsFrom(session, serverState);
     session.serverState = null;
-    if (countNeeds(needs) === 0) return this.#give({ session, end: "nothing needed", nowMs });
+    if (countNeeds(needs) === 0) {
+      round.isInStep = true;
+      return this.#give({ session, end: "nothing needed", nowMs });
+    }
     session.phase = "asking";
     round.plan.addServer(session.sessionId, needs);
     this.#pump(nowMs);
@@ -478,18 +483,6 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #notify(event: SyncClientEvent): void {
     this.#outbox.push({ kind: "notify", event });
   }
-}
-
-interface Round {
-  readonly plan: RoundPlan;
-  readonly startedMs: number;
-  /** Servers of this round, also those that are gone. */
-  readonly asked: Set<ActorId>;
-  /** Versions answered. */
-  received: number;
-  /** Changesets that the store recorded. */
-  applied: number;
-  refused: number;
 }
 
 /** Weight of the newest answer in the mean size. Arbitrary; follows within 20 answers. */

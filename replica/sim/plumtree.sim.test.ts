@@ -4,24 +4,20 @@ import { createPrng } from "#base/prng.ts";
 import { PLUMTREE_CORROSION } from "../core/broadcast/plumtree-types.ts";
 import { TreeNetwork } from "./tree-network-fixture.ts";
 
-test("every live replica gets every message, whichever replicas die and whatever is lost", () => {
+test("a message goes wherever links of the living lead, and everywhere once the dead are known", () => {
+  // Links are few, so before anybody knows of the dead they may be all that announced to some
+  // replica: such a one is for sync, which asks (see simulation.sim.test.ts).
   fc.assert(
     fc.property(
-      fc.integer({ min: 1, max: 1000 }),
+      fc.integer({ min: 1, max: 1_000_000 }),
       fc.integer({ min: 3, max: 40 }),
       fc.integer({ min: 1, max: 6 }),
       (seed, size, places) => {
-        const methods = Array.from({ length: size }, () => ({}));
-        const ring = (one: number, other: number): number =>
-          one % places === other % places ? 0 : 1 + ((one + other) % 4);
-        const network = new TreeNetwork({ seed, methods, ring });
-        const prng = createPrng(seed);
-        network.queue.runUntil(100);
-        for (let n = 0; n < size - 2; n += 1) if (prng.next() < 0.3) network.kill(n);
-        // Nobody knows of the dead yet: announcements find the way around them.
+        const { network, ring } = createPlaces({ seed, size, places });
+        const unreached = network.unreached(size - 1);
         const unnoticed = network.write(size - 1, 1);
         network.queue.runUntil(5_000);
-        expect(network.lacking(unnoticed)).toEqual([]);
+        expect(unreached).toEqual(expect.arrayContaining(network.lacking(unnoticed)));
         network.bury(ring);
         network.queue.runUntil(10_000);
         const later = network.write(size - 2, 1);
@@ -29,8 +25,20 @@ test("every live replica gets every message, whichever replicas die and whatever
         expect(network.lacking(later)).toEqual([]);
       },
     ),
-    { numRuns: 30 },
+    // The first has a replica to which only the dead have links.
+    { numRuns: Number(process.env["PATINA_TREE_RUNS"] ?? 30), examples: [[3, 24, 3]] },
   );
+});
+
+test("of 24 replicas that lose a third unnoticed, one in hundreds is out of reach", () => {
+  let living = 0;
+  let unreached = 0;
+  for (let seed = 1; seed <= 60; seed += 1) {
+    const { network } = createPlaces({ seed, size: 24, places: 3 });
+    living += network.machines.filter((machine) => machine !== null).length;
+    unreached += network.unreached(23).length;
+  }
+  expect(unreached / living).toBeLessThan(0.005);
 });
 
 test("a tree that has settled brings about one copy of each message", () => {
@@ -80,3 +88,16 @@ test("a tenth of all streams lost costs time, not messages", () => {
   // Who lost the change and all announcements of it is left to sync; there are few.
   expect(lacking.length).toBeLessThanOrEqual(0.01 * 25 * 25);
 });
+
+/** Replicas in several places, of which a third have just died and nobody knows. */
+function createPlaces(of: { seed: number; size: number; places: number }) {
+  const { seed, size, places } = of;
+  const ring = (one: number, other: number): number =>
+    one % places === other % places ? 0 : 1 + ((one + other) % 4);
+  const methods = Array.from({ length: size }, () => ({}));
+  const network = new TreeNetwork({ seed, methods, ring });
+  const prng = createPrng(seed);
+  network.queue.runUntil(100);
+  for (let n = 0; n < size - 2; n += 1) if (prng.next() < 0.3) network.kill(n);
+  return { network, ring };
+}

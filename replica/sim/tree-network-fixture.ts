@@ -94,6 +94,21 @@ export class TreeNetwork {
     );
   }
 
+  /** Living replicas to which no links of living ones lead from the n-th. */
+  unreached(n: number): number[] {
+    const reached = new Set([n]);
+    for (const one of reached) {
+      const links = this.machines[one]?.links;
+      for (const id of [...(links?.eager ?? []), ...(links?.lazy ?? [])]) {
+        const other = this.#members.findIndex((each) => each.actorId === id);
+        if (this.machines[other] !== null) reached.add(other);
+      }
+    }
+    return this.machines.flatMap((machine, other) =>
+      machine === null || reached.has(other) ? [] : [other],
+    );
+  }
+
   #perform(n: number): void {
     const machine = this.machines[n];
     if (!machine) return;

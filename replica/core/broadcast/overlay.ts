@@ -17,7 +17,9 @@
  *           child child     child            child    child child
  *
  * Views that differ for a while cost a Graft or some copies, nothing else: the lazy peers are chosen
- * at random by either rule, and announcements to them find whoever was left out.
+ * at random by either rule, and announcements to them find whoever was left out. Links are few and go
+ * one way: when several die at once it may be that, until they are known to be dead, nobody alive has
+ * a link to some replica. What it misses meanwhile comes by sync, for which it asks by itself.
  */
 import type { Prng } from "#base/prng.ts";
 import type { ActorId } from "../../types.ts";

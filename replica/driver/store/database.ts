@@ -58,8 +58,9 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     configure(database);
     const databaseId = settleDatabaseId(database);
     const { path, synchronous = "normal", bootId = readBootId() } = options;
-    const hasWritten = renewedId === null && hasOwnVersions(database, actorId);
-    const run = new Run(database, { path, synchronous, bootId }, hasWritten);
+    const had = hasOwnVersions(database, actorId) ? "some" : "none";
+    const own = renewedId === null ? had : "renewed";
+    const run = new Run(database, { path, synchronous, bootId }, own);
     const opened = database;
     const close = (): void => {
       if (opened.open) closeRun(run);

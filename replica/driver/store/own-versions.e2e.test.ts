@@ -3,7 +3,7 @@
  * while the store has them open, with the log cut back to an earlier commit: what a power loss
  * leaves behind. The machine's start is an argument.
  */
-import { copyFileSync, existsSync, mkdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, statSync, truncateSync } from "node:fs";
 import Database from "better-sqlite3";
 import { afterEach, expect, test } from "vitest";
 import type { Store } from "./store.ts";
@@ -204,10 +204,33 @@ test("a mark that cannot be read leaves a doubt", () => {
   expect(folder.open("a", SELF).isInDoubt).toBe(true);
 });
 
-test("a database that never wrote anything is not in doubt", () => {
+test("a database that never wrote anything and was closed in good order is not in doubt", () => {
   folder.open("a", SELF).close();
-  rmSync(`${folder.options("a").path}.run`);
   expect(folder.open("a", AFTER_RESTART).isInDoubt).toBe(false);
+});
+
+test("an actor that lost all that it ever wrote is in doubt", () => {
+  const before = folder.open("a", { ...SELF, schemaFiles: SMALL_SCHEMA });
+  const { size } = statSync(`${folder.options("a").path}-wal`);
+  write(before, "INSERT INTO t (id, a) VALUES ('1', 1)");
+  copyFiles("a", "lost");
+  truncateSync(`${folder.options("lost").path}-wal`, size);
+  const store = folder.open("lost", AFTER_RESTART);
+  expect(head(store)).toBe(0);
+  expect(store.isInDoubt).toBe(true);
+  expect(() => write(store, "INSERT INTO t (id, a) VALUES ('2', 2)")).toThrow(
+    expect.objectContaining({ code: "STORE_BUSY" }),
+  );
+});
+
+test("a copy from before anything was written is in doubt when it is put back", () => {
+  folder.open("a", SELF).close();
+  copyFiles("a", "empty");
+  const store = folder.open("a", SELF);
+  write(store, "INSERT INTO t (id) VALUES ('x')");
+  store.close();
+  copyFileSync(folder.options("empty").path, folder.options("a").path);
+  expect(folder.open("a", SELF).isInDoubt).toBe(true);
 });
 
 /**

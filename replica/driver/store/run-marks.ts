@@ -9,13 +9,16 @@
  *
  * | Found at the next start | Own versions |
  * |---|---|
- * | nothing of our own was ever written | sure |
+ * | no mark, and nothing of our own | sure: a new database |
+ * | another actor id was just taken | sure: it has given nothing out |
  * | a mark is missing, or they are of different runs | in doubt: another file, or an old copy |
  * | the side file says closed, the database says open | in doubt: a copy made during that run |
  * | both of one run, closed in good order | sure |
  * | open, but every commit was synced (FULL) | sure |
  * | open, the machine has been up since | sure: the process was killed |
  * | open, the machine has started since, or it cannot be told | in doubt |
+ *
+ * That a database holds nothing of our own says nothing: its first versions may be what was lost.
  *
  * Not found out: a copy taken during a run and put back, side file and all, after that very run was
  * killed, before the machine restarts.
@@ -37,6 +40,9 @@ export interface RunOptions {
   /** Differs after every start of the machine; null = cannot be told. */
   readonly bootId: string | null;
 }
+
+/** What a database has of its actor: no version, some, or an actor id that was just taken. */
+export type OwnHistory = "none" | "some" | "renewed";
 
 /** The mark in the database. */
 interface Mark {
@@ -61,15 +67,16 @@ export class Run {
   readonly #options: RunOptions;
   readonly #mark: Mark;
 
-  /** `hasWritten`: whether the database holds a version of our own. Throws `STORE_FULL`. */
-  constructor(database: Database.Database, options: RunOptions, hasWritten: boolean) {
+  /** Throws `STORE_FULL`. */
+  constructor(database: Database.Database, options: RunOptions, own: OwnHistory) {
     const { path, bootId, synchronous } = options;
     this.#database = database;
     this.#options = options;
     const before = readMark(database);
     const side = readSide(path);
+    const isNew = own === "renewed" || (own === "none" && before === null);
     this.isInDoubt =
-      hasWritten && (readState(database, DOUBT) !== null || isDoubtful({ before, side, bootId }));
+      !isNew && (readState(database, DOUBT) !== null || isDoubtful({ before, side, bootId }));
     this.#mark = { run: randomUUID(), bootId, synchronous, isClosed: false };
     const { run } = this.#mark;
     writeSide(path, { isClosed: false, runs: before === null ? [run] : [run, before.run] });

@@ -400,7 +400,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       return;
     }
     if (changeset.ts !== null) this.#mergeClock(changeset.ts, nowMs);
-    const verdict = this.books.classify(changeset);
+    const verdict = this.books.classifyBroadcast(changeset);
     if (verdict === "invalid") {
       this.stats.invalid++;
       return;

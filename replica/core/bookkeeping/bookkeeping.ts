@@ -37,7 +37,7 @@ export type Classification =
   | "partial"
   /** The seqs that were still missing: with the buffered rows the version is whole. */
   | "completes"
-  /** Ranges upside down or below their least value: refuse it. */
+  /** Ranges upside down, below their least value or beyond belief: refuse it. */
   | "invalid";
 
 /** Rows to store for one actor; delete before inserting. */
@@ -156,10 +156,12 @@ export class Bookkeeping {
     if (changeset.kind === "empty") {
       const { versions } = changeset;
       if (versions.start < 1 || versions.end < versions.start) return "invalid";
+      if (versions.end > VERSION_BELIEVED_MAX) return "invalid";
       return this.contains(actorId, versions) ? "known" : "complete";
     }
     const { version, seqs, lastSeq } = changeset;
-    if (version < 1 || seqs.start < 0 || seqs.end < seqs.start || lastSeq < 0) return "invalid";
+    if (version < 1 || version > VERSION_BELIEVED_MAX) return "invalid";
+    if (seqs.start < 0 || seqs.end < seqs.start || lastSeq < 0) return "invalid";
     if (this.contains(actorId, { start: version, end: version })) return "known";
     if (isComplete(changeset)) return "complete";
     const partial = this.partial(actorId, version);
@@ -168,6 +170,17 @@ export class Bookkeeping {
     const whole = { start: 0, end: partial?.lastSeq ?? lastSeq };
     if (received.containsRange(whole)) return "completes";
     return inserted.length === 0 ? "known" : "partial";
+  }
+
+  /**
+   * The same for one that nobody was asked for: an Empty that reaches above our head is refused. No
+   * replica sends such, and taken at its word it would make us deaf to all that its actor writes from
+   * then on.
+   */
+  classifyBroadcast(changeset: Changeset): Classification {
+    const isAboveHead =
+      changeset.kind === "empty" && changeset.versions.end > this.head(changeset.actorId);
+    return isAboveHead ? "invalid" : this.classify(changeset);
   }
 
   /** Records `versions` as known whole; partial state of them is dropped. */
@@ -342,6 +355,12 @@ export class Bookkeeping {
     };
   }
 }
+
+/**
+ * No replica writes so much. A version above it is a lie or an error, and would leave its actor without
+ * numbers to give out.
+ */
+export const VERSION_BELIEVED_MAX = 2 ** 49;
 
 /** Whether a message covers its whole version by its own account. */
 export function isComplete(changeset: Pick<FullChangeset, "seqs" | "lastSeq">): boolean {

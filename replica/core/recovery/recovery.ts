@@ -170,6 +170,7 @@ export class Recovery implements Machine<RecoveryInput, RecoveryOutput> {
 /** What arrives at three arrives, as a rule, everywhere. */
 const PEERS_ENOUGH = 3;
 /**
- * No replica writes so much; a peer that claims more could leave us without any version to give out.
+ * No replica writes so much; a peer that claims more could leave us without any version to give out
+ * that others believe in (`VERSION_BELIEVED_MAX`).
  */
 export const OWN_HEAD_BELIEVED_MAX = 2 ** 48;

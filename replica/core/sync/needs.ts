@@ -9,6 +9,7 @@
  * asks and gets no answer, and meanwhile asks nobody else.
  */
 import type { ActorId, SeqRange, SyncNeed, VersionRange } from "../../types.ts";
+import { VERSION_BELIEVED_MAX } from "../bookkeeping/bookkeeping.ts";
 import type { SyncState } from "../wire/types.ts";
 import { RangeSet } from "#base/range-set.ts";
 
@@ -32,7 +33,8 @@ export function computeNeeds(
 ): Map<ActorId, ActorNeeds> {
   const needs = new Map<ActorId, ActorNeeds>();
   for (const [actorId, theirHead] of theirs.heads) {
-    const head = actorId === ours.actorId ? Math.min(theirHead, ownMax) : theirHead;
+    const believedMax = actorId === ours.actorId ? ownMax : VERSION_BELIEVED_MAX;
+    const head = Math.min(theirHead, believedMax);
     if (head < 1) continue;
     const theirGaps = RangeSet.from(theirs.need.get(actorId) ?? []);
     const theirPartials = theirs.partialNeed.get(actorId);

@@ -1,0 +1,138 @@
+/** What a peer with a valid certificate may say that is not so: it is counted, and changes nothing. */
+import { describe, expect, test } from "vitest";
+import { createPrng } from "#base/prng.ts";
+import type { ActorBook, ActorId, Changeset, FullChangeset } from "../types.ts";
+import { ACTOR_A, ACTOR_B } from "../../tests/wire-fixtures.ts";
+import { VERSION_BELIEVED_MAX } from "./bookkeeping/bookkeeping.ts";
+import { BROADCAST_DEFAULTS } from "./broadcast/types.ts";
+import { Hlc } from "./hlc.ts";
+import { ReplicaCore, type ReplicaInput } from "./replica-core.ts";
+import { lanPreset } from "./swim/config.ts";
+import type { SwimPacket } from "./swim/packet.ts";
+import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "./sync/config.ts";
+
+const GREATEST = Number.MAX_SAFE_INTEGER;
+
+describe("by broadcast", () => {
+  test.each<[string, Changeset]>([
+    ["an Empty of all versions there can be", emptyOf(1, GREATEST)],
+    ["an Empty that reaches above the head", emptyOf(1, 6)],
+    ["a version beyond belief", fullOf({ version: VERSION_BELIEVED_MAX + 1 })],
+    ["seqs upside down", fullOf({ seqs: { start: 1, end: 0 } })],
+  ])("%s is counted as invalid and neither applied nor passed on", (_, changeset) => {
+    const core = createCore();
+    const before = bookOf(core);
+    core.handle(broadcastOf(changeset), 1);
+    expect(core.stats.invalid).toBe(1);
+    expect(core.drain()).toEqual([]);
+    expect(bookOf(core)).toEqual(before);
+    expect(takes(core, fullOf({ version: 6 }))).toBe(true);
+  });
+
+  test("another cluster's change is counted and not looked at", () => {
+    const core = createCore();
+    core.handle({ ...broadcastOf(fullOf({ version: 6 })), clusterId: 7 }, 1);
+    expect(core.stats.otherCluster).toBe(1);
+    expect(core.drain()).toEqual([]);
+  });
+
+  test("a change in our own name is counted and not taken", () => {
+    const core = createCore();
+    core.handle(broadcastOf({ ...fullOf({ version: 9 }), actorId: ACTOR_A }), 1);
+    expect(core.stats.own).toBe(1);
+    expect(core.drain()).toEqual([]);
+    expect(core.books.head(ACTOR_A)).toBe(0);
+  });
+
+  test("a version just within belief costs one gap, and the versions below it are still taken", () => {
+    const core = createCore();
+    expect(takes(core, fullOf({ version: VERSION_BELIEVED_MAX }))).toBe(true);
+    core.books.recordComplete(ACTOR_B, { start: VERSION_BELIEVED_MAX, end: VERSION_BELIEVED_MAX });
+    expect(core.books.gaps(ACTOR_B)).toEqual([{ start: 6, end: VERSION_BELIEVED_MAX - 1 }]);
+    expect(takes(core, fullOf({ version: 6 }))).toBe(true);
+  });
+});
+
+describe("by membership", () => {
+  test.each<[string, Partial<SwimPacket["source"]>]>([
+    ["in our own name", { id: ACTOR_A }],
+    ["of another cluster", { clusterId: 7 }],
+  ])("a packet %s leaves the members as they are", (_, source) => {
+    const core = createCore();
+    hear(core, packetFrom(core, {}));
+    const members = core.swim.members.map(({ actor, state }) => [actor.id, state]);
+    expect(members).toEqual([[ACTOR_B, "alive"]]);
+    const stranger = { id: ACTOR_C, addr: "10.0.0.9:1", ...source };
+    hear(core, packetFrom(core, stranger));
+    const after = core.swim.members.map(({ actor, state }) => [actor.id, state]);
+    expect(after.filter(([id]) => id !== ACTOR_C)).toEqual(members);
+    expect(core.swim.peers.map(({ actor }) => actor.id)).toEqual([ACTOR_B]);
+  });
+});
+
+const ACTOR_C = "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c";
+
+/** Knows versions 1 to 5 of B. */
+function createCore(): ReplicaCore {
+  const books = new Map<ActorId, ActorBook>([
+    [ACTOR_B, { head: 5, gaps: [], partials: new Map() }],
+  ]);
+  return new ReplicaCore({
+    self: { id: ACTOR_A, addr: "127.0.0.1:4001", ts: 16n, clusterId: 0, memberId: null },
+    swim: lanPreset,
+    broadcast: { ...BROADCAST_DEFAULTS, actorId: ACTOR_A, clusterId: 0 },
+    syncClient: SYNC_CLIENT_LAN,
+    syncServer: SYNC_SERVER_DEFAULTS,
+    books,
+    prng: createPrng(1),
+    hlc: new Hlc(),
+    wallNtp64: (nowMs) => (BigInt(Math.floor(nowMs)) + 1n) << 32n,
+  });
+}
+
+function broadcastOf(changeset: Changeset): Extract<ReplicaInput, { kind: "broadcast" }> {
+  return { kind: "broadcast", changeset, payload: null, clusterId: 0 };
+}
+
+/** Whether a change goes on to the store. */
+function takes(core: ReplicaCore, changeset: Changeset): boolean {
+  core.handle(broadcastOf(changeset), 2);
+  return core.drain().some(({ kind }) => kind === "apply");
+}
+
+function bookOf(core: ReplicaCore): unknown {
+  return core.books.snapshot();
+}
+
+function emptyOf(start: number, end: number): Changeset {
+  return { kind: "empty", actorId: ACTOR_B, versions: { start, end }, ts: null };
+}
+
+function fullOf(of: Partial<FullChangeset>): FullChangeset {
+  const change = { table: "t", pk: Uint8Array.of(1, 9, 1), cid: "v", val: "x", colVersion: 1 };
+  const changes = [{ ...change, seq: 0, cl: 1 }];
+  const base = {
+    kind: "full",
+    actorId: ACTOR_B,
+    version: 6,
+    changes,
+    lastSeq: 0,
+    ts: 16n,
+  } as const;
+  return { ...base, seqs: { start: 0, end: 0 }, ...of };
+}
+
+function packetFrom(core: ReplicaCore, source: Partial<SwimPacket["source"]>): SwimPacket {
+  const peer = { id: ACTOR_B, addr: "10.0.0.2:1", ts: 1n << 32n, clusterId: 0, memberId: null };
+  return {
+    source: { ...peer, ...source },
+    sourceIncarnation: 0,
+    target: core.swim.self,
+    message: { kind: "gossip" },
+    members: [],
+  };
+}
+
+function hear(core: ReplicaCore, packet: SwimPacket): void {
+  core.handle({ kind: "packet", packet, packetBytes: 100 }, 0);
+}

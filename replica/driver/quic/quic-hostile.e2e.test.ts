@@ -1,4 +1,6 @@
 import { createSocket, type Socket } from "node:dgram";
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createTestCertificates, openEndpoint, type Endpoint } from "./transport-fixture.ts";
@@ -23,6 +25,34 @@ test("random bytes are counted and change nothing", async () => {
   await everyTurn(() => right.transport.connectionCount === 0);
   expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(true);
   await right.events.until(() => right.events.unis.length === 1);
+});
+
+test("a flood of 50,000 datagrams costs no connection, no message and no memory", async () => {
+  // Method: another thread sends as fast as the system lets it, while messages go their way.
+  await using left = await openEndpoint({ certificates });
+  await using right = await openEndpoint({ certificates });
+  const send = (): Promise<boolean> =>
+    left.transport.sendUni(right.transport.local, [Buffer.from("through the flood")]);
+  expect(await send()).toBe(true);
+  const { stats } = right.transport;
+  const counted = (): number =>
+    stats.packetsMalformed + stats.packetsUnknown + stats.packetsRefused + stats.handshakesFailed;
+  const packets = fc.sample(hostilePacket(), { numRuns: 200, seed: 8 });
+  const before = process.memoryUsage().rss;
+  const flood = new Worker(FLOOD, {
+    eval: true,
+    workerData: { packets, count: 50_000, port: portOf(right) },
+  });
+  const end = once(flood, "exit");
+  await everyTurn(() => counted() > 1_000);
+  let sent = 1;
+  for (; sent <= 20; sent += 1) expect(await send()).toBe(true);
+  await end;
+  await right.events.until(() => right.events.unis.length === sent);
+  await everyTurn(() => right.transport.connectionCount === 1);
+  expect(stats.handshakesAccepted).toBe(1);
+  expect(left.events.edges.filter(({ state }) => state === "down")).toEqual([]);
+  expect(process.memoryUsage().rss - before).toBeLessThan(128 * 1024 * 1024);
 });
 
 test("packets damaged on the way are as good as lost", async () => {
@@ -133,6 +163,26 @@ async function openRelay(server: Endpoint, client: Endpoint) {
     [Symbol.asyncDispose]: async () => void socket.close(),
   };
 }
+
+/** Sends packets in turn, some hundred at a time on their way into the system. */
+const FLOOD = `
+  const { createSocket } = require("node:dgram");
+  const { packets, count, port } = require("node:worker_threads").workerData;
+  const socket = createSocket("udp4");
+  let begun = 0;
+  let ended = 0;
+  function next() {
+    if (begun === count) return;
+    const packet = packets[begun % packets.length];
+    begun += 1;
+    socket.send(packet, port, "127.0.0.1", () => {
+      ended += 1;
+      if (ended === count) socket.close();
+      else next();
+    });
+  }
+  for (let at = 0; at < 200; at += 1) next();
+`;
 
 async function bound(): Promise<Socket> {
   const socket = createSocket("udp4");

@@ -17,7 +17,11 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { drawSetup, type SimulationSetup } from "../replica/sim/setup.ts";
 import { runSimulation } from "../replica/sim/simulation.ts";
-import { SITUATIONS } from "../replica/sim/situations.ts";
+import {
+  RARE_SITUATIONS,
+  SITUATIONS,
+  SMALL_CLUSTER_SITUATIONS,
+} from "../replica/sim/situations.ts";
 
 /** What the arguments ask for. */
 interface Plan {
@@ -129,7 +133,9 @@ function setupOf({ replicas, faultsMs }: Plan, seed: number): SimulationSetup {
 
 function report(all: Plan, { marks, failed }: Findings): number {
   const count = all.last - all.first + 1;
-  const missed = count >= 200 ? SITUATIONS.filter((situation) => !marks.has(situation)) : [];
+  const small = all.replicas === null ? SMALL_CLUSTER_SITUATIONS : [];
+  const expected = [...SITUATIONS, ...RARE_SITUATIONS, ...small];
+  const missed = count >= 200 ? expected.filter((situation) => !marks.has(situation)) : [];
   process.stdout.write(`${count - failed.length} seeds passed, ${failed.length} failed\n`);
   if (missed.length > 0) process.stdout.write(`never happened: ${missed.join("; ")}\n`);
   const [seed] = failed;

@@ -245,11 +245,17 @@ export class TestHost {
 
   /** Pid of the edge or agent under the supervisor. */
   edgePid(): number {
+    const edge = this.childPid();
+    if (edge === null) throw new Error(`${this.options.name} has no edge`);
+    return edge;
+  }
+
+  /** The same; null while there is none. */
+  childPid(): number | null {
     const { pid } = this.#process!.child;
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
     const edge = Number(children[0]);
-    if (!Number.isInteger(edge) || edge <= 1) throw new Error(`${this.options.name} has no edge`);
-    return edge;
+    return Number.isInteger(edge) && edge > 1 ? edge : null;
   }
 
   /** How it ended. */

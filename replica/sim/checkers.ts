@@ -5,6 +5,7 @@
  * Each checker returns what contradicts it, in words; nothing = it holds.
  */
 import { lanPreset } from "../core/swim/config.ts";
+import type { Bookkeeping } from "../core/bookkeeping/bookkeeping.ts";
 import type { ActorId } from "../types.ts";
 import type { ModelStore } from "./model-store.ts";
 import type { SimReplica } from "./sim-replica.ts";
@@ -15,10 +16,12 @@ export const CONVERGENCE_MAX_MS = 60_000;
 /** What checkers may look at. */
 export interface WorldView {
   readonly replicas: readonly SimReplica[];
-  /** Received every transaction whole, in the order of commit. */
+  /** Received every transaction that is not lost, whole and in the order of commit. */
   readonly reference: ModelStore;
   /** Greatest version of each actor that reached a disk. */
   readonly committed: ReadonlyMap<ActorId, number>;
+  /** Whether a version went with its writer's power and no disk has it whole. */
+  isLost(actorId: ActorId, version: number): boolean;
 }
 
 /** One claim about a world. */
@@ -37,11 +40,12 @@ export function anytimeOnlyCommittedVersionsAreKnown({ replicas, committed }: Wo
   return found;
 }
 
-/** A replica has all of its own versions, across every crash. */
+/** A replica has all of its own versions, across every crash that leaves the machine running. */
 export function anytimeOwnVersionsAreKept({ replicas, committed }: WorldView): string[] {
   return replicas.flatMap(({ address, actorId, store }) => {
     const last = committed.get(actorId) ?? 0;
-    if (last === 0 || store.books.contains(actorId, { start: 1, end: last })) return [];
+    if (last === 0 || store.hasLostPower) return [];
+    if (store.books.contains(actorId, { start: 1, end: last })) return [];
     return [`${address} has lost versions of its own up to ${last}`];
   });
 }
@@ -57,16 +61,34 @@ export function anytimeMemoryIsBehindDisk({ replicas }: WorldView): string[] {
 }
 
 /** Every replica runs and lacks nothing. */
-export function eventuallyNothingIsMissing({ replicas, committed }: WorldView): string[] {
+export function eventuallyNothingIsMissing(world: WorldView): string[] {
+  const { replicas, committed } = world;
   return replicas.flatMap(({ core, address, store }) => {
     if (core === null) return [`${address} is down`];
-    if (core.books.isLacking()) return [`${address}: versions are missing`];
+    if (core.isRecovering) return [`${address} is in doubt about its own versions`];
+    if (core.books.isLacking() && !lacksOnlyWhatIsLost(core.books, world)) {
+      return [`${address}: versions are missing`];
+    }
     for (const [actorId, head] of committed) {
       const known = store.books.head(actorId);
       if (known !== head) return [`${address}: head of ${actorId} is ${known}, not ${head}`];
     }
     return [];
   });
+}
+
+function lacksOnlyWhatIsLost(books: Bookkeeping, world: WorldView): boolean {
+  for (const actorId of books.actors()) {
+    for (const version of books.partialVersions(actorId)) {
+      if (!world.isLost(actorId, version)) return false;
+    }
+    for (const { start, end } of books.gaps(actorId)) {
+      for (let version = start; version <= end; version += 1) {
+        if (!world.isLost(actorId, version)) return false;
+      }
+    }
+  }
+  return true;
 }
 
 /** All rows are those of a replica that heard every commit at once. */

@@ -2,6 +2,9 @@
  * A `ChangeStore` without a database: the model's rows, the buffer of partial versions and the
  * books, changed together or not at all. Its operations are synchronous; whoever simulates a store
  * decides when they happen, when they are answered, and whether the replica lives to hear it.
+ *
+ * Transactions are on the disk for good only from the next `sync` on, as under `synchronous = NORMAL`:
+ * until then a power loss may take the last of them, but never one without those after it.
  */
 import { Bookkeeping, isComplete } from "../core/bookkeeping/bookkeeping.ts";
 import { chunkVersion } from "../core/wire/chunker.ts";
@@ -18,6 +21,7 @@ import type {
   SeqRange,
   VersionRange,
 } from "../types.ts";
+import { assert } from "#base/errors.ts";
 import { RangeSet } from "#base/range-set.ts";
 import { ModelRows, SENTINEL } from "./model-rows.ts";
 import { StoredBooks } from "./stored-books.ts";
@@ -40,6 +44,12 @@ export class ModelStore {
   /** Buffered changes of partial versions. */
   readonly #buffers = new Map<string, ColumnChange[]>();
   readonly #chunkBytes: number;
+  /** Every transaction, to be done again on an empty disk. */
+  readonly #journal: Transaction[] = [];
+  #syncedTransactions = 0;
+  /** Own versions may be gone that others have: none is given out until `settleOwnVersions`. */
+  #isInDoubt = false;
+  #hasLostPower = false;
 
   /** `chunkBytes`: own transactions are cut into chunks of about this size. */
   constructor(actorId: ActorId, chunkBytes: number) {
@@ -57,8 +67,47 @@ export class ModelStore {
     return this.#storedBooks.load();
   }
 
+  get isInDoubt(): boolean {
+    return this.#isInDoubt;
+  }
+
+  /** Whether anything was ever lost here. */
+  get hasLostPower(): boolean {
+    return this.#hasLostPower;
+  }
+
+  /** Transactions that a power loss may take. */
+  get unsynced(): number {
+    return this.#journal.length - this.#syncedTransactions;
+  }
+
+  /** Brings all to the disk for good. */
+  sync(): void {
+    this.#syncedTransactions = this.#journal.length;
+  }
+
+  /** The disk as a power loss leaves it that takes the last `lost` transactions; own versions in doubt. */
+  afterPowerLoss(lost: number): ModelStore {
+    assert(lost <= this.unsynced, "what is synced outlives a power loss");
+    const store = new ModelStore(this.actorId, this.#chunkBytes);
+    for (const again of this.#journal.slice(0, this.#journal.length - lost)) again(store);
+    store.#doubt();
+    store.sync();
+    return store;
+  }
+
+  /** Others were asked: goes on above `head`. */
+  settleOwnVersions(head: number): void {
+    this.#journal.push((store) => store.settleOwnVersions(head));
+    this.#isInDoubt = false;
+    if (head <= this.#books.head(this.actorId)) return;
+    this.#storedBooks.store(this.#books.recordHead(this.actorId, head));
+  }
+
   /** Commits a transaction; null when it changes nothing, and then no version is used. */
   transact(writes: readonly ModelWrite[], ts: bigint): LocalCommit | null {
+    assert(!this.#isInDoubt, "nothing is written while own versions are in doubt");
+    this.#journal.push((store) => void store.transact(writes, ts));
     const version = this.#books.head(this.actorId) + 1;
     const writer = { actorId: this.actorId, version };
     let seq = 0;
@@ -81,6 +130,7 @@ export class ModelStore {
 
   /** Applies a batch as one transaction. */
   apply(changesets: readonly Changeset[]): ApplyOutcome[] {
+    this.#journal.push((store) => void store.apply(changesets));
     this.#books.begin();
     const outcomes = changesets.map((changeset) => this.#applyOne(changeset));
     for (const change of this.#books.commit()) this.#storedBooks.store(change);
@@ -134,7 +184,9 @@ export class ModelStore {
     if (classification === "invalid") return { kind: "refused", changeset, reason: "invalid" };
     if (classification === "known") return { kind: "known", changeset };
     const { actorId } = changeset;
-    if (actorId === this.actorId) return { kind: "refused", changeset, reason: "our own" };
+    if (actorId === this.actorId && !this.#mayTakeOwn(changeset)) {
+      return { kind: "refused", changeset, reason: "our own" };
+    }
     if (changeset.kind === "empty") {
       const change = this.#books.recordEmpty(actorId, changeset.versions);
       for (const { version } of change.partials) this.#buffers.delete(versionKey(actorId, version));
@@ -159,6 +211,18 @@ export class ModelStore {
     this.#tsByVersion.set(key, changeset.ts);
     this.#books.recordComplete(actorId, { start: version, end: version });
     return { kind: "applied", changeset, rowsChanged };
+  }
+
+  #doubt(): void {
+    this.#journal.push((store) => store.#doubt());
+    this.#isInDoubt = true;
+    this.#hasLostPower = true;
+  }
+
+  /** As in the database: our own history comes back after a loss, or fills a gap. */
+  #mayTakeOwn(changeset: Changeset): boolean {
+    const last = changeset.kind === "full" ? changeset.version : changeset.versions.end;
+    return this.#isInDoubt || last <= this.#books.head(this.actorId);
   }
 
   #readOne(
@@ -202,6 +266,9 @@ export class ModelStore {
     );
   }
 }
+
+/** Does a transaction again. */
+type Transaction = (store: ModelStore) => void;
 
 /** The rows of a chunk whose seqs are not buffered: the first copy of a seq wins. */
 function newIn(chunk: FullChangeset, buffered: readonly ColumnChange[]): ColumnChange[] {

@@ -14,6 +14,10 @@ export interface StorySetup {
   readonly replicas: number;
   readonly network?: Partial<NetworkFaults>;
   readonly traits?: Partial<SimReplicaTraits>;
+  /** Others that each is given the addresses of; absent = everybody gets those of the first three. */
+  readonly links?: number;
+  /** How long the members have to meet; 0 = nothing has happened yet. */
+  readonly meetingMs?: number;
   /** One more replica, which does not start. */
   readonly hasLatecomer?: boolean;
 }
@@ -30,18 +34,20 @@ export function startStory(story: StorySetup): World {
     partitionEveryMs: 0,
     crashEveryMs: 0,
     pauseEveryMs: 0,
+    powerLossEveryMs: 0,
     leaveShare: 0,
     moveShare: 0,
     traits: { ...STORY_TRAITS, ...story.traits },
     hasLatecomer: story.hasLatecomer ?? false,
     seeds: Math.min(3, story.replicas),
+    ...(story.links === undefined ? {} : { links: story.links }),
     keys: 1,
     values: 1,
     columnsMax: 1,
   };
   const world = new World(setup);
   world.start();
-  world.queue.runUntil(MEETING_MS);
+  world.queue.runUntil(story.meetingMs ?? MEETING_MS);
   return world;
 }
 
@@ -87,6 +93,7 @@ const STORY_TRAITS: SimReplicaTraits = {
   pendingChangesMax: 50_000,
   isEncoding: false,
   chunkBytes: 8_192,
+  method: "gossip",
 };
 /** Long enough for everybody to have met everybody. */
 const MEETING_MS = 15_000;

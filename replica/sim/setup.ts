@@ -19,6 +19,7 @@ export interface SimulationSetup {
   readonly partitionEveryMs: number;
   readonly crashEveryMs: number;
   readonly pauseEveryMs: number;
+  readonly powerLossEveryMs: number;
   /** Share of crashes that are orderly ends. */
   readonly leaveShare: number;
   /** Share of restarts at another address. */
@@ -31,6 +32,8 @@ export interface SimulationSetup {
   readonly hasLatecomer: boolean;
   /** Replicas whose addresses everybody is given at the start; these never move. */
   readonly seeds: number;
+  /** Others, drawn at random, whose addresses each replica is given in place of the seeds'. */
+  readonly links?: number;
   /** Rows that are written: few are fought over, of many the last fight stays visible. */
   readonly keys: number;
   /** Different values of a column: with one, concurrent writes always tie. */
@@ -45,7 +48,7 @@ export function drawSetup(seed: number): SimulationSetup {
   const maybe = (value: number): number => (prng.next() < 0.5 ? 0 : value * prng.next());
   const latency = 1 + prng.next() * 30;
   const replicas = prng.next() < 0.8 ? 2 + prng.below(5) : 7 + prng.below(24);
-  return {
+  const setup: Omit<SimulationSetup, "powerLossEveryMs"> = {
     seed,
     replicas,
     faultsMs: 10_000 + prng.below(10_000),
@@ -72,6 +75,7 @@ export function drawSetup(seed: number): SimulationSetup {
       pendingChangesMax: prng.pick([10, 50_000]) ?? 50_000,
       // So that a transaction of a few dozen columns is cut into several chunks.
       chunkBytes: 400,
+      method: "gossip",
     },
     hasLatecomer: prng.next() < 0.5,
     seeds: prng.pick([1, 3, replicas]) ?? replicas,
@@ -79,6 +83,10 @@ export function drawSetup(seed: number): SimulationSetup {
     values: 1 + prng.below(3),
     columnsMax: prng.next() < 0.5 ? 3 : 40,
   };
+  // Drawn last, so that kept seeds go on to mean what they meant.
+  const powerLossEveryMs = maybe(10_000);
+  const method = prng.pick(["gossip", "plumtree"] as const) ?? "gossip";
+  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method } };
 }
 
 /** A network on which nothing goes wrong. */

@@ -13,18 +13,18 @@ import {
   encodeSyncMessage,
   encodeSyncStart,
 } from "../core/wire/sync-messages.ts";
-import { decodeUniPayload } from "../core/wire/uni-payload.ts";
+import { decodeUniFrame } from "../core/wire/uni-payload.ts";
 
 /**
  * What a frame says. A frame that is passed on is the same array at every replica: it is decoded
  * once, not once per receiver.
  */
 export class FrameDecoder {
-  readonly #known = new WeakMap<Uint8Array, ReturnType<typeof decodeUniPayload>>();
+  readonly #known = new WeakMap<Uint8Array, ReturnType<typeof decodeUniFrame>>();
 
-  decode(frame: Uint8Array): ReturnType<typeof decodeUniPayload> {
+  decode(frame: Uint8Array): ReturnType<typeof decodeUniFrame> {
     let decoded = this.#known.get(frame);
-    if (decoded === undefined) this.#known.set(frame, (decoded = decodeUniPayload(frame)));
+    if (decoded === undefined) this.#known.set(frame, (decoded = decodeUniFrame(frame)));
     return decoded;
   }
 }

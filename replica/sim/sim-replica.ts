@@ -8,7 +8,9 @@
  */
 import { assert } from "#base/errors.ts";
 import { createPrng, type Prng } from "#base/prng.ts";
-import { BROADCAST_DEFAULTS } from "../core/broadcast/types.ts";
+import { BROADCAST_DEFAULTS, type BroadcastConfig } from "../core/broadcast/types.ts";
+import type { RecoveryOptions } from "../core/recovery/own-versions.ts";
+import { RECOVERY_DEFAULTS } from "../core/recovery/recovery.ts";
 import { Hlc, unixMsToNtp64 } from "../core/hlc.ts";
 import { ReplicaCore, type ReplicaInput, type ReplicaOutput } from "../core/replica-core.ts";
 import { lanPreset } from "../core/swim/config.ts";
@@ -19,6 +21,7 @@ import type { SyncClientOutput } from "../core/sync/client-types.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { SessionMessage } from "../core/sync/messages.ts";
 import type { SyncServerOutput } from "../core/sync/sync-server.ts";
+import type { BroadcastBody, UniPayload } from "../core/wire/types.ts";
 import type { ActorId, Address, ApplyOutcome, LocalCommit, SyncNeed } from "../types.ts";
 import type { EventQueue } from "./event-queue.ts";
 import { ModelStore, type ModelWrite } from "./model-store.ts";
@@ -27,6 +30,7 @@ import type { NetworkEndpoint, SimNetwork } from "./sim-network.ts";
 import { SimSessions } from "./sim-sessions.ts";
 import { SimStoreWorker } from "./sim-store-worker.ts";
 import type { StreamEnd } from "./sim-stream.ts";
+import { describeInput } from "./describe-input.ts";
 import type { Trace } from "./trace.ts";
 
 /** Who a replica is, and the world it lives in. */
@@ -60,13 +64,20 @@ export interface SimReplicaTraits {
   readonly isEncoding: boolean;
   /** Chunk size of own transactions. */
   readonly chunkBytes: number;
+  /** How changes are broadcast. */
+  readonly method: BroadcastConfig["method"];
 }
 
 /** Who hears what comes to a replica's disk. */
 export interface SimReplicaObserver {
   readonly onCommit: (commit: LocalCommit) => void;
   readonly onApplied: (outcomes: readonly ApplyOutcome[]) => void;
+  /** Own versions go on above `head`, after a doubt. */
+  readonly onSettled: (head: number) => void;
 }
+
+/** A broadcast but for its change. */
+type FrameOrigin = Omit<Extract<ReplicaInput, { kind: "broadcast" }>, "kind" | "changeset">;
 
 /** What runs from a start to the next crash. */
 interface Life {
@@ -80,7 +91,7 @@ interface Life {
 
 /** One replica, running or crashed. */
 export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
-  readonly store: ModelStore;
+  #store: ModelStore;
   readonly #options: SimReplicaOptions;
   #address: Address;
   /** `null` while crashed. */
@@ -95,7 +106,12 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   constructor(options: SimReplicaOptions) {
     this.#options = options;
     this.#address = options.address;
-    this.store = new ModelStore(options.actorId, options.traits.chunkBytes);
+    this.#store = new ModelStore(options.actorId, options.traits.chunkBytes);
+  }
+
+  /** What is on its disk. */
+  get store(): ModelStore {
+    return this.#store;
   }
 
   get actorId(): ActorId {
@@ -105,6 +121,16 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   /** Where it lives, or lived last. */
   get address(): Address {
     return this.#address;
+  }
+
+  /** Whether it was ever started. */
+  get hasStarted(): boolean {
+    return this.#lives > 0;
+  }
+
+  /** Whether it knows of others, to be asked after a loss. */
+  get expectsOthers(): boolean {
+    return this.#options.bootstrap.length > 0 || this.#savedMembers.length > 0;
   }
 
   /** The running core; `null` while crashed. */
@@ -129,6 +155,8 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     this.#lives += 1;
     this.startedMs = queue.nowMs;
     this.#pausedUntilMs = 0;
+    // The mark that a run leaves at its start is synced.
+    this.#store.sync();
     const mark = (text: string): void => this.#mark(text);
     const life: Life = {
       core: this.#createCore(),
@@ -169,6 +197,12 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     this.#end(false);
   }
 
+  /** Ends at once, and the disk loses the last `lost` transactions of those that may be lost. */
+  losePower(lost: number): void {
+    this.#end(false);
+    this.#store = this.#store.afterPowerLoss(lost);
+  }
+
   /** Leaves the cluster, saves the members, closes its connections and ends. */
   leave(): void {
     if (this.#life === null) return;
@@ -189,6 +223,10 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     if (life === null) return;
     life.worker.write(
       () => {
+        if (this.store.isInDoubt) {
+          this.#mark("write refused in doubt");
+          return null;
+        }
         const commit = this.store.transact(writes, life.core.stamp(this.#options.queue.nowMs));
         if (commit !== null) this.#options.observer.onCommit(commit);
         return commit;
@@ -208,11 +246,24 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   onFrames(frames: readonly Uint8Array[]): void {
     for (const payload of frames.toReversed()) {
       const decoded = this.#options.frames.decode(payload);
-      if (!decoded.ok || decoded.value.kind !== "change") continue;
-      const { changesets, clusterId } = decoded.value;
-      for (const changeset of changesets) {
-        this.#hear({ kind: "broadcast", changeset, payload, clusterId });
-      }
+      if (decoded.ok) this.#onPayload(decoded.value.payload, payload, decoded.value.body);
+    }
+  }
+
+  #onPayload(payload: UniPayload, frame: Uint8Array, body: Uint8Array | null): void {
+    const { clusterId } = payload;
+    if (payload.kind !== "plumtree") {
+      return this.#onBody(payload, { payload: frame, body, gossip: null, clusterId });
+    }
+    const { message } = payload;
+    if (message.kind !== "gossip") return this.#hear({ kind: "plumtree", message, clusterId });
+    this.#onBody(message.body, { payload: null, body, gossip: message, clusterId });
+  }
+
+  #onBody(change: BroadcastBody, from: FrameOrigin): void {
+    if (change.kind !== "change") return;
+    for (const changeset of change.changesets) {
+      this.#hear({ kind: "broadcast", changeset, ...from });
     }
   }
 
@@ -242,7 +293,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     return new ReplicaCore({
       self: { id: actorId, addr: this.#address, ts, clusterId: 0, memberId: null },
       swim: lanPreset,
-      broadcast: { ...BROADCAST_DEFAULTS, actorId, clusterId: 0 },
+      broadcast: { ...BROADCAST_DEFAULTS, method: traits.method, actorId, clusterId: 0 },
       syncClient: {
         ...SYNC_CLIENT_LAN,
         pieceVersionsMax: traits.pieceVersions,
@@ -254,7 +305,12 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       prng: createPrng([prng.below(2 ** 32), this.#lives]),
       hlc,
       wallNtp64: (nowMs) => this.#wall(nowMs),
+      ...(this.store.isInDoubt ? { recovery: this.#recovery() } : {}),
     });
+  }
+
+  #recovery(): RecoveryOptions {
+    return { config: RECOVERY_DEFAULTS, hasPeers: this.#options.bootstrap.length > 0 };
   }
 
   #end(isGraceful: boolean): void {
@@ -286,7 +342,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       queue.at(this.#pausedUntilMs, () => this.#put(life, input));
       return;
     }
-    trace.note(queue.nowMs, this.#address, describe(input));
+    trace.note(queue.nowMs, this.#address, describeInput(input));
     life.core.handle(input, queue.nowMs);
     // Outputs may lead to further inputs only through the queue, so this cannot recurse.
     for (const output of life.core.drain()) this.#perform(life, output);
@@ -340,10 +396,22 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       case "dropped":
         return this.#mark("broadcast dropped");
       case "settleOwnVersions":
+        return this.#settleOwnVersions(life, output.head);
       case "renewIdentity":
-        // No simulated disk loses what it acknowledged, so no life begins in doubt.
+        // Power is lost only where others can be asked afterwards.
         return assert(false, `${output.kind} is not asked for`);
     }
+  }
+
+  #settleOwnVersions(life: Life, head: number): void {
+    life.worker.write(
+      () => {
+        this.store.settleOwnVersions(head);
+        this.#mark("own versions settled");
+        this.#options.observer.onSettled(head);
+      },
+      () => this.#put(life, { kind: "settled", isStored: true }),
+    );
   }
 
   #performClient(life: Life, output: SyncClientOutput): void {
@@ -405,32 +473,6 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
 
 function versionsIn(need: SyncNeed): number {
   return need.kind === "full" ? need.versions.end - need.versions.start + 1 : 1;
-}
-
-/** What identifies an input in the trace. */
-function describe(input: ReplicaInput): string {
-  switch (input.kind) {
-    case "packet":
-      return input.packet.message.kind;
-    case "broadcast":
-      return nameOf(input.changeset);
-    case "committed":
-      return `committed ${input.commit.version}`;
-    case "applied":
-      return `applied ${input.outcomes.map((outcome) => outcome.kind).join()}`;
-    case "syncClient":
-    case "syncServer": {
-      const what = input.input.kind === "message" ? input.input.message.kind : input.input.kind;
-      return `${input.kind} ${what}`;
-    }
-    default:
-      return input.kind;
-  }
-}
-
-function nameOf(changeset: Parameters<ModelStore["apply"]>[0][number]): string {
-  if (changeset.kind === "empty") return `${changeset.actorId} empty ${changeset.versions.start}`;
-  return `${changeset.actorId} ${changeset.version} ${changeset.seqs.start}`;
 }
 
 /** Time zero of every world: a date after that of the protocol's captures. */

@@ -3,6 +3,10 @@
  *
  * Beside the replicas there is a reference that receives every transaction whole and in the order
  * of commit: replicas must agree with it, not just with each other.
+ *
+ * Power is lost by one replica at a time, and it comes back only when all others can be asked: what
+ * reached none but those that are away is given out twice, which is a limit that is known. Until it has
+ * settled what is its own there are no further faults but those of the network's packets.
  */
 import { createPrng, type Prng } from "#base/prng.ts";
 import type { SwimPacket } from "../core/swim/packet.ts";
@@ -10,7 +14,8 @@ import type { SessionMessage } from "../core/sync/messages.ts";
 import type { ActorId, Address, ApplyOutcome, LocalCommit } from "../types.ts";
 import type { WorldView } from "./checkers.ts";
 import { EventQueue } from "./event-queue.ts";
-import { ModelStore, type ModelWrite } from "./model-store.ts";
+import type { ModelStore, ModelWrite } from "./model-store.ts";
+import { History } from "./history.ts";
 import type { SimulationSetup } from "./setup.ts";
 import { FrameDecoder } from "./sim-codec.ts";
 import { SimNetwork } from "./sim-network.ts";
@@ -26,16 +31,15 @@ export class World implements WorldView {
   readonly trace = new Trace();
   readonly network: SimNetwork<SwimPacket, SessionMessage>;
   readonly replicas: readonly SimReplica[];
-  readonly reference = new ModelStore(REFERENCE_ID, WHOLE_VERSION_BYTES);
-  readonly committed = new Map<ActorId, number>();
-  /** Promises that were broken at some time; no later healing mends them. */
-  readonly broken: string[] = [];
-  commits = 0;
+  readonly #history = new History(() => this.replicas.map(({ store }) => store));
   onApplied: AppliedListener = () => {};
   readonly #setup: SimulationSetup;
   readonly #prng: Prng;
   readonly #frames = new FrameDecoder();
   #isHealed = false;
+  #isSplit = false;
+  /** Has lost power and not yet settled what is its own. */
+  #victim: SimReplica | null = null;
   #moves = 0;
 
   constructor(setup: SimulationSetup) {
@@ -47,6 +51,27 @@ export class World implements WorldView {
     const count = setup.replicas + (setup.hasLatecomer ? 1 : 0);
     const addresses = Array.from({ length: count }, (_, at) => addressOf(at));
     this.replicas = addresses.map((_, at) => this.#createReplica(at, addresses));
+  }
+
+  get reference(): ModelStore {
+    return this.#history.reference;
+  }
+
+  get committed(): ReadonlyMap<ActorId, number> {
+    return this.#history.committed;
+  }
+
+  /** Promises that were broken at some time. */
+  get broken(): readonly string[] {
+    return this.#history.broken;
+  }
+
+  get commits(): number {
+    return this.#history.count;
+  }
+
+  isLost(actorId: ActorId, version: number): boolean {
+    return this.#history.isLost(actorId, version);
   }
 
   /** Starts every replica but the latecomer, within half a second. */
@@ -62,16 +87,19 @@ export class World implements WorldView {
     this.#every(this.#setup.partitionEveryMs, () => this.#partition());
     this.#every(this.#setup.crashEveryMs, () => this.#crash());
     this.#every(this.#setup.pauseEveryMs, () => this.#pause());
+    this.#every(this.#setup.powerLossEveryMs, () => this.#losePower());
   }
 
   /** Ends every fault and every write. */
   heal(): void {
     this.#isHealed = true;
-    this.network.partition(null);
+    this.#split(null);
     const { datagramLoss, datagramDuplication, uniLoss, streamBreak } = NONE;
     const faults = { datagramLoss, datagramDuplication, uniLoss, streamBreak };
     this.network.faults = { ...this.#setup.network, ...faults };
-    for (const replica of this.replicas) if (replica.core === null) replica.start();
+    for (const replica of this.replicas) {
+      if (replica.core === null && replica !== this.#victim) replica.start();
+    }
   }
 
   /** Marks the faults of the network that happened. */
@@ -79,16 +107,25 @@ export class World implements WorldView {
     for (const [fault, count] of Object.entries(this.network.counts)) {
       if (count > 0) this.trace.sometimes(`network: ${fault}`);
     }
+    const trees = this.replicas.map(({ core }) => core?.broadcast.stats.plumtree);
+    if (trees.some((stats) => (stats?.graftsSent ?? 0) > 0)) this.trace.sometimes("tree: Graft");
+    if (trees.some((stats) => (stats?.prunesSent ?? 0) > 0)) this.trace.sometimes("tree: Prune");
   }
 
   #createReplica(at: number, addresses: readonly Address[]): SimReplica {
     const { queue, trace, network } = this;
-    const { seed, seeds, traits } = this.#setup;
+    const { seed, seeds, links, traits } = this.#setup;
     const [actorId, address] = [actorIdOf(at), addressOf(at)];
     const replica: SimReplica = new SimReplica({
       actorId,
       address,
-      bootstrap: addresses.slice(0, seeds).filter((other) => other !== address),
+      bootstrap:
+        links === undefined
+          ? addresses.slice(0, seeds).filter((other) => other !== address)
+          : this.#prng.sample(
+              addresses.filter((other) => other !== address),
+              links,
+            ),
       queue,
       network,
       trace,
@@ -100,24 +137,29 @@ export class World implements WorldView {
       observer: {
         onCommit: (commit) => this.#onCommit(actorId, commit),
         onApplied: (outcomes) => this.#onApplied(replica, outcomes),
+        onSettled: (head) => this.#onSettled(replica, head),
       },
     });
     return replica;
   }
 
-  #onCommit(actorId: ActorId, { version, changesets }: LocalCommit): void {
-    this.commits += 1;
-    const last = this.committed.get(actorId) ?? 0;
-    if (version !== last + 1) this.broken.push(`${actorId} committed ${version} after ${last}`);
-    this.committed.set(actorId, version);
-    this.reference.apply(changesets);
-    if (changesets.length > 1) this.trace.sometimes("commit of several chunks");
+  #onCommit(actorId: ActorId, commit: LocalCommit): void {
+    this.#history.commit(actorId, commit);
+    if (commit.changesets.length > 1) this.trace.sometimes("commit of several chunks");
+  }
+
+  #onSettled(replica: SimReplica, head: number): void {
+    const { actorId, store } = replica;
+    if (head < (this.committed.get(actorId) ?? 0)) this.trace.sometimes("own version was nowhere");
+    this.#history.settle(actorId, head);
+    if (store.books.missingVersions(actorId) > 0) this.trace.sometimes("own version skipped");
+    if (this.#victim === replica) this.#victim = null;
   }
 
   #onApplied(replica: SimReplica, outcomes: readonly ApplyOutcome[]): void {
     for (const outcome of outcomes) {
       if (outcome.kind !== "refused") continue;
-      this.broken.push(`${replica.address} refused a changeset: ${outcome.reason}`);
+      this.#history.broken.push(`${replica.address} refused a changeset: ${outcome.reason}`);
     }
     this.onApplied(replica, outcomes);
   }
@@ -143,17 +185,23 @@ export class World implements WorldView {
   }
 
   #partition(): void {
+    if (this.#victim !== null) return;
     const groups = new Map<Address, number>();
     for (const { address } of this.replicas) groups.set(address, this.#prng.below(2));
-    this.network.partition(groups);
+    this.#split(groups);
     this.trace.sometimes("partition");
-    this.queue.after(500 + this.#prng.next() * 12_000, () => this.network.partition(null));
+    this.queue.after(500 + this.#prng.next() * 12_000, () => this.#split(null));
+  }
+
+  #split(groups: ReadonlyMap<Address, number> | null): void {
+    this.#isSplit = groups !== null;
+    this.network.partition(groups);
   }
 
   #crash(): void {
     const prng = this.#prng;
     const replica = prng.pick(this.replicas);
-    if (replica === undefined || replica.core === null) return;
+    if (replica === undefined || replica.core === null || this.#victim !== null) return;
     if (prng.next() < this.#setup.leaveShare) {
       replica.leave();
       this.trace.sometimes("leave");
@@ -166,7 +214,7 @@ export class World implements WorldView {
     // Half of the restarts are so quick that nobody has noticed anything.
     const downMs = prng.next() < 0.5 ? prng.next() * 300 : prng.next() * 12_000;
     this.queue.after(downMs, () => {
-      if (replica.core !== null) return;
+      if (replica.core !== null || replica === this.#victim) return;
       if (!isMoving) return replica.start();
       this.trace.sometimes("moved");
       this.#moves += 1;
@@ -174,7 +222,33 @@ export class World implements WorldView {
     });
   }
 
+  #losePower(): void {
+    const prng = this.#prng;
+    const replica = prng.pick(this.replicas);
+    if (replica === undefined || replica.core === null || this.#victim !== null) return;
+    if (!replica.expectsOthers) return;
+    this.#victim = replica;
+    this.trace.sometimes("power loss");
+    replica.losePower(prng.below(replica.store.unsynced + 1));
+    if (this.#history.lose(replica.store) > 0) this.trace.sometimes("own versions lost");
+    this.#startWhenOthersAreThere(replica, 1_000 + prng.next() * 5_000);
+  }
+
+  /** Starts a replica when all others have been there for a while. */
+  #startWhenOthersAreThere(replica: SimReplica, forMs: number): void {
+    const { nowMs } = this.queue;
+    const others = this.replicas.filter((other) => other !== replica && other.hasStarted);
+    const isPresent = ({ core, pausedUntilMs }: SimReplica): boolean =>
+      core !== null && pausedUntilMs <= nowMs;
+    const areThere = !this.#isSplit && others.every(isPresent);
+    if (areThere && forMs <= 0) return replica.start();
+    const stepMs = Math.max(LEAST_PAUSE_MS, Math.min(forMs, 500));
+    const leftMs = areThere ? forMs - stepMs : forMs;
+    this.queue.after(stepMs, () => this.#startWhenOthersAreThere(replica, leftMs));
+  }
+
   #pause(): void {
+    if (this.#victim !== null) return;
     this.#prng.pick(this.replicas)?.pause(100 + this.#prng.next() * 8_000);
     this.trace.sometimes("pause");
   }
@@ -200,9 +274,6 @@ function actorIdOf(at: number): ActorId {
 }
 
 const NONE = { datagramLoss: 0, datagramDuplication: 0, uniLoss: 0, streamBreak: 0 };
-/** Knows nobody and is known to nobody. */
-const REFERENCE_ID: ActorId = "ffffffff-0000-4000-8000-000000000000";
-const WHOLE_VERSION_BYTES = 1_000_000;
 /** Keeps faults from following each other faster than anything can react. */
 const LEAST_PAUSE_MS = 40;
 /** Addresses from here on are for replicas that move. */

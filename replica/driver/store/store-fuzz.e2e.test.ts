@@ -8,8 +8,8 @@ import type { Changeset } from "../../types.ts";
 import type { Store } from "./store.ts";
 import { StoreFolder, actor, apply, rowsOf, serve, writeAll } from "./store-fixture.ts";
 
-/** PATINA_FUZZ_SEEDS=300 for the long run. */
-const SEEDS = Number(process.env["PATINA_FUZZ_SEEDS"] ?? 40);
+/** PATINA_FUZZ_SEEDS=3000 for a long run. */
+const SEEDS = Number(process.env["PATINA_FUZZ_SEEDS"] ?? 300);
 
 const folders: StoreFolder[] = [];
 afterAll(() => folders.forEach((folder) => folder.remove()));
@@ -25,7 +25,7 @@ test(`replicas that pull versions from random peers end with equal tables (${SEE
   // The fuzz is worth nothing if nothing was contended or cut in pieces.
   expect(versions).toBeGreaterThan(SEEDS * 10);
   expect(partials).toBeGreaterThan(0);
-});
+}, 900_000);
 
 function runSeed(seed: number): { versions: number; partials: number } {
   const folder = new StoreFolder();

@@ -198,6 +198,25 @@ test("a sentinel that the merge of a column made up is not served", () => {
   expect(columnsServed(reader, writer, 4)).toEqual(["b"]);
 });
 
+test("a transaction of 50 MB goes over in chunks, and is there whole or not at all", () => {
+  const [source, target] = [open(1), open(2)];
+  const text = "x".repeat(10_000);
+  const statements = Array.from({ length: 5_000 }, (_, row) => ({
+    sql: "INSERT INTO t VALUES (?, ?, ?)",
+    params: [`row ${row}`, BigInt(row), text],
+  }));
+  const chunks = writeAll(source, statements);
+  expect(chunks.length).toBeGreaterThan(4_000);
+  const [last, ...others] = chunks.toReversed();
+  apply(target, others);
+  expect(rowsOf(target, "SELECT count(*) FROM t")).toEqual([[0n]]);
+  expect(apply(target, [last!])).toMatchObject([{ kind: "applied" }]);
+  const sums = "SELECT count(*), sum(a), sum(length(b)) FROM t";
+  expect(rowsOf(target, sums)).toEqual(rowsOf(source, sums));
+  expect(target.ledger.books.partial(source.actorId, 1)).toBeUndefined();
+  expect(rowsOf(target, "SELECT count(*) FROM __corro_buffered_changes")).toEqual([[0n]]);
+}, 240_000);
+
 test("an incomplete version is buffered, and merged when its last seqs arrive", () => {
   const [source, target] = [open(), open()];
   writeAll(source, [

@@ -11,6 +11,7 @@ import type { BookChange } from "../../core/bookkeeping/bookkeeping.ts";
 import { Bookkeeping } from "../../core/bookkeeping/bookkeeping.ts";
 import { actorIdFromBytes, actorIdToBytes } from "../../core/wire/actor-id.ts";
 import type { ActorBook, ActorId, PartialVersion, SeqRange, VersionRange } from "../../types.ts";
+import { unseen } from "./sql-text.ts";
 
 /** A version of which rows are stored. */
 export interface VersionRecord {
@@ -278,8 +279,8 @@ function prepareStatements(database: Database.Database) {
       `INSERT INTO __patina_versions (${columns}) VALUES (?, ?, ?, ?, ?)`,
     ),
     versionsIn: database.prepare<[bigint, bigint, bigint], VersionRow>(
-      `SELECT ${columns} FROM __patina_versions WHERE actor = ? AND version BETWEEN ? AND ?` +
-        " ORDER BY version DESC",
+      `SELECT ${columns} FROM __patina_versions WHERE actor = ${unseen("?")}` +
+        ` AND version BETWEEN ${unseen("?")} AND ${unseen("?")} ORDER BY version DESC`,
     ),
     versionAt: database.prepare<[bigint], VersionRow>(
       `SELECT ${columns} FROM __patina_versions WHERE local = ?`,

@@ -8,7 +8,7 @@
 import type Database from "better-sqlite3";
 import type { SqlValue } from "../../types.ts";
 import { storeError } from "./errors.ts";
-import { quoteName } from "./sql-text.ts";
+import { quoteName, unseen } from "./sql-text.ts";
 
 /** Kinds of objects, as in the API's paths. */
 export type ObjectKind = "nodes" | "apps" | "hostnames" | "machines";
@@ -139,7 +139,7 @@ export class ObjectStore {
   list<Kind extends ObjectKind>(kind: Kind, request: ListRequest): StoredObject<Kind>[] {
     const key = quoteName(SHAPES[kind].key);
     const rows = this.#prepare(
-      `SELECT * FROM ${kind} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`,
+      `SELECT * FROM ${kind} WHERE ${key} > ? ORDER BY ${key} LIMIT ${unseen("?")}`,
     ).all(request.after, BigInt(request.limit));
     return rows.map((row) => this.#toObject<Kind>(kind, toRow(row)));
   }

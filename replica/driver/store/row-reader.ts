@@ -8,7 +8,7 @@ import type { RowChange, SqlValue } from "../../types.ts";
 import type { CrrTable, CrrTables } from "./crr-tables.ts";
 import { columnList, keyJoin } from "./crr-tables.ts";
 import type { Ledger } from "./ledger.ts";
-import { quoteName } from "./sql-text.ts";
+import { quoteName, unseen } from "./sql-text.ts";
 
 /** Where a page of all rows goes on. */
 export interface PageCursor {
@@ -102,16 +102,19 @@ class TableReader {
       `SELECT p.__crsql_key, ${columnList(table.keys, "p")}, ${columnList(columns, "t")},` +
       ` (SELECT max(c.db_version) FROM ${clock} c WHERE c.key = p.__crsql_key)` +
       ` FROM ${keys} p LEFT JOIN ${quoteName(table.name)} t ON ${keyJoin(table, "t", "p")}`;
-    this.#row = database.prepare<[bigint], SqlValue[]>(`${select} WHERE p.__crsql_key = ?`).raw();
+    this.#row = database
+      .prepare<[bigint], SqlValue[]>(`${select} WHERE p.__crsql_key = ${unseen("?")}`)
+      .raw();
     this.#page = database
       .prepare<[bigint, bigint], SqlValue[]>(
-        `${select} WHERE p.__crsql_key > ? ORDER BY p.__crsql_key LIMIT ?`,
+        `${select} WHERE p.__crsql_key > ${unseen("?")}` +
+          ` ORDER BY p.__crsql_key LIMIT ${unseen("?")}`,
       )
       .raw();
     this.#changed = database.prepare(
       `SELECT key, max(db_version) AS local FROM ${clock} INDEXED BY` +
         ` ${quoteName(`${table.name}__crsql_clock_dbv_idx`)} ` +
-        " WHERE db_version > ? AND db_version <= ? GROUP BY key LIMIT ?",
+        ` WHERE db_version > ? AND db_version <= ? GROUP BY key LIMIT ${unseen("?")}`,
     );
   }
 

@@ -2,18 +2,18 @@
  * Reads the rows of one stored version back as changes.
  *
  * One prepared UNION ALL over the clock tables finds which columns a local number holds, then each
- * row is read once for their values: faster than the virtual table `crsql_changes`, which prepares
- * its union over all tables each time.
+ * row is read once for its key, its causal length and its values: faster than the virtual table
+ * `crsql_changes`, which prepares its union over all tables each time.
  */
 import type Database from "better-sqlite3";
 import type { ColumnChange, SqlValue } from "../../types.ts";
 import type { CrrTable, CrrTables } from "./crr-tables.ts";
 import { SENTINEL, columnList, keyJoin } from "./crr-tables.ts";
-import { quoteName } from "./sql-text.ts";
+import { quoteName, unseen } from "./sql-text.ts";
 
 /** What is left of a version. */
 export interface VersionRows {
-  /** Ascending by seq. */
+  /** Ascending by seq; the columns of one row that follow each other share one key object. */
   readonly changes: readonly ColumnChange[];
   /** Greatest seq that is left; 0 when nothing is. */
   readonly lastSeq: number;
@@ -21,18 +21,16 @@ export interface VersionRows {
 
 /** Reads versions by local number; made anew after a change of the schema. */
 export class VersionRowReader {
-  readonly #clocks: Database.Statement<[VersionAddress], ClockRow> | null;
-  readonly #values = new Map<string, RowValues>();
+  readonly #clocks: Database.Statement<[VersionAddress], RawClock> | null;
+  readonly #tables: readonly StoredTable[];
 
   constructor(database: Database.Database, tables: CrrTables) {
+    this.#tables = [...tables.values()].map((table) => new StoredTable(database, table));
     const parts = [...tables.values()].map(clockSql);
     this.#clocks =
       parts.length === 0
         ? null
-        : database.prepare<[VersionAddress], ClockRow>(parts.join(" UNION ALL "));
-    for (const table of tables.values()) {
-      this.#values.set(table.name, new RowValues(database, table));
-    }
+        : database.prepare<[VersionAddress], RawClock>(parts.join(" UNION ALL ")).raw();
   }
 
   /**
@@ -41,81 +39,91 @@ export class VersionRowReader {
    * that shares its seq with a column (made up by the merge of that column, not by the origin).
    */
   read(local: number, ordinal: bigint): VersionRows {
-    const rows = this.#clocks?.all({ local: BigInt(local), site: ordinal }) ?? [];
-    rows.sort((left, right) => Number(left.seq - right.seq));
-    const columnSeqs = new Set<bigint>();
-    for (const row of rows) if (row.cid !== SENTINEL) columnSeqs.add(row.seq);
+    const clocks = this.#clocks?.all({ local: BigInt(local), site: ordinal }).map(toClock) ?? [];
+    clocks.sort((left, right) => left.seq - right.seq);
+    const columnSeqs = new Set<number>();
+    for (const { cid, seq } of clocks) if (cid !== SENTINEL) columnSeqs.add(seq);
     const changes: ColumnChange[] = [];
-    let previous: { row: ClockRow; values: readonly SqlValue[] } | null = null;
-    for (const row of rows) {
-      const isSentinel = row.cid === SENTINEL;
-      if (isSentinel && columnSeqs.has(row.seq)) continue;
-      if (!isSentinel && (previous === null || !isSameRow(previous.row, row))) {
-        previous = { row, values: this.#values.get(row.tbl)?.read(row.key) ?? [] };
-      }
-      const val = isSentinel
-        ? null
-        : this.#values.get(row.tbl)?.pick(previous?.values ?? [], row.cid);
+    let row: StoredRow | null = null;
+    for (const clock of clocks) {
+      const isSentinel = clock.cid === SENTINEL;
+      if (isSentinel && columnSeqs.has(clock.seq)) continue;
+      const table = this.#tables[clock.table];
+      if (table === undefined) continue;
+      if (row === null || row.key !== clock.key || row.table !== table) row = table.read(clock.key);
+      const val = isSentinel ? null : row.values[table.indexByName.get(clock.cid) ?? -1];
       if (val === undefined) continue;
-      changes.push(toChange(row, val));
+      const { pk, cl } = row;
+      const { cid, colVersion, seq } = clock;
+      changes.push({ table: table.name, pk, cid, val, colVersion, seq, cl });
     }
     return { changes, lastSeq: changes.at(-1)?.seq ?? 0 };
   }
 }
 
-/** The values of one row by its lookaside key. */
-class RowValues {
-  readonly #statement: Database.Statement<[bigint], SqlValue[]> | null;
-  readonly #indexByName = new Map<string, number>();
+/** One row as stored; `values` is empty where the row is deleted. */
+interface StoredRow {
+  readonly table: StoredTable;
+  readonly key: bigint;
+  readonly pk: Uint8Array;
+  readonly cl: number;
+  readonly values: readonly SqlValue[];
+}
+
+/** Reads rows of one table by lookaside key. */
+class StoredTable {
+  readonly name: string;
+  /** Where each column's value is among a row's. */
+  readonly indexByName: ReadonlyMap<string, number>;
+  readonly #statement: Database.Statement<[bigint], SqlValue[]>;
 
   constructor(database: Database.Database, table: CrrTable) {
-    for (const [index, column] of table.values.entries()) this.#indexByName.set(column.name, index);
-    const sql =
-      `SELECT ${columnList(table.values, "t")} FROM ${quoteName(`${table.name}__crsql_pks`)} p` +
-      ` JOIN ${quoteName(table.name)} t ON ${keyJoin(table, "t", "p")} WHERE p.__crsql_key = ?`;
-    this.#statement =
-      table.values.length === 0 ? null : database.prepare<[bigint], SqlValue[]>(sql).raw();
+    this.name = table.name;
+    this.indexByName = new Map(table.values.map((column, index) => [column.name, index]));
+    this.#statement = database.prepare<[bigint], SqlValue[]>(rowSql(table)).raw();
   }
 
-  read(key: bigint): readonly SqlValue[] {
-    return this.#statement?.get(key) ?? [];
-  }
-
-  /** One column's value; undefined when there is no such row or column. */
-  pick(values: readonly SqlValue[], column: string): SqlValue | undefined {
-    const index = this.#indexByName.get(column);
-    return index === undefined ? undefined : values[index];
+  read(key: bigint): StoredRow {
+    const [pk, cl, isPresent, ...values] = this.#statement.get(key) ?? [];
+    return {
+      table: this,
+      key,
+      // Of its own: the driver's blobs are views of a larger buffer.
+      pk: pk instanceof Uint8Array ? new Uint8Array(pk) : NO_BYTES,
+      cl: Number(cl ?? 1),
+      values: isPresent === 1n ? values : [],
+    };
   }
 }
 
-function clockSql(table: CrrTable): string {
-  const name = `'${table.name.replaceAll("'", "''")}'`;
-  const clock = quoteName(`${table.name}__crsql_clock`);
-  const keys = quoteName(`${table.name}__crsql_pks`);
+/** Table (its index in name order), lookaside key, column, column version and seq. */
+function clockSql(table: CrrTable, index: number): string {
   return (
-    `SELECT ${name} AS tbl, crsql_pack_columns(${columnList(table.keys, "p")}) AS pk,` +
-    " c.key AS key, c.col_name AS cid, c.col_version AS colVersion, c.seq AS seq," +
-    " COALESCE(s.col_version, 1) AS cl" +
-    ` FROM ${clock} c JOIN ${keys} p ON p.__crsql_key = c.key` +
-    ` LEFT JOIN ${clock} s ON s.key = c.key AND s.col_name = '${SENTINEL}'` +
-    " WHERE c.db_version = :local AND c.site_id = :site AND c.col_version <> 0"
+    `SELECT ${index}, key, col_name, col_version, seq` +
+    ` FROM ${quoteName(`${table.name}__crsql_clock`)}` +
+    ` WHERE db_version = ${unseen(":local")} AND site_id = ${unseen(":site")}` +
+    " AND col_version <> 0"
   );
 }
 
-function isSameRow(left: ClockRow, right: ClockRow): boolean {
-  return left.key === right.key && left.tbl === right.tbl;
+/** Packed key, causal length, whether the row is there, values. */
+function rowSql(table: CrrTable): string {
+  const clock = quoteName(`${table.name}__crsql_clock`);
+  const keys = quoteName(`${table.name}__crsql_pks`);
+  const [firstKey] = table.keys;
+  const present = firstKey === undefined ? "0" : `t.${quoteName(firstKey.name)} IS NOT NULL`;
+  const values = table.values.length === 0 ? "" : `, ${columnList(table.values, "t")}`;
+  return (
+    `SELECT crsql_pack_columns(${columnList(table.keys, "p")}),` +
+    ` (SELECT col_version FROM ${clock} WHERE key = p.__crsql_key AND col_name = '${SENTINEL}'),` +
+    ` ${present}${values} FROM ${keys} p` +
+    ` LEFT JOIN ${quoteName(table.name)} t ON ${keyJoin(table, "t", "p")}` +
+    ` WHERE p.__crsql_key = ${unseen("?")}`
+  );
 }
 
-function toChange(row: ClockRow, val: SqlValue): ColumnChange {
-  return {
-    table: row.tbl,
-    pk: new Uint8Array(row.pk),
-    cid: row.cid,
-    val,
-    colVersion: Number(row.colVersion),
-    seq: Number(row.seq),
-    cl: Number(row.cl),
-  };
+function toClock([table, key, cid, colVersion, seq]: RawClock): Clock {
+  return { table: Number(table), key, cid, colVersion: Number(colVersion), seq: Number(seq) };
 }
 
 interface VersionAddress {
@@ -123,12 +131,14 @@ interface VersionAddress {
   readonly site: bigint;
 }
 
-interface ClockRow {
-  readonly tbl: string;
-  readonly pk: Uint8Array;
+type RawClock = readonly [table: bigint, key: bigint, cid: string, version: bigint, seq: bigint];
+
+interface Clock {
+  readonly table: number;
   readonly key: bigint;
   readonly cid: string;
-  readonly colVersion: bigint;
-  readonly seq: bigint;
-  readonly cl: bigint;
+  readonly colVersion: number;
+  readonly seq: number;
 }
+
+const NO_BYTES = new Uint8Array();

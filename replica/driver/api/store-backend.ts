@@ -4,7 +4,12 @@
  */
 import type { ActorId, LocalCommit, Statement } from "../../types.ts";
 import { queryError } from "../query/errors.ts";
-import { bindParameters, type BoundParameters } from "../query/parameters.ts";
+import {
+  bindParameters,
+  parameterNames,
+  type BoundParameters,
+  type ParameterNames,
+} from "../query/parameters.ts";
 import type { QueryThread } from "../query/query-thread.ts";
 import { storeError } from "../store/errors.ts";
 import { firstKeyword, tokenize } from "../store/sql-text.ts";
@@ -33,6 +38,7 @@ export interface StoreBackendOptions {
 export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
   const { store, queries, stamp } = options;
   const actorId: ActorId = store.actorId;
+  const texts = new SqlTexts();
   const told = (commit: LocalCommit | null): number | null => {
     if (commit !== null) options.onCommit(commit);
     return commit?.version ?? null;
@@ -40,7 +46,11 @@ export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
   return {
     actorId,
     transact: async (statements) => {
-      const answer = await store.transact(statements.map(toStoreStatement), stamp());
+      const stored = statements.map((statement, index) => {
+        const place = `statement ${index + 1}`;
+        return toStoreStatement(statement, { index, place, text: texts.read(statement.sql) });
+      });
+      const answer = await store.transact(stored, stamp());
       told(answer.commit);
       return answer;
     },
@@ -61,17 +71,42 @@ export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
   };
 }
 
+/** What is to be known of a SQL text before it goes to the store. */
+interface SqlText {
+  readonly isReading: boolean;
+  readonly parameters: ParameterNames;
+}
+
+/** Reads SQL texts; writers send the same few again and again, in bulk by the thousand. */
+class SqlTexts {
+  readonly #known = new Map<string, SqlText>();
+
+  read(sql: string): SqlText {
+    const known = this.#known.get(sql);
+    if (known !== undefined) return known;
+    const isReading = READING.has(firstKeyword(tokenize(sql)));
+    const text: SqlText = { isReading, parameters: parameterNames(sql) };
+    if (sql.length > TEXT_LENGTH_MAX) return text;
+    if (this.#known.size >= TEXTS_MAX) this.#known.clear();
+    this.#known.set(sql, text);
+    return text;
+  }
+}
+
 /**
  * A statement as the store binds it: a list for `?`, else names without sigil. Throws `STORE_SQL`
  * for a SELECT, whose rows nobody would see, and `QUERY_PARAMETERS`, before anything is run.
  */
-function toStoreStatement(statement: Statement, index: number): Statement {
-  const place = `statement ${index + 1}`;
-  if (READING.has(firstKeyword(tokenize(statement.sql)))) {
-    const text = "Execute returned results - did you mean to call query?";
-    throw storeError("STORE_SQL", `${place}: ${text}`, { details: { index } });
+function toStoreStatement(
+  statement: Statement,
+  known: { readonly index: number; readonly place: string; readonly text: SqlText },
+): Statement {
+  const { index, place, text } = known;
+  if (text.isReading) {
+    const reason = "Execute returned results - did you mean to call query?";
+    throw storeError("STORE_SQL", `${place}: ${reason}`, { details: { index } });
   }
-  const bound = bindParameters(statement);
+  const bound = bindParameters(statement, text.parameters);
   if (!bound.ok) throw queryError("QUERY_PARAMETERS", `${place}: ${bound.error}`);
   const params = toStoreParams(bound.value);
   if (params === null) {
@@ -87,3 +122,7 @@ function toStoreParams(bound: BoundParameters): NonNullable<Statement["params"]>
 }
 
 const READING: ReadonlySet<string> = new Set(["SELECT", "VALUES"]);
+/** As many as the store keeps prepared. */
+const TEXTS_MAX = 256;
+/** Longer ones are rarely sent twice: literals stand in them. */
+const TEXT_LENGTH_MAX = 4_096;

@@ -17,12 +17,20 @@ export interface BoundParameters {
   readonly named: Readonly<Record<string, SqlValue>> | null;
 }
 
-/** Binds a statement's parameters. The error is Corrosion's text. Cost: one pass over the SQL. */
-export function bindParameters(statement: Statement): Result<BoundParameters, string> {
-  const names = parameterNames(statement.sql);
+/**
+ * Binds a statement's parameters. The error is Corrosion's text. Cost: one pass over the SQL, unless
+ * its `names` are given.
+ */
+export function bindParameters(
+  statement: Statement,
+  names: ParameterNames = parameterNames(statement.sql),
+): Result<BoundParameters, string> {
   if (names === null) return failure(`parameter numbers go up to ${PARAMETERS_MAX}`);
   const values = valuesByNumber(names, statement.params ?? []);
   if (!values.ok) return values;
+  // The usual text has nothing but `?`.
+  if (names.every((name) => name === null))
+    return success({ positional: values.value, named: null });
   const positional: SqlValue[] = [];
   const named = new Map<string, SqlValue>();
   for (const [index, name] of names.entries()) {
@@ -106,8 +114,11 @@ function valuesByNumber(
   return success(values);
 }
 
-/** The parameters by number from 1, null for `?`; null in all when a number is too large. */
-function parameterNames(sql: string): readonly (string | null)[] | null {
+/** A statement's parameters by number from 1, null for `?`; null in all: a number is too large. */
+export type ParameterNames = readonly (string | null)[] | null;
+
+/** Reads the parameters of a SQL text. */
+export function parameterNames(sql: string): ParameterNames {
   const names: (string | null)[] = [];
   const known = new Set<string>();
   for (const match of sql.matchAll(TOKEN)) {

@@ -29,11 +29,19 @@ import type { StoreStats } from "./store.ts";
 import type {
   Greeting,
   MemberRecord,
+  PackedAnswer,
   PackedChangesets,
+  PackedCommit,
   StoreReply,
   StoreRequest,
 } from "./store-messages.ts";
-import { packChangesets, unpackChangesets } from "./store-messages.ts";
+import {
+  packChangesets,
+  packStatements,
+  unpackAnswer,
+  unpackChangesets,
+  unpackCommit,
+} from "./store-messages.ts";
 
 /** A connection to the store worker. Calls are answered in order of urgency, not of arrival. */
 export class StoreClient implements ChangeStore {
@@ -61,8 +69,11 @@ export class StoreClient implements ChangeStore {
     return new StoreClient(calls, await calls.call<Greeting>({ kind: "greet" }));
   }
 
-  transact(statements: readonly Statement[], ts: bigint): Promise<TransactionAnswer> {
-    return this.#calls.call({ kind: "transact", statements, ts });
+  async transact(statements: readonly Statement[], ts: bigint): Promise<TransactionAnswer> {
+    const packed = packStatements(statements);
+    return unpackAnswer(
+      await this.#calls.call<PackedAnswer>({ kind: "transact", statements: packed, ts }),
+    );
   }
 
   /**
@@ -89,21 +100,26 @@ export class StoreClient implements ChangeStore {
    * Writes a whole object as one version of ours; null when nothing differs. A machine replaces all
    * of its services and checks. Rejects with `STORE_OWNER` (another node's row), `STORE_OBJECT`.
    */
-  putObject<Kind extends ObjectKind>(
+  async putObject<Kind extends ObjectKind>(
     kind: Kind,
     document: DocumentByKind[Kind],
     ts: bigint,
   ): Promise<LocalCommit | null> {
-    return this.#calls.call({ kind: "putObject", objectKind: kind, document, ts });
+    const request: StoreRequest = { kind: "putObject", objectKind: kind, document, ts };
+    return unpackCommit(await this.#calls.call<PackedCommit | null>(request));
   }
 
   /** Deletes an object with its parts. Rejects with `STORE_OWNER`. */
-  deleteObject(
+  async deleteObject(
     kind: ObjectKind,
     objectId: string,
     ts: bigint,
   ): Promise<{ commit: LocalCommit | null; existed: boolean }> {
-    return this.#calls.call({ kind: "deleteObject", objectKind: kind, objectId, ts });
+    const request: StoreRequest = { kind: "deleteObject", objectKind: kind, objectId, ts };
+    const answer = await this.#calls.call<{ commit: PackedCommit | null; existed: boolean }>(
+      request,
+    );
+    return { existed: answer.existed, commit: unpackCommit(answer.commit) };
   }
 
   /** One object, or null. */
@@ -123,11 +139,15 @@ export class StoreClient implements ChangeStore {
   }
 
   /** Brings the schema up to date. Rejects with `STORE_SCHEMA`; the schema is then as it was. */
-  applySchema(
+  async applySchema(
     files: readonly SchemaFile[],
     ts: bigint,
   ): Promise<{ change: SchemaChange; commit: LocalCommit | null }> {
-    return this.#calls.call({ kind: "applySchema", files, ts });
+    const request: StoreRequest = { kind: "applySchema", files, ts };
+    const answer = await this.#calls.call<{ change: SchemaChange; commit: PackedCommit | null }>(
+      request,
+    );
+    return { change: answer.change, commit: unpackCommit(answer.commit) };
   }
 
   /** Replaces the members kept over a restart. */

@@ -11,9 +11,12 @@ import type {
   ActorId,
   Changeset,
   ColumnChange,
+  FullChangeset,
+  LocalCommit,
   ReadVersionsRequest,
   SqlValue,
   Statement,
+  TransactionAnswer,
   Watermark,
 } from "../../types.ts";
 import type { RowSlice } from "./books-check.ts";
@@ -44,20 +47,20 @@ export interface StreamRequest {
 
 /** A request; what is answered is in the comment. */
 export type StoreRequest =
-  /** TransactionAnswer */
-  | { readonly kind: "transact"; readonly statements: readonly Statement[]; readonly ts: bigint }
+  /** PackedAnswer */
+  | { readonly kind: "transact"; readonly statements: PackedStatements; readonly ts: bigint }
   /** OutcomeRecord[] */
   | { readonly kind: "apply"; readonly packed: PackedChangesets; readonly isUrgent: boolean }
   /** PackedChangesets */
   | { readonly kind: "readVersions"; readonly request: ReadVersionsRequest }
-  /** LocalCommit | null */
+  /** PackedCommit | null */
   | {
       readonly kind: "putObject";
       readonly objectKind: ObjectKind;
       readonly document: DocumentByKind[ObjectKind];
       readonly ts: bigint;
     }
-  /** { commit: LocalCommit | null, existed: boolean } */
+  /** { commit: PackedCommit | null, existed: boolean } */
   | {
       readonly kind: "deleteObject";
       readonly objectKind: ObjectKind;
@@ -68,7 +71,7 @@ export type StoreRequest =
   | { readonly kind: "getObject"; readonly objectKind: ObjectKind; readonly objectId: string }
   /** StoredObject[] */
   | { readonly kind: "listObjects"; readonly objectKind: ObjectKind; readonly page: ListRequest }
-  /** { change: SchemaChange, commit: LocalCommit | null } */
+  /** { change: SchemaChange, commit: PackedCommit | null } */
   | { readonly kind: "applySchema"; readonly files: readonly SchemaFile[]; readonly ts: bigint }
   /** nothing */
   | { readonly kind: "saveMembers"; readonly members: readonly MemberRecord[] }
@@ -115,6 +118,25 @@ export interface Greeting {
   readonly clusterId: number | null;
   /** Versions of our own may be gone that others have: nothing can be written yet. */
   readonly isInDoubt: boolean;
+}
+
+/** Statements as one list: see `packStatements`. */
+export interface PackedStatements {
+  /** SQL texts, each once. */
+  readonly texts: readonly string[];
+  readonly list: readonly unknown[];
+}
+
+/** A commit with its changesets packed. */
+export interface PackedCommit extends Omit<LocalCommit, "changesets"> {
+  readonly packed: PackedChangesets;
+}
+
+/** A transaction's answer; `results` alternates rows affected and milliseconds. */
+export interface PackedAnswer {
+  readonly results: Float64Array;
+  readonly timeMs: number;
+  readonly commit: PackedCommit | null;
 }
 
 /** Changesets as one list of primitives, keys and blobs: see `packChangesets`. */
@@ -175,6 +197,82 @@ export function unpackChangesets(packed: PackedChangesets): Changeset[] {
     changesets.push({ kind: "full", actorId, version, changes, seqs, lastSeq, ts });
   }
   return changesets;
+}
+
+/**
+ * Flattens statements. Per statement the index of its text, then the number of its positional
+ * parameters and these, or -1 and an object of named ones.
+ */
+export function packStatements(statements: readonly Statement[]): PackedStatements {
+  const texts: string[] = [];
+  const indexByText = new Map<string, number>();
+  const list: unknown[] = [];
+  for (const { sql, params } of statements) {
+    let index = indexByText.get(sql);
+    if (index === undefined) {
+      index = texts.push(sql) - 1;
+      indexByText.set(sql, index);
+    }
+    list.push(index);
+    if (params === undefined) list.push(0);
+    else if (isPositional(params)) list.push(params.length, ...params.map(ownedValue));
+    else list.push(-1, params);
+  }
+  return { texts, list };
+}
+
+/** The statements again; only for what `packStatements` made. */
+export function unpackStatements({ texts, list }: PackedStatements): Statement[] {
+  const statements: Statement[] = [];
+  for (let at = 0; at < list.length;) {
+    const sql = texts[list[at] as number] ?? "";
+    const count = list[at + 1] as number;
+    if (count < 0) {
+      statements.push({ sql, params: list[at + 2] as NonNullable<Statement["params"]> });
+      at += 3;
+    } else {
+      statements.push({ sql, params: list.slice(at + 2, at + 2 + count) as SqlValue[] });
+      at += 2 + count;
+    }
+  }
+  return statements;
+}
+
+/** Flattens a transaction's answer. */
+export function packAnswer({ results, timeMs, commit }: TransactionAnswer): PackedAnswer {
+  const packed = new Float64Array(results.length * 2);
+  for (const [index, result] of results.entries()) {
+    packed[index * 2] = result.rowsAffected;
+    packed[index * 2 + 1] = result.timeMs;
+  }
+  return { results: packed, timeMs, commit: packCommit(commit) };
+}
+
+/** The answer again. */
+export function unpackAnswer({ results, timeMs, commit }: PackedAnswer): TransactionAnswer {
+  const list = Array.from({ length: results.length / 2 }, (_, index) => ({
+    rowsAffected: results[index * 2] ?? 0,
+    timeMs: results[index * 2 + 1] ?? 0,
+  }));
+  return { results: list, timeMs, commit: unpackCommit(commit) };
+}
+
+/** Flattens a commit's changesets. */
+export function packCommit(commit: LocalCommit | null): PackedCommit | null {
+  if (commit === null) return null;
+  const { version, lastSeq, ts, changesets } = commit;
+  return { version, lastSeq, ts, packed: packChangesets(changesets) };
+}
+
+/** The commit again. */
+export function unpackCommit(commit: PackedCommit | null): LocalCommit | null {
+  if (commit === null) return null;
+  const { version, lastSeq, ts, packed } = commit;
+  return { version, lastSeq, ts, changesets: unpackChangesets(packed) as FullChangeset[] };
+}
+
+function isPositional(params: NonNullable<Statement["params"]>): params is readonly SqlValue[] {
+  return Array.isArray(params);
 }
 
 /** A view of a large buffer would be copied with all of that buffer. */

@@ -10,12 +10,19 @@
 import type { MessagePort } from "node:worker_threads";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "#base/errors.ts";
+import type { LocalCommit } from "../../types.ts";
 import type { ApplyJob } from "./apply.ts";
 import { errorToRecord, storeError } from "./errors.ts";
 import type { StoreOptions } from "./store.ts";
 import { Store } from "./store.ts";
-import type { StoreCall, StoreReply, StoreRequest } from "./store-messages.ts";
-import { packChangesets, unpackChangesets } from "./store-messages.ts";
+import type { PackedCommit, StoreCall, StoreReply, StoreRequest } from "./store-messages.ts";
+import {
+  packAnswer,
+  packChangesets,
+  packCommit,
+  unpackChangesets,
+  unpackStatements,
+} from "./store-messages.ts";
 
 /** What the parent sends to the thread. */
 export type StoreThreadMessage =
@@ -154,13 +161,15 @@ class WorkLoop {
     const store = this.#store;
     switch (request.kind) {
       case "transact":
-        return store.transact(request.statements, request.ts);
+        return packAnswer(store.transact(unpackStatements(request.statements), request.ts));
       case "putObject":
-        return store.putObject(request.objectKind, request.document, request.ts);
+        return packCommit(store.putObject(request.objectKind, request.document, request.ts));
       case "deleteObject":
-        return store.deleteObject(request.objectKind, request.objectId, request.ts);
+        return withPackedCommit(
+          store.deleteObject(request.objectKind, request.objectId, request.ts),
+        );
       case "applySchema":
-        return store.applySchema(request.files, request.ts);
+        return withPackedCommit(store.applySchema(request.files, request.ts));
       case "saveMembers":
         return store.saveMembers(request.members);
       case "readVersions":
@@ -197,6 +206,12 @@ class WorkLoop {
         throw storeError("STORE_SQL", `unknown request ${request.kind}`);
     }
   }
+}
+
+function withPackedCommit<Answer extends { readonly commit: LocalCommit | null }>(
+  answer: Answer,
+): Omit<Answer, "commit"> & { readonly commit: PackedCommit | null } {
+  return { ...answer, commit: packCommit(answer.commit) };
 }
 
 function reply(port: MessagePort, message: StoreReply): void {

@@ -3,6 +3,7 @@
  * the other. `--only NAME` takes one of them.
  */
 import { describeSample, type Bench, type BenchContext, type Sample } from "./measure.ts";
+import { bench as catchup } from "./replica-catchup.ts";
 import { bench as change } from "./replica-change.ts";
 import { bench as edges } from "./replica-edges.ts";
 import { bench as http } from "./replica-http.ts";
@@ -10,7 +11,14 @@ import { bench as idle } from "./replica-idle.ts";
 import { bench as load } from "./replica-load.ts";
 
 /** Its parts by the name that `--only` takes. */
-export const REPLICA_PARTS: Readonly<Record<string, Bench>> = { change, edges, load, http, idle };
+export const REPLICA_PARTS: Readonly<Record<string, Bench>> = {
+  change,
+  edges,
+  load,
+  http,
+  catchup,
+  idle,
+};
 
 /** All parts. */
 export const bench: Bench = {

@@ -38,6 +38,8 @@ export interface ApplyStats {
   slicesRetried: number;
   changesetsRefused: number;
   rowsChanged: number;
+  /** Of these, written without cr-sqlite; those of a slice that was undone are counted, too. */
+  rowsWrittenDirectly: number;
 }
 
 /** What an applier works on. */
@@ -45,6 +47,8 @@ export interface ApplierContext {
   readonly database: Database.Database;
   readonly tables: CrrTables;
   readonly ledger: Ledger;
+  /** Whether rows of unknown keys are written directly; see `row-writer.ts`. */
+  readonly isDirect: boolean;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -57,6 +61,7 @@ export class Applier {
     slicesRetried: 0,
     changesetsRefused: 0,
     rowsChanged: 0,
+    rowsWrittenDirectly: 0,
   };
   readonly #context: ApplierContext;
   readonly #merger: Merger;
@@ -79,6 +84,7 @@ export class Applier {
     this.stats.slices += 1;
     const failed = this.#attempt(job, { end: job.changesets.length, deadlineMs });
     if (failed !== null) this.#applySingly(job, { end: failed.reached, budgetMs });
+    this.stats.rowsWrittenDirectly = this.#merger.rowsWrittenDirectly;
     const tookMs = this.#context.nowMs() - startedMs;
     if (tookMs > budgetMs * OVERSHOOT) this.stats.slicesOverBudget += 1;
     for (const outcome of job.outcomes.slice(first)) {

@@ -45,6 +45,11 @@ export function readCrrTables(database: Database.Database): CrrTables {
   return tables;
 }
 
+/** `"x", "y"` for columns. */
+export function columnNames(columns: readonly ColumnSpec[]): string {
+  return columns.map((column) => quoteName(column.name)).join(", ");
+}
+
 /** `a."x", a."y"` for columns. */
 export function columnList(columns: readonly ColumnSpec[], prefix: string): string {
   return columns.map((column) => `${prefix}.${quoteName(column.name)}`).join(", ");

@@ -1,5 +1,6 @@
 /**
- * Merges one version's changes through cr-sqlite, each version under a local number of its own.
+ * Merges one version's changes, each version under a local number of its own: through cr-sqlite, or,
+ * rows of keys that are not known yet, directly (`row-writer.ts`).
  *
  * Rules that a plain insert into `crsql_changes` lacks, and without which replicas diverge
  * (docs/decisions/0004-version-map.md): a distinct local number per version; a lost sentinel takes
@@ -15,6 +16,7 @@ import type { CrrTable } from "./crr-tables.ts";
 import { SENTINEL } from "./crr-tables.ts";
 import type { VersionRecord } from "./ledger.ts";
 import { actorBytes } from "./ledger.ts";
+import { rowEnd, RowWriter, type RowOrigin } from "./row-writer.ts";
 import { quoteName } from "./sql-text.ts";
 
 /** Merges versions inside a transaction of the caller's: `begin`, `merge` ..., `finish`. */
@@ -24,6 +26,12 @@ export class Merger {
   readonly #nextNumber: Database.Statement;
   readonly #raiseNumber: Database.Statement;
   readonly #takeSentinel = new Map<string, Database.Statement>();
+  /** Null = everything goes through cr-sqlite. */
+  readonly #rows: RowWriter | null;
+  /** Table names in name order: a row is known by its table's index and its lookaside key. */
+  readonly #indexByTable = new Map<string, number>();
+  /** Since it was made. */
+  rowsWrittenDirectly = 0;
   /** Least local number that the next version may take. */
   #next = 0;
 
@@ -37,13 +45,16 @@ export class Merger {
     );
     this.#nextNumber = database.prepare("SELECT crsql_next_db_version()").pluck();
     this.#raiseNumber = database.prepare("SELECT crsql_next_db_version(?)").pluck();
+    this.#rows = context.isDirect ? new RowWriter(database, context.tables) : null;
     for (const table of context.tables.values()) {
-      this.#takeSentinel.set(table.name, database.prepare(takeSentinelSql(table)));
+      this.#indexByTable.set(table.name, this.#indexByTable.size);
+      this.#takeSentinel.set(table.name, database.prepare(takeSentinelSql(table)).pluck());
     }
   }
 
   /** After BEGIN: finds where local numbers go on. */
   begin(): void {
+    this.#rows?.noteCleared();
     const proposed = Number(this.#nextNumber.get());
     this.#next = Math.max(proposed, this.#context.ledger.lastLocal + 1);
   }
@@ -52,13 +63,26 @@ export class Merger {
   merge(version: Omit<VersionRecord, "local">, changes: readonly ColumnChange[]): number {
     if (changes.length === 0) return 0;
     const { ledger } = this.#context;
-    ledger.ensureOrdinal(version.actorId);
+    const ordinal = Number(ledger.ensureOrdinal(version.actorId));
     const site = actorBytes(version.actorId);
-    const local = BigInt(this.#next);
-    const rows = new Set<string | bigint>();
-    for (const change of bySeq(changes)) {
-      const won = this.#mergeChange(change, { site, local });
-      if (won !== null) rows.add(won);
+    const origin = { site, ordinal, local: this.#next };
+    const rows = new Set<number>();
+    const ordered = bySeq(changes);
+    for (let at = 0; at < ordered.length;) {
+      const end = this.#rows === null ? at : rowEnd(ordered, at);
+      const written = end > at ? (this.#rows?.write(ordered, { at, end }, origin) ?? null) : null;
+      if (written !== null) {
+        rows.add(this.#rowNumber(ordered[at]?.table ?? "", written));
+        this.rowsWrittenDirectly += 1;
+        at = end;
+        continue;
+      }
+      const next = Math.max(end, at + 1);
+      for (; at < next; at += 1) {
+        const change = ordered[at];
+        const won = change === undefined ? null : this.#mergeChange(change, origin);
+        if (won !== null) rows.add(this.#rowNumber(change?.table ?? "", won));
+      }
     }
     if (rows.size === 0) return 0;
     ledger.recordVersion({ ...version, local: this.#next });
@@ -68,40 +92,47 @@ export class Merger {
 
   /** Before COMMIT: tells cr-sqlite the last number, which becomes its db_version. */
   finish(): void {
+    this.#rows?.finish();
     const { lastLocal } = this.#context.ledger;
     if (lastLocal > 0) this.#raiseNumber.get(BigInt(lastLocal));
   }
 
-  /** Something that names the row when the change won; null when it lost. */
-  #mergeChange(
-    change: ColumnChange,
-    version: { readonly site: Uint8Array; readonly local: bigint },
-  ): string | bigint | null {
-    const { table, pk, cid, val } = change;
-    const cl = BigInt(change.cl);
-    const seq = BigInt(change.seq);
-    const colVersion = BigInt(change.colVersion);
-    const { local, site } = version;
+  /** The lookaside key of the row when the change won; null when it lost. */
+  #mergeChange(change: ColumnChange, origin: MergeOrigin): number | null {
+    const { table, pk, cid, val, colVersion, cl, seq } = change;
+    const { local, site } = origin;
+    this.#rows?.noteCleared();
     const { lastInsertRowid } = this.#insert.run(
       table,
       pk,
       cid,
       val,
-      colVersion,
-      local,
+      BigInt(colVersion),
+      BigInt(local),
       site,
-      cl,
-      seq,
+      BigInt(cl),
+      BigInt(seq),
     );
-    if (BigInt(lastInsertRowid) > 0n) return BigInt(lastInsertRowid);
+    const rowid = Number(BigInt(lastInsertRowid) % KEYS_PER_TABLE);
+    if (rowid > 0) return rowid;
     if (cid !== SENTINEL) return null;
     const key = unpackKey(pk);
     assert(key.ok, "a key was checked before the merge");
     const take = this.#takeSentinel.get(table);
     assert(take !== undefined, "a table was checked before the merge");
-    const { changes } = take.run(local, seq, site, cl, site, ...key.value);
-    return changes > 0 ? `${table} ${key.value.join(" ")}` : null;
+    const taken = take.get(BigInt(local), BigInt(seq), site, BigInt(cl), site, ...key.value);
+    return taken === undefined ? null : Number(taken);
   }
+
+  /** A number of its own for each row of all tables. */
+  #rowNumber(table: string, key: number): number {
+    return (this.#indexByTable.get(table) ?? 0) * Number(KEYS_PER_TABLE) + key;
+  }
+}
+
+/** Whose version is merged, and under which local number. */
+interface MergeOrigin extends RowOrigin {
+  readonly site: Uint8Array;
 }
 
 /** Gives the sentinel of a row to the greater site id when the causal lengths tie. */
@@ -114,7 +145,7 @@ function takeSentinelSql(table: CrrTable): string {
     " site_id = (SELECT ordinal FROM crsql_site_id WHERE site_id = ?)" +
     ` WHERE col_name = '${SENTINEL}' AND col_version = ?` +
     ` AND (SELECT s.site_id FROM crsql_site_id s WHERE s.ordinal = ${clock}.site_id) < ?` +
-    ` AND key = (SELECT __crsql_key FROM ${keys} WHERE ${match})`
+    ` AND key = (SELECT __crsql_key FROM ${keys} WHERE ${match}) RETURNING key`
   );
 }
 
@@ -127,3 +158,6 @@ function bySeq(changes: readonly ColumnChange[]): readonly ColumnChange[] {
   }
   return changes;
 }
+
+/** By which cr-sqlite tells the rows of its tables apart (`ROWID_SLAB_SIZE`). */
+const KEYS_PER_TABLE = 10_000_000_000_000n;

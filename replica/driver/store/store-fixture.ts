@@ -85,6 +85,27 @@ export function rowsOf(store: Store, sql: string): unknown[] {
   return store.databaseForTests.prepare(sql).raw().all();
 }
 
+/** Everything that merges leave behind: rows, clocks, keys, versions and books. */
+export function storedState(store: Store): Record<string, unknown[]> {
+  const state: Record<string, unknown[]> = {
+    changes: rowsOf(
+      store,
+      'SELECT "table", hex(pk), cid, val, col_version, db_version, hex(site_id), cl, seq' +
+        " FROM crsql_changes ORDER BY db_version, seq, cid",
+    ),
+    dbVersion: rowsOf(store, "SELECT crsql_db_version(), crsql_next_db_version()"),
+  };
+  const names = rowsOf(
+    store,
+    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'" +
+      " AND name <> '__patina_state'",
+  );
+  for (const [name] of names as [string][]) {
+    state[name] = rowsOf(store, `SELECT * FROM "${name}"`);
+  }
+  return state;
+}
+
 /** The stamp of every test transaction: 2025-06-15, in NTP64. */
 export const TS = 0x684ee18000000000n;
 

@@ -1,47 +1,67 @@
 /**
  * Three writers on a tiny contended key space; every replica pulls each version from random peers.
+ * In some seeds each has a twin that is given the same transactions and changesets, and has cr-sqlite merge every
+ * change: what they store must be the same to the byte, however the others' rows were written.
  */
 import { afterAll, expect, test } from "vitest";
 import type { Prng } from "#base/prng.ts";
 import { createPrng } from "#base/prng.ts";
 import type { Changeset } from "../../types.ts";
 import type { Store } from "./store.ts";
-import { StoreFolder, actor, apply, rowsOf, serve, writeAll } from "./store-fixture.ts";
+import {
+  StoreFolder,
+  actor,
+  apply,
+  rowsOf,
+  serve,
+  storedState,
+  writeAll,
+} from "./store-fixture.ts";
 
 /** PATINA_FUZZ_SEEDS=3000 for a long run. */
 const SEEDS = Number(process.env["PATINA_FUZZ_SEEDS"] ?? 300);
+/** Every so many seeds have twins, which take as long again. PATINA_FUZZ_TWINS=1 for all. */
+const TWINS_EVERY = Number(process.env["PATINA_FUZZ_TWINS"] ?? 4);
 
+/** The twin of a store, which has cr-sqlite merge every change. */
+const twins = new WeakMap<Store, Store>();
 const folders: StoreFolder[] = [];
 afterAll(() => folders.forEach((folder) => folder.remove()));
 
-test(`replicas that pull versions from random peers end with equal tables (${SEEDS} seeds)`, () => {
+test(`replicas that pull from random peers agree, and with their twins (${SEEDS} seeds)`, () => {
   let versions = 0;
   let partials = 0;
+  let rowsWrittenDirectly = 0;
   for (let seed = 1; seed <= SEEDS; seed += 1) {
     const outcome = runSeed(seed);
     versions += outcome.versions;
     partials += outcome.partials;
+    rowsWrittenDirectly += outcome.rowsWrittenDirectly;
   }
-  // The fuzz is worth nothing if nothing was contended or cut in pieces.
+  // The fuzz is worth nothing if nothing was contended, cut in pieces, or written past cr-sqlite.
+  expect(rowsWrittenDirectly).toBeGreaterThan(SEEDS / TWINS_EVERY);
   expect(versions).toBeGreaterThan(SEEDS * 10);
   expect(partials).toBeGreaterThan(0);
 }, 900_000);
 
-function runSeed(seed: number): { versions: number; partials: number } {
+interface Outcome {
+  readonly versions: number;
+  readonly partials: number;
+  readonly rowsWrittenDirectly: number;
+}
+
+function runSeed(seed: number): Outcome {
   const folder = new StoreFolder();
   folders.push(folder);
   const prng = createPrng(seed);
-  const writers = [0, 1, 2].map((index) => folder.open(`w${index}`, { actorId: actor(index + 1) }));
+  const writers = [0, 1, 2].map((index) => openPair({ folder, seed }, `w${index}`, index + 1));
   const stats = { partials: 0 };
   for (let step = 0; step < 30; step += 1) {
     writeRandom(pick(prng, writers), prng);
     const reader = pick(prng, writers);
     pullSome({ reader, peers: writers, prng, stats, isThorough: false });
   }
-  const fresh = [
-    folder.open("f0", { actorId: actor(0) }),
-    folder.open("f1", { actorId: actor(9) }),
-  ];
+  const fresh = [openPair({ folder, seed }, "f0", 0), openPair({ folder, seed }, "f1", 9)];
   const everyone = [...writers, ...fresh];
   for (let round = 0; !everyone.every((store) => isComplete(store, writers)); round += 1) {
     expect(round, `seed ${seed} does not settle`).toBeLessThan(200);
@@ -49,14 +69,32 @@ function runSeed(seed: number): { versions: number; partials: number } {
       pullSome({ reader, peers: everyone, prng, stats, isThorough: round > 20 });
     }
   }
+  let rowsWrittenDirectly = 0;
   const tables = everyone.map(tablesOf);
   for (const table of tables) expect(table, `seed ${seed}`).toEqual(tables[0]);
+  for (const store of everyone) {
+    const twin = twins.get(store);
+    if (twin === undefined) continue;
+    expect(storedState(store), `seed ${seed}`).toEqual(storedState(twin));
+    rowsWrittenDirectly += store.stats(0).apply.rowsWrittenDirectly;
+    expect(twin.stats(0).apply.rowsWrittenDirectly).toBe(0);
+  }
   folder.remove();
   const versions = writers.reduce(
     (sum, writer) => sum + writer.ledger.books.head(writer.actorId),
     0,
   );
-  return { versions, partials: stats.partials };
+  return { versions, partials: stats.partials, rowsWrittenDirectly };
+}
+
+function openPair(run: { folder: StoreFolder; seed: number }, name: string, index: number): Store {
+  const { folder, seed } = run;
+  const actorId = actor(index);
+  const store = folder.open(name, { actorId });
+  if (seed % TWINS_EVERY === 0) {
+    twins.set(store, folder.open(`${name}-twin`, { actorId, writesRowsDirectly: false }));
+  }
+  return store;
 }
 
 function pick<Item>(prng: Prng, items: readonly Item[]): Item {
@@ -89,10 +127,10 @@ function writeRandom(store: Store, prng: Prng): void {
     { sql: "DELETE FROM p WHERE x = ?", params: [key] },
   ];
   const count = 1 + prng.below(3);
-  writeAll(
-    store,
-    Array.from({ length: count }, () => pick(prng, choices)),
-  );
+  const statements = Array.from({ length: count }, () => pick(prng, choices));
+  const written = writeAll(store, statements);
+  const twin = twins.get(store);
+  if (twin !== undefined) expect(writeAll(twin, statements)).toEqual(written);
 }
 
 function pullSome(pull: {
@@ -118,7 +156,10 @@ function pullSome(pull: {
       }
     }
   }
-  const outcomes = apply(reader, prng.shuffle(wanted));
+  const shuffled = prng.shuffle(wanted);
+  const outcomes = apply(reader, shuffled);
+  const twin = twins.get(reader);
+  if (twin !== undefined) expect(apply(twin, shuffled)).toEqual(outcomes);
   for (const outcome of outcomes) {
     expect(outcome.kind, outcome.reason).not.toBe("refused");
     if (outcome.kind === "buffered") stats.partials += 1;

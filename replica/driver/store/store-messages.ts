@@ -149,6 +149,9 @@ export type PackedChangesets = readonly unknown[];
  */
 export function packChangesets(changesets: readonly Changeset[]): PackedChangesets {
   const packed: unknown[] = [];
+  // The columns of a row share one key: as one object it is copied once.
+  let given: Uint8Array | null = null;
+  let key: Uint8Array = new Uint8Array();
   for (const changeset of changesets) {
     if (changeset.kind === "empty") {
       const { start, end } = changeset.versions;
@@ -159,7 +162,9 @@ export function packChangesets(changesets: readonly Changeset[]): PackedChangese
     packed.push(1, actorId, version, seqs.start, seqs.end, lastSeq, ts, changes.length);
     for (const change of changes) {
       const { table, pk, cid, val, colVersion, seq, cl } = change;
-      packed.push(table, owned(pk), cid, ownedValue(val), colVersion, seq, cl);
+      if (pk !== given) key = owned(pk);
+      given = pk;
+      packed.push(table, key, cid, ownedValue(val), colVersion, seq, cl);
     }
   }
   return packed;

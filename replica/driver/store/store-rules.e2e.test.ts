@@ -359,7 +359,7 @@ test("a changeset that fails inside SQLite is refused alone; local writes stay t
   );
   const outcomes = apply(store, changesets);
   expect(outcomes.map(({ kind }) => kind)).toEqual(["applied", "refused", "applied"]);
-  expect(outcomes[1]?.reason).toContain("constraint failed");
+  expect(outcomes[1]?.reason).toContain("tripped");
   expect(write(store, "INSERT INTO t VALUES ('own', 1, 'b')")).toHaveLength(1);
 });
 

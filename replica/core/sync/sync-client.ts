@@ -324,7 +324,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       if (closed > 0) this.#onClosed(closed);
       const news = taken.filter((each) => this.#isNews(each));
       if (news.length === 0) this.stats.changesetsDropped += 1;
-      for (const each of news) this.#queue.add(each);
+      for (const each of news) this.#queue.add(each, { isPartial: this.#isPartial(each) });
       const changes = changeWeight(changeset);
       this.stats.changesReceived += changes;
       const weight = changes / Math.max(1, closed);
@@ -341,6 +341,11 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #isNews(changeset: Changeset): boolean {
     const found = this.#books.classify(changeset);
     return found !== "known" && found !== "invalid";
+  }
+
+  #isPartial(changeset: Changeset): boolean {
+    if (changeset.kind !== "full") return false;
+    return this.#books.partial(changeset.actorId, changeset.version) !== undefined;
   }
 
   #onFinished(sessionId: number, nowMs: number): void {
@@ -408,6 +413,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
 
   /** Does whatever can be done: hands batches to the store, asks, ends sessions and the round. */
   #pump(nowMs: number): void {
+    if (this.#sessions.size === 0) this.#queue.flush();
     for (let batch = this.#queue.take(); batch !== null; batch = this.#queue.take()) {
       this.#outbox.push({ kind: "apply", ...batch });
     }

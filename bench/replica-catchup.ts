@@ -4,7 +4,8 @@
  * of this process, without sync, network and boot.
  *
  * The other's database is filled here, 1,000 rows in each transaction, and then given to its process.
- * Versions are counted in the new replica's file from this process, rows at the end.
+ * Versions are counted in the new replica's file from this process, rows at the end. `--rows` takes
+ * one of the two sizes.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -38,7 +39,8 @@ export const bench: Bench = {
 
 async function* run(context: BenchContext): AsyncIterable<Sample> {
   const asked = context.flags.get("rows");
-  const sizes = asked === undefined ? SIZES : [Number(asked)];
+  const sizes = SIZES.filter((rows) => asked === undefined || rows === Number(asked));
+  if (sizes.length === 0) throw new Error(`--rows ${asked}: one of ${SIZES.join(", ")}`);
   const cluster = await LocalCluster.create(context);
   const schema = cluster.writeSchema(SCHEMA);
   const sources = new Map<number, string>();

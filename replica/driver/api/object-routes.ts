@@ -18,7 +18,9 @@ import {
   sendJson,
   type ApiRequest,
 } from "./api-request.ts";
-import { printObject, readDocument } from "./documents.ts";
+
+/** Loaded by the first request for an object: its schemas are a fifth of the thread's heap. */
+const loadDocuments = () => import("./documents.ts");
 
 /** Kinds in the API's paths. */
 export const OBJECT_KINDS: readonly ObjectKind[] = ["nodes", "apps", "hostnames", "machines"];
@@ -40,7 +42,9 @@ export async function handleObject(request: ApiRequest, kind: ObjectKind): Promi
 }
 
 async function put(request: ApiRequest, kind: ObjectKind, id: string): Promise<void> {
-  const read = readDocument(kind, id, await readJsonBody(request));
+  const body = await readJsonBody(request);
+  const { readDocument } = await loadDocuments();
+  const read = readDocument(kind, id, body);
   if (!read.ok) {
     return sendJson(request.response, 422, {
       error: "the document does not fit",
@@ -54,6 +58,7 @@ async function put(request: ApiRequest, kind: ObjectKind, id: string): Promise<v
 async function get(request: ApiRequest, kind: ObjectKind, id: string): Promise<void> {
   const stored = await request.backend.get(kind, id);
   if (stored === null) return notFound(request, kind, id);
+  const { printObject } = await loadDocuments();
   sendJson(request.response, 200, printObject(kind, stored));
 }
 
@@ -72,6 +77,7 @@ async function list(request: ApiRequest, kind: ObjectKind): Promise<void> {
   }
   const limit = Number(limitText);
   const found = await request.backend.list(kind, { after: searchParams.get("after") ?? "", limit });
+  const { printObject } = await loadDocuments();
   sendJson(request.response, 200, {
     [kind]: found.map((stored) => printObject(kind, stored)),
     next: found.length === limit ? (found.at(-1)?.id ?? null) : null,

@@ -45,7 +45,7 @@ export interface OpenApi {
 /** Opens the API. Rejects with `API_BIND` or a code of the store; nothing is left open then. */
 export async function openApi(parts: ApiParts): Promise<OpenApi> {
   const { api, db, extensionPath, store, core, driver, log } = parts;
-  const queries = await QueryThread.start({ databasePath: db.path, extensionPath });
+  const queries = QueryThread.create({ databasePath: db.path, extensionPath });
   let streams: SubscriptionThread | null = null;
   try {
     streams = await SubscriptionThread.start({

@@ -183,6 +183,20 @@ test("a query that is ended settles its waiting page and frees its place", async
   expect(queries.stats.open).toBe(0);
 });
 
+test("the first thread is started by the first query", async () => {
+  const queries = QueryThread.create(options());
+  expect(queries.stats.threads).toBe(0);
+  const { pages } = await queries.query({ sql: "SELECT 1" }, 0);
+  expect((await pages.next()).value).toEqual([[1n]]);
+  expect(queries.stats.threads).toBe(1);
+  await queries.close();
+  const nowhere = QueryThread.create({ ...options(), databasePath: `${folder.path}/nowhere.db` });
+  await expect(nowhere.query({ sql: "SELECT 1" }, 0)).rejects.toMatchObject({
+    code: "QUERY_LOST",
+  });
+  await nowhere.close();
+});
+
 test("a database that is not there is told at the start", async () => {
   const databasePath = `${folder.path}/nowhere.db`;
   await expect(QueryThread.start({ ...options(), databasePath })).rejects.toMatchObject({

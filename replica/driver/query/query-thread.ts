@@ -70,6 +70,14 @@ export class QueryThread {
     };
   }
 
+  /**
+   * Runs queries without a thread until the first one comes: it waits for its thread to start, and
+   * fails with `QUERY_LOST` when the database cannot be opened.
+   */
+  static create(options: QueryThreadOptions): QueryThread {
+    return new QueryThread(options);
+  }
+
   /** Opens the database in a first thread. Rejects with a code of the store when it cannot. */
   static async start(options: QueryThreadOptions): Promise<QueryThread> {
     const thread = new QueryThread(options);

@@ -206,6 +206,7 @@ export class App {
       name: "replica",
       workerData: data,
       transferList: [storePort],
+      resourceLimits: { maxYoungGenerationSizeMb: REPLICA_YOUNG_GENERATION_MIB },
     });
     this.#replica = worker;
     worker.on("message", (event: ReplicaThreadEvent) => this.#onReplicaEvent(event));
@@ -347,3 +348,8 @@ async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
 /** After main, replica and store. */
 const FIRST_DATA_PLANE = 3;
 const THREAD_MARGIN_MS = 5_000;
+/**
+ * Messages of a repair are garbage as soon as the store has them: V8's default lets three times
+ * 16 MiB pile up before it looks (docs/performance.md).
+ */
+const REPLICA_YOUNG_GENERATION_MIB = 12;

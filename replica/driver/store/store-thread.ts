@@ -39,6 +39,7 @@ export async function startStore(
     workerData: { ...options, ...thread.workerData },
     // Not the parent's: `node --eval` would pass its flags on.
     execArgv: [],
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
   });
   const listeners: ((error: Error) => void)[] = [];
   let failure: Error | null = null;
@@ -83,3 +84,9 @@ export async function startStore(
     },
   };
 }
+
+/**
+ * Changes on their way to the disk are garbage soon: V8's default lets three times 16 MiB of it pile
+ * up before it looks. Measured without a cost in CPU (docs/performance.md).
+ */
+const YOUNG_GENERATION_MIB = 12;

@@ -36,7 +36,7 @@ import {
   computeNeeds,
   countNeeds,
   type PlannedRequest,
-  RoundPlan,
+  type RoundPlan,
 } from "./needs.ts";
 import { choosePeers, type SyncPeer } from "./peer-choice.ts";
 import { createRound, type Round } from "./round.ts";

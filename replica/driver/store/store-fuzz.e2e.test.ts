@@ -1,7 +1,7 @@
 /**
  * Three writers on a tiny contended key space; every replica pulls each version from random peers.
- * In some seeds each has a twin that is given the same transactions and changesets, and has cr-sqlite merge every
- * change: what they store must be the same to the byte, however the others' rows were written.
+ * In some seeds each has a twin that is given the same transactions and changesets, and has cr-sqlite
+ * merge every change: what they store must be the same to the byte, however rows were written.
  */
 import { afterAll, expect, test } from "vitest";
 import type { Prng } from "#base/prng.ts";

@@ -1,9 +1,9 @@
 /**
  * When the packets of a peer are acknowledged: the second one at once, a single one a little later.
  *
- * RFC 9000, section 13.2.1, lets a receiver wait as long as it has announced (quiche: 25 ms). What
- * the packet brought is applied and passed on first, and on a busy connection two packets share one
- * acknowledgement. quiche itself acknowledges with whatever is sent next, so to wait means to send
+ * RFC 9000, section 13.2.1, lets a receiver wait as long as it has announced (`MAX_ACK_DELAY_MS`).
+ * What the packet brought is applied and passed on first, by all replicas of a machine where there
+ * are several, and on a busy connection two packets share one acknowledgement. quiche itself acknowledges with whatever is sent next, so to wait means to send
  * nothing. Loss is seen a few milliseconds later by the peer.
  */
 
@@ -32,7 +32,13 @@ export class DelayedAck {
   }
 }
 
-/** Well below 25 ms also on a loop that is late; long enough for the work that a packet brings. */
-const WAIT_MS = 8;
+/**
+ * What we announce: a peer waits that much longer before it takes the last packet of a burst for
+ * lost. RFC 9000's default is 25.
+ */
+export const MAX_ACK_DELAY_MS = 50;
+
+/** Well below what is announced also on a loop that is late. */
+const WAIT_MS = 20;
 /** RFC 9000, section 13.2.2: every second packet. */
 const PACKETS_MAX = 2;

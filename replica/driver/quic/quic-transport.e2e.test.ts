@@ -67,7 +67,8 @@ test("a socket of its own for dialling is what peers see", async () => {
 });
 
 test("an urgent send overtakes bulk that was queued before it", async () => {
-  await using left = await openEndpoint({ certificates });
+  // 20 MB may take longer than a send usually has, where others keep the cores busy.
+  await using left = await openEndpoint({ certificates, uniTimeoutMs: 60_000 });
   await using right = await openEndpoint({ certificates });
   const target = right.transport.local;
   const bulk = Array.from({ length: 40 }, () =>

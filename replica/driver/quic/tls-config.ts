@@ -9,6 +9,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { quiche, type Config } from "@matrixai/quic/native/index.js";
 import { errorText, PatinaError } from "#base/errors.ts";
+import { MAX_ACK_DELAY_MS } from "./delayed-ack.ts";
 import { TRANSPORT_TLS } from "./errors.ts";
 import type { TransportSettings } from "./options.ts";
 import { createResetSecret } from "./stateless.ts";
@@ -73,6 +74,7 @@ export function certificateNames(leaf: Uint8Array | undefined, host: string): bo
 function setTransportParameters(config: Config, settings: TransportSettings): void {
   config.setApplicationProtos([APPLICATION_PROTOCOL]);
   config.setMaxIdleTimeout(settings.idleTimeoutMs);
+  config.setMaxAckDelay(MAX_ACK_DELAY_MS);
   config.setMaxSendUdpPayloadSize(settings.maxUdpPayload);
   config.setMaxRecvUdpPayloadSize(UDP_PAYLOAD_MAX);
   config.setInitialMaxData(CONNECTION_WINDOW);

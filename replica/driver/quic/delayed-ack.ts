@@ -2,9 +2,10 @@
  * When the packets of a peer are acknowledged: the second one at once, a single one a little later.
  *
  * RFC 9000, section 13.2.1, lets a receiver wait as long as it has announced (`MAX_ACK_DELAY_MS`).
- * What the packet brought is applied and passed on first, by all replicas of a machine where there
- * are several, and on a busy connection two packets share one acknowledgement. quiche itself acknowledges with whatever is sent next, so to wait means to send
- * nothing. Loss is seen a few milliseconds later by the peer.
+ * What the packet brought is applied and passed on first, by all replicas of a machine where there are
+ * several, and on a busy connection two packets share one acknowledgement. quiche itself
+ * acknowledges with whatever is sent next, so to wait means to send nothing. A peer sees loss that
+ * much later.
  */
 
 /** The debt of one connection. */

@@ -35,15 +35,12 @@ export async function exec(
 ): Promise<void> {
   const body = [statement(sql, options.param)];
   const answer = await callApi(options, { method: "POST", path: "/v1/transactions", body });
-  const { results, time, version } = JSON.parse(await requireSuccess(answer)) as {
+  const { results, time } = JSON.parse(await requireSuccess(answer)) as {
     results: { rows_affected: number }[];
     time: number;
-    version: number | null;
   };
   const rows = results[0]?.rows_affected ?? 0;
-  process.stdout.write(
-    `Rows affected: ${rows}${version === null ? "; nothing changed" : `; version ${version}`}\n`,
-  );
+  process.stdout.write(`Rows affected: ${rows}\n`);
   if (options.timer === true) process.stdout.write(`Run Time: real ${time}\n`);
 }
 

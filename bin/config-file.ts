@@ -2,19 +2,22 @@
  * Reads `patina.toml`, lays environment variables and flags over it, and validates the whole at
  * once: every error in one go, each with file, key, what was found and what is allowed.
  *
- * Precedence: flag, environment (`PATINA__GOSSIP__ADDR`, as Corrosion's `__`), file, default.
+ * Precedence: flag, environment (`PATINA__GOSSIP__ADDR`, then Corrosion's `GOSSIP__ADDR`), file,
+ * default.
  * Relative paths count from the config file's folder.
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
-import { parse, TomlError } from "smol-toml";
+import { parse as parseToml, TomlError } from "smol-toml";
 import type { z } from "zod";
 import { errorText, PatinaError } from "#base/errors.ts";
-import { configFile, type PatinaConfig } from "../proxy/config.ts";
+import { agentConfigFile, configFile, type PatinaConfig } from "../proxy/config.ts";
+import type { Mode } from "../proxy/effective-config.ts";
+import { unguardedAddresses } from "../replica/config.ts";
 import { insteadOf, removeKey, translateCorrosion } from "./corrosion-config.ts";
-import { jsonOrText, type Override } from "./overrides.ts";
+import { environmentOverrides, type Override } from "./overrides.ts";
 
 /** A validated config with what identifies it. */
 export interface LoadedConfig {
@@ -23,7 +26,7 @@ export interface LoadedConfig {
   readonly file: string;
   /** SHA-256 of the effective config, hex. */
   readonly hash: string;
-  /** What was left out of a file made for Corrosion; a line each. */
+  /** What was left out of a file made for Corrosion, and what stands open; a line each. */
   readonly warnings: readonly string[];
 }
 
@@ -35,8 +38,11 @@ export function loadConfig(options: {
   readonly file: string;
   readonly overrides?: readonly Override[];
   readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** What happens to keys of the file that nobody knows. Default `refuse`. */
-  readonly unknownKeys?: "refuse" | "warn";
+  /**
+   * `agent` takes a file made for Corrosion as it is: keys that nobody knows, and an API that is
+   * open to all, lead to warnings. Default `edge`: these are errors.
+   */
+  readonly mode?: Mode;
 }): LoadedConfig {
   const file = resolve(options.file);
   const overrides = [
@@ -50,21 +56,23 @@ export function loadConfig(options: {
     sourceByKey.set(override.key, override.source);
   }
   const warnings = translateCorrosion(raw).map((warning) => `${file}: ${warning}`);
-  let parsed = configFile.safeParse(raw, { reportInput: true });
-  const isWarned = options.unknownKeys === "warn";
+  const isAgent = options.mode === "agent";
+  const parse = (): ReturnType<typeof agentConfigFile.safeParse> =>
+    (isAgent ? agentConfigFile : configFile).safeParse(raw, { reportInput: true });
+  let parsed = parse();
   const isOverride = (name: string): boolean =>
     overrides.some(({ key }) => key === name || key.startsWith(`${name}.`));
   const foreign = (parsed.success ? [] : unknownKeys(parsed.error.issues))
     .map((path) => ({ path, name: path.join(".") }))
-    .filter(({ name }) => insteadOf(name) !== null || (isWarned && !isOverride(name)));
+    .filter(({ name }) => insteadOf(name) !== null || (isAgent && !isOverride(name)));
   if (foreign.length > 0) {
     for (const { path, name } of foreign) {
       removeKey(raw, path);
       const instead = insteadOf(name);
       const what = instead === null ? "unknown key, left out" : `${OF_CORROSION}: ${instead}`;
-      warnings.push(`${file}: ${name}: ${what}`);
+      warnings.push(`${sourceByKey.get(name) ?? file}: ${name}: ${what}`);
     }
-    parsed = configFile.safeParse(raw, { reportInput: true });
+    parsed = parse();
   }
   if (!parsed.success) {
     throw new PatinaError(
@@ -73,6 +81,10 @@ export function loadConfig(options: {
     );
   }
   const config = named(withAbsolutePaths(parsed.data, dirname(file)));
+  for (const addr of unguardedAddresses(config.api)) {
+    const source = sourceByKey.get("api.addr") ?? file;
+    warnings.push(`${source}: api.addr: OPEN TO ALL: whoever reaches ${addr} may read and write`);
+  }
   const hash = createHash("sha256").update(JSON.stringify(config)).digest("hex");
   return { config, file, hash, warnings };
 }
@@ -94,7 +106,7 @@ function readToml(file: string): Record<string, unknown> {
     );
   }
   try {
-    return parse(text) as Record<string, unknown>;
+    return parseToml(text) as Record<string, unknown>;
   } catch (error) {
     const place = error instanceof TomlError ? `:${error.line}:${error.column}` : "";
     const reason = errorText(error).split("\n")[0] ?? "";
@@ -102,17 +114,6 @@ function readToml(file: string): Record<string, unknown> {
       cause: error,
     });
   }
-}
-
-/** `PATINA__GOSSIP__ADDR=x` sets `gossip.addr`; a value that is JSON is taken as such. */
-function environmentOverrides(
-  environment: Readonly<Record<string, string | undefined>>,
-): Override[] {
-  return Object.entries(environment).flatMap(([name, text]) => {
-    if (!name.startsWith("PATINA__") || text === undefined) return [];
-    const key = name.slice("PATINA__".length).toLowerCase().replaceAll("__", ".");
-    return [{ key, value: jsonOrText(text), source: name }];
-  });
 }
 
 function setKey(target: Record<string, unknown>, keys: readonly string[], value: unknown): void {
@@ -197,11 +198,14 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absoluteTls = tls && {
     cert_file: absolute(tls.cert_file),
     key_file: absolute(tls.key_file),
-    ca_file: absolute(tls.ca_file),
-    client: {
-      cert_file: absolute(tls.client.cert_file),
-      key_file: absolute(tls.client.key_file),
-    },
+    ...(tls.ca_file === undefined ? {} : { ca_file: absolute(tls.ca_file) }),
+    insecure: tls.insecure,
+    ...(tls.client && {
+      client: {
+        cert_file: absolute(tls.client.cert_file),
+        key_file: absolute(tls.client.key_file),
+      },
+    }),
   };
   return {
     ...config,

@@ -11,7 +11,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 test("names and forms of Corrosion's are translated without a warning", () => {
   const { config, warnings } = load(`
 [api]
-bind_addr = ["127.0.0.1:8080"]
+bind_addr = ["127.0.0.1:8080", "[::1]:8080"]
 [admin]
 uds_path = "/run/corrosion/admin.sock"
 [gossip]
@@ -19,7 +19,7 @@ addr = "127.0.0.1:8787"
 plaintext = true
 `);
   expect(config).toMatchObject({
-    api: { addr: "127.0.0.1:8080" },
+    api: { addr: ["127.0.0.1:8080", "[::1]:8080"] },
     admin: { path: "/run/corrosion/admin.sock" },
     gossip: { plaintext: true },
   });
@@ -42,19 +42,13 @@ test("the broadcast method is taken in Corrosion's forms", () => {
 
 test("what is translated only in part says so", () => {
   const { config, warnings } = load(`
-[api]
-addr = ["127.0.0.1:8080", "[::1]:8080"]
 [gossip]
 addr = "127.0.0.1:8787"
 bootstrap = ["ams.example:8787@192.0.2.53:53", "192.0.2.1:8787"]
 plaintext = true
 `);
-  expect(config.api.addr).toBe("127.0.0.1:8080");
   expect(config.gossip.bootstrap).toEqual(["ams.example:8787", "192.0.2.1:8787"]);
-  expect(warnings).toEqual([
-    expect.stringMatching(/: api\.addr: only the first/),
-    expect.stringMatching(/: gossip\.bootstrap: .*resolver/),
-  ]);
+  expect(warnings).toEqual([expect.stringMatching(/: gossip\.bootstrap: .*resolver/)]);
 });
 
 test("each key left out has one warning that says what happens instead", () => {
@@ -104,7 +98,7 @@ disable_gso = true
 [newer]
 key = 1
 `;
-  const { config, warnings } = load(text, { unknownKeys: "warn" });
+  const { config, warnings } = load(text, { mode: "agent" });
   expect(config.db.path).toBe("/var/lib/corrosion/state.db");
   expect(warnings.map((line) => line.slice(line.indexOf(": ") + 2)).toSorted()).toEqual([
     "db.extra: unknown key, left out",
@@ -113,8 +107,59 @@ key = 1
     "newer: unknown key, left out",
   ]);
   const overrides = [{ key: "gosip.addr", value: "127.0.0.1:2", source: "--set" }];
-  expect(() => load(text, { unknownKeys: "warn", overrides })).toThrow(/gosip: unknown key/);
-  expect(() => load("[gossip]\naddr = 7\n", { unknownKeys: "warn" })).toThrow(/gossip\.addr/);
+  expect(() => load(text, { mode: "agent", overrides })).toThrow(/gosip: unknown key/);
+  expect(() => load("[gossip]\naddr = 7\n", { mode: "agent" })).toThrow(/gossip\.addr/);
+});
+
+test("an API that is open to all is served by an agent, with a warning per address", () => {
+  const text = `
+[api]
+addr = ["127.0.0.1:8080", "0.0.0.0:8081", "[2001:db8::1]:8080"]
+[gossip]
+addr = "0.0.0.0:8787"
+plaintext = true
+`;
+  const warnings = (options: Parameters<typeof load>[1]): unknown =>
+    load(text, { mode: "agent", ...options }).warnings;
+  expect(warnings({})).toEqual([
+    expect.stringMatching(/corrosion\.toml: api\.addr: OPEN TO ALL: .*0\.0\.0\.0:8081/),
+    expect.stringMatching(/OPEN TO ALL: .*\[2001:db8::1\]:8080/),
+  ]);
+  expect(warnings({ environment: { API__ADDR: "0.0.0.0:80" } })).toEqual([
+    expect.stringMatching(/^API__ADDR: api\.addr: OPEN TO ALL: .*0\.0\.0\.0:80 /),
+  ]);
+  expect(warnings({ environment: { "API__AUTHZ__BEARER-TOKEN": "secret" } })).toEqual([]);
+  expect(() => load(text)).toThrow(/api\.addr: found .*bearer-token/);
+});
+
+test("Corrosion's names in the environment count, less than Patina's, and no others do", () => {
+  const text = '[gossip]\naddr = "127.0.0.1:1"\nplaintext = true\n[api]\nbind_addr = "[::1]:1"\n';
+  const { config, warnings } = load(text, {
+    environment: {
+      GOSSIP__ADDR: "127.0.0.1:2",
+      GOSSIP__BOOTSTRAP: '["192.0.2.1:8787"]',
+      PATINA__GOSSIP__ADDR: "127.0.0.1:3",
+      API__BIND_ADDR: "127.0.0.1:4",
+      ADMIN__UDS_PATH: "/run/a.sock",
+      GOSSIP__ADDRESS: "x",
+      GOSSIP: "x",
+      DB__HOST: "x",
+      LOG__LEVEL: "loud",
+      PROXY__HTTP: "http://proxy.example",
+      WATCHDOG__STEADY_MS: "soon",
+    },
+  });
+  expect(config).toMatchObject({
+    gossip: { addr: "127.0.0.1:3", bootstrap: ["192.0.2.1:8787"] },
+    api: { addr: "127.0.0.1:4" },
+    admin: { path: "/run/a.sock" },
+    log: { level: "info" },
+    proxy: { http: "0.0.0.0:8080" },
+  });
+  expect(warnings).toEqual([]);
+  expect(() => load(text, { environment: { GOSSIP__ADDR: "ams" } })).toThrow(
+    /^GOSSIP__ADDR: gossip\.addr: found "ams"/,
+  );
 });
 
 test("a node without a name goes by the host's, in the letters that a name may have", () => {

@@ -11,14 +11,7 @@ export type RawTable = Record<string, unknown>;
 export function translateCorrosion(raw: RawTable): string[] {
   const warnings: string[] = [];
   const api = tableIn(raw, "api");
-  if (api !== null) {
-    rename(api, "bind_addr", "addr");
-    const { addr } = api;
-    if (Array.isArray(addr) && addr.length > 0) {
-      api["addr"] = addr[0] as unknown;
-      if (addr.length > 1) warnings.push("api.addr: only the first address is served");
-    }
-  }
+  if (api !== null) rename(api, "bind_addr", "addr");
   const admin = tableIn(raw, "admin");
   if (admin !== null) rename(admin, "uds_path", "path");
   const gossip = tableIn(raw, "gossip");
@@ -88,7 +81,6 @@ const INSTEAD: readonly (readonly [RegExp, string])[] = [
   [/^gossip\.disable_gso$/, "packets are sent one by one"],
   [/^gossip\.member_id$/, "all replicas of a cluster id exchange state"],
   [/^gossip\.broadcast\.eager_ratios$/, "eager peers follow the order of actor ids"],
-  [/^gossip\.tls\.insecure$/, "certificates are always checked"],
   [/^perf\.\w+$/, "queues and batches find their own size"],
   [/^telemetry\.open-telemetry$/, "no traces are exported"],
   [/^log\.(?:format|colors)$/, "logs are lines of JSON"],

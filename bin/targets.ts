@@ -7,6 +7,7 @@ import { dirname, join, resolve } from "node:path";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
 import { adminPathOf } from "../proxy/effective-config.ts";
 import type { PatinaConfig } from "../proxy/config.ts";
+import { apiAddresses } from "../replica/config.ts";
 import type { ApiOptions } from "./api-client.ts";
 import { loadConfig, stateFolderOf } from "./config-file.ts";
 import type { Override } from "./overrides.ts";
@@ -46,7 +47,8 @@ export function apiTarget(options: GlobalOptions & { readonly token?: string }):
   }
   const { api } = configOf(options);
   const known = token ?? api.authz?.["bearer-token"];
-  return { apiAddr: dialable(api.addr), ...(known === undefined ? {} : { token: known }) };
+  const [addr = DEFAULT_API] = apiAddresses(api);
+  return { apiAddr: dialable(addr), ...(known === undefined ? {} : { token: known }) };
 }
 
 /** Path of the admin socket: the flag, else what the config file says. */
@@ -70,7 +72,7 @@ export function subscriptionsFolder(options: GlobalOptions): string {
 
 function configOf(options: GlobalOptions): PatinaConfig {
   const file = configFileOf(options);
-  return loadConfig({ file, environment: process.env, unknownKeys: "warn" }).config;
+  return loadConfig({ file, environment: process.env, mode: "agent" }).config;
 }
 
 /** A listener on all addresses is reached at the loopback one. */

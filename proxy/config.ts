@@ -9,8 +9,10 @@ import {
   apiSection,
   dbSection,
   gossipSection,
+  openApiSection,
   perfSection,
   replicaSection,
+  type GossipConfig,
 } from "../replica/config.ts";
 import { hostPort, milliseconds, path, wholeNumber } from "../replica/config-fields.ts";
 
@@ -70,64 +72,68 @@ export const faultSection = z.strictObject({
   stall_path: z.string().startsWith("/", "a path from /").optional(),
 });
 
-/** Everything a config file may hold. */
+/** Sections of the file but `[api]`. */
+const sections = {
+  db: prefaulted(dbSection),
+  gossip: prefaulted(gossipSection),
+  admin: prefaulted(adminSection),
+  perf: prefaulted(perfSection),
+  replica: prefaulted(replicaSection),
+  proxy: prefaulted(proxySection),
+  watchdog: prefaulted(watchdogSection),
+  telemetry: prefaulted(
+    z.strictObject({
+      prometheus: prefaulted(
+        z.strictObject({
+          /** Metrics, /healthz and /readyz. A non-loopback address is the operator's choice. */
+          addr: hostPort.default("127.0.0.1:9090"),
+        }),
+      ),
+    }),
+  ),
+  log: prefaulted(
+    z.strictObject({ level: z.enum(LEVELS as [string, ...string[]]).default("info") }),
+  ),
+  fault: prefaulted(faultSection),
+};
+
+/** Everything that the config file of an edge may hold. */
 export const configFile = z
-  .strictObject({
-    db: prefaulted(dbSection),
-    gossip: prefaulted(gossipSection),
-    api: prefaulted(apiSection),
-    admin: prefaulted(adminSection),
-    perf: prefaulted(perfSection),
-    replica: prefaulted(replicaSection),
-    proxy: prefaulted(proxySection),
-    watchdog: prefaulted(watchdogSection),
-    telemetry: prefaulted(
-      z.strictObject({
-        prometheus: prefaulted(
-          z.strictObject({
-            /** Metrics, /healthz and /readyz. A non-loopback address is the operator's choice. */
-            addr: hostPort.default("127.0.0.1:9090"),
-          }),
-        ),
-      }),
-    ),
-    log: prefaulted(
-      z.strictObject({ level: z.enum(LEVELS as [string, ...string[]]).default("info") }),
-    ),
-    fault: prefaulted(faultSection),
-  })
-  .superRefine((config, context) => {
-    const wildcard = /^(0\.0\.0\.0|\[::\]):/.test(config.gossip.addr);
-    if (wildcard && config.gossip.external_addr === undefined) {
-      context.addIssue({
-        code: "custom",
-        path: ["gossip", "external_addr"],
-        input: undefined,
-        message: "the address that others dial, because gossip.addr is a wildcard",
-      });
-    }
-    if (!config.gossip.plaintext && config.gossip.tls === undefined) {
-      context.addIssue({
-        code: "custom",
-        path: ["gossip", "tls"],
-        input: undefined,
-        message: "certificates, which patina tls makes; or gossip.plaintext = true",
-      });
-    }
-    const { enabled: _enabled, ...faults } = config.fault;
-    const asked = faults.stall_path !== undefined || hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
-    if (asked && !config.fault.enabled) {
-      context.addIssue({
-        code: "custom",
-        path: ["fault", "enabled"],
-        input: false,
-        message: "true, because faults are injected below",
-      });
-    }
-  });
+  .strictObject({ ...sections, api: prefaulted(apiSection) })
+  .superRefine(checkWhole);
+
+/** The same for a replica alone. */
+export const agentConfigFile = z
+  .strictObject({ ...sections, api: prefaulted(openApiSection) })
+  .superRefine(checkWhole);
 
 /** A config file with all defaults filled in. */
 export type PatinaConfig = z.infer<typeof configFile>;
+
+/** Rules between keys. */
+function checkWhole(
+  { gossip, fault }: { gossip: GossipConfig; fault: z.infer<typeof faultSection> },
+  context: z.RefinementCtx,
+): void {
+  if (!gossip.plaintext && gossip.tls === undefined) {
+    context.addIssue({
+      code: "custom",
+      path: ["gossip", "tls"],
+      input: undefined,
+      message: "certificates, which patina tls makes; or gossip.plaintext = true",
+    });
+  }
+  const { enabled, ...faults } = fault;
+  const asked = faults.stall_path !== undefined || hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
+  if (asked && !enabled) {
+    context.addIssue({
+      code: "custom",
+      path: ["fault", "enabled"],
+      input: false,
+      message: "true, because faults are injected below",
+    });
+  }
+}
 
 /** A section that may be left out: then its own defaults count, and its own rules are checked. */
 function prefaulted<Schema extends z.ZodType>(schema: Schema): z.ZodPrefault<Schema> {

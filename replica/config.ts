@@ -22,7 +22,7 @@ export const dbSection = z.strictObject({
 export const gossipSection = z.strictObject({
   /** UDP address to bind; port 0 = any. */
   addr: ipPort.default("[::]:8787"),
-  /** Address under which others dial us; needed when `addr` is a wildcard. */
+  /** Address under which others dial us. When `addr` is a wildcard: one of this machine's. */
   external_addr: ipPort.refine((text) => !text.endsWith(":0"), "a port from 1").optional(),
   /** Addresses of replicas to join through; the own one is skipped. */
   bootstrap: z.array(hostPort).default([]),
@@ -62,33 +62,44 @@ export const gossipSection = z.strictObject({
     .prefault({}),
   /** Encrypted, but whoever reaches the port may join; replicas with `tls` are strangers then. */
   plaintext: z.boolean().default(false),
-  /** mTLS between replicas, unless `plaintext`; `patina tls` makes the files. */
+  /** TLS between replicas, unless `plaintext`; `patina tls` makes the files. */
   tls: z
     .strictObject({
       /** Certificate chain and key that this replica shows when it is dialled. */
       cert_file: path,
       key_file: path,
-      /** Authority that both sides' certificates must come from. */
-      ca_file: path,
-      /** Certificate and key that this replica shows when it dials. */
-      client: z.strictObject({ cert_file: path, key_file: path }),
+      /** Authority that certificates of others must come from. */
+      ca_file: path.optional(),
+      /** Whoever answers is taken for the replica that was dialled. */
+      insecure: z.boolean().default(false),
+      /** Shown when this replica dials. Whoever dials it must show one too; absent = none is. */
+      client: z.strictObject({ cert_file: path, key_file: path }).optional(),
+    })
+    .refine((tls) => tls.ca_file !== undefined || (tls.insecure && !tls.client), {
+      path: ["ca_file"],
+      message: "an authority's certificate; or insecure = true and no client",
     })
     .optional(),
 });
 
-/** `[api]`: the HTTP API of the replica. */
-export const apiSection = z
-  .strictObject({
-    /** TCP address. A non-loopback one needs a bearer token. */
-    addr: hostPort.default("127.0.0.1:8081"),
-    /** Requests that ask for an endpoint of another name are refused. */
-    endpoint_name: z.string().min(1, "a name").optional(),
-    authz: z.strictObject({ "bearer-token": z.string().min(1, "a token") }).optional(),
-  })
-  .refine((api) => isLoopbackHost(splitHostPort(api.addr).host) || api.authz !== undefined, {
-    path: ["addr"],
-    message: "a loopback address, or any address together with [api.authz] bearer-token",
-  });
+/** `[api]` as a replica alone takes it: whether strangers can reach it is the operator's choice. */
+export const openApiSection = z.strictObject({
+  /** TCP address, or a list of them. */
+  addr: z
+    .union([hostPort, z.array(hostPort).min(1, "at least one address")], {
+      error: "host:port, with an IPv6 host in brackets; or a list of these",
+    })
+    .default("127.0.0.1:8081"),
+  /** Requests that ask for an endpoint of another name are refused. */
+  endpoint_name: z.string().min(1, "a name").optional(),
+  authz: z.strictObject({ "bearer-token": z.string().min(1, "a token") }).optional(),
+});
+
+/** `[api]`: the HTTP API of the replica. An address that is not loopback needs a bearer token. */
+export const apiSection = openApiSection.refine((api) => unguardedAddresses(api).length === 0, {
+  path: ["addr"],
+  message: "a loopback address, or any address together with [api.authz] bearer-token",
+});
 
 /** `[admin]`: the Unix socket on which the host's operator asks and tells the replica things. */
 export const adminSection = z.strictObject({
@@ -125,6 +136,17 @@ export const replicaSection = z.strictObject({
 /** Parsed sections. */
 export type DbConfig = z.infer<typeof dbSection>;
 export type GossipConfig = z.infer<typeof gossipSection>;
-export type ApiConfig = z.infer<typeof apiSection>;
+export type ApiConfig = z.infer<typeof openApiSection>;
 export type PerfConfig = z.infer<typeof perfSection>;
 export type ReplicaIdentityConfig = z.infer<typeof replicaSection>;
+
+/** Where the API is served. */
+export function apiAddresses({ addr }: Pick<ApiConfig, "addr">): readonly string[] {
+  return typeof addr === "string" ? [addr] : addr;
+}
+
+/** Of these, where whoever reaches the port may read and write. */
+export function unguardedAddresses(api: ApiConfig): readonly string[] {
+  if (api.authz !== undefined) return [];
+  return apiAddresses(api).filter((addr) => !isLoopbackHost(splitHostPort(addr).host));
+}

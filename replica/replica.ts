@@ -30,9 +30,15 @@ import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/s
 import { reloadSchema } from "./driver/admin/admin-commands.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
+import { withAddressOfMachine } from "./driver/advertised-host.ts";
 import type { ApiRequest } from "./driver/api/api-request.ts";
 import { openApi, type OpenApi } from "./driver/api/open-api.ts";
-import { broadcastOf, openZstd } from "./driver/gossip-options.ts";
+import {
+  broadcastOf,
+  isOpenToStrangers,
+  openZstd,
+  warnOfStrangers,
+} from "./driver/gossip-options.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
 import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
@@ -90,6 +96,7 @@ export interface Replica {
   readonly actorId: ActorId;
   /** Address under which others dial it. */
   readonly gossipAddress: Address;
+  /** The first one at which the API is served. */
   readonly apiAddress: Address;
   /** Members, heads and needs, as plain JSON. */
   status(): unknown;
@@ -105,7 +112,8 @@ export interface Replica {
  */
 export async function startReplica(options: ReplicaOptions): Promise<Replica> {
   const store = await StoreClient.connect(options.storePort);
-  const running = new RunningReplica(options, store);
+  const gossip = withAddressOfMachine(options.gossip, options.log);
+  const running = new RunningReplica({ ...options, gossip }, store);
   try {
     await running.start();
   } catch (error) {
@@ -146,7 +154,7 @@ class RunningReplica implements Replica {
   }
 
   get apiAddress(): Address {
-    return this.#api?.address ?? "";
+    return this.#api?.addresses[0] ?? "";
   }
 
   async start(): Promise<void> {
@@ -171,7 +179,7 @@ class RunningReplica implements Replica {
     this.#options.log.info?.("replica-started", `${self} is up`, {
       replica: this.actorId,
       gossip: self,
-      api: this.apiAddress,
+      api: this.#api.addresses.join(", "),
     });
   }
 
@@ -207,21 +215,17 @@ class RunningReplica implements Replica {
 
   async #openTransport(): Promise<QuicTransport> {
     const { gossip, faults, log } = this.#options;
-    if (gossip.plaintext) {
-      log.warn?.(
-        "gossip-open",
-        "gossip.plaintext: encrypted, but whoever reaches the port may join",
-      );
-    }
+    const certificates = await transportCertificates(gossip, Date.now());
+    warnOfStrangers(gossip, log);
     const late = this.#lateEvents;
     const transport = await QuicTransport.open(
       {
         local: gossip.addr,
-        certificates: await transportCertificates(gossip, Date.now()),
+        certificates,
         idleTimeoutMs: gossip.idle_timeout_secs * 1000,
         maxUdpPayload: gossip.max_mtu,
         // What a stranger can make us hold is kept small.
-        ...(gossip.plaintext ? { limits: { uniStreamsMax: 256 } } : {}),
+        ...(isOpenToStrangers(gossip) ? { limits: { uniStreamsMax: 256 } } : {}),
         ...(faults ? { faults } : {}),
       },
       {
@@ -240,8 +244,8 @@ class RunningReplica implements Replica {
 
   #advertisedAddress(local: Address): Address {
     const { addr, external_addr } = this.#options.gossip;
-    const { host } = splitHostPort(addr);
-    const text = external_addr ?? joinHostPort(host, splitHostPort(local).port);
+    const { host, port } = splitHostPort(external_addr ?? addr);
+    const text = joinHostPort(host, port === 0 ? splitHostPort(local).port : port);
     const address = canonicalAddress(text);
     if (address.ok) return address.value;
     throw new PatinaError("TRANSPORT_BIND", `${text} is no IP address and port to be dialled at`);

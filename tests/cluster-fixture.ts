@@ -31,6 +31,8 @@ export interface HostOptions {
   readonly bootstrap?: readonly string[];
   /** Address of every listener. Default `127.0.0.1`. */
   readonly ip?: string;
+  /** Laid over the test's own environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Laid over the sections of its config. */
   readonly config?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 }
@@ -201,7 +203,9 @@ export class TestHost {
   /** Starts its process; `ready` waits for it. */
   start(): void {
     const command = this.options.kind === "edge" ? "run" : "agent";
-    const child = startPatina([command, "--config", this.configFile]);
+    const child = startPatina([command, "--config", this.configFile], {
+      env: this.options.env ?? {},
+    });
     this.#process = child;
     createInterface({ input: child.child.stderr! }).on("line", (line) => {
       this.#log.push(readLine(line));

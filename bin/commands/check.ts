@@ -11,7 +11,7 @@ export function check(
     file: options.config,
     overrides: [...overridesFromGlobals(options), ...overridesFromFlags(options.set ?? [])],
     environment: process.env,
-    unknownKeys: options.agent === true ? "warn" : "refuse",
+    mode: options.agent === true ? "agent" : "edge",
   });
   // What is printed ends in terminals, tickets and logs.
   const hide = (key: string, value: unknown): unknown => (key === "bearer-token" ? "***" : value);

@@ -16,8 +16,7 @@ export function run(mode: Mode, options: GlobalOptions & { config: string; set?:
     file: options.config,
     overrides: [...overridesFromGlobals(options), ...overridesFromFlags(options.set ?? [])],
     environment: process.env,
-    // A file made for Corrosion is taken as it is, whatever its version knew.
-    unknownKeys: mode === "agent" ? "warn" : "refuse",
+    mode,
   });
   for (const warning of warnings) process.stderr.write(`patina: ${warning}\n`);
   const path = writeEffectiveConfig({

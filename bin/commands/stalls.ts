@@ -8,7 +8,7 @@ export function stalls(id: string | undefined, options: { config: string }): voi
   const { config } = loadConfig({
     file: options.config,
     environment: process.env,
-    unknownKeys: "warn",
+    mode: "agent",
   });
   const folder = stateFolderOf(config);
   if (id === undefined) {

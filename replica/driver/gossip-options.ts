@@ -1,4 +1,4 @@
-/** What the section `[gossip]` says of broadcasting, in the words of the parts that do it. */
+/** What the section `[gossip]` says, in the words of the parts that do it; and what it leaves open. */
 import type { Logger } from "#base/logger.ts";
 import type { GossipConfig } from "../config.ts";
 import { PLUMTREE_DEFAULTS } from "../core/broadcast/plumtree-types.ts";
@@ -31,4 +31,30 @@ export function openZstd({ compression }: GossipConfig, log: Logger): Zstd {
   });
   for (const problem of zstd.reload().problems) log.warn?.("dictionary-unreadable", problem);
   return zstd;
+}
+
+/** Whether replicas may join that show no certificate of the cluster's authority. */
+export function isOpenToStrangers({ plaintext, tls }: GossipConfig): boolean {
+  return plaintext || tls?.client === undefined;
+}
+
+/** Says in the log who is let in, or believed, without a proof. */
+export function warnOfStrangers(gossip: GossipConfig, log: Logger): void {
+  const { plaintext, tls } = gossip;
+  if (plaintext) {
+    log.warn?.("gossip-open", "gossip.plaintext: encrypted, but whoever reaches the port may join");
+  } else if (isOpenToStrangers(gossip)) {
+    log.warn?.(
+      "gossip-open",
+      "gossip.tls has no client section: no certificate is asked of those who dial, whoever" +
+        " reaches the port may join",
+    );
+  }
+  if (!plaintext && tls?.insecure === true) {
+    log.warn?.(
+      "gossip-insecure",
+      "gossip.tls.insecure: CERTIFICATES ARE NOT CHECKED, whoever answers at a replica's address" +
+        " is taken for it; name the authority in gossip.tls.ca_file instead",
+    );
+  }
 }

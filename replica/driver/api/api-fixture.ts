@@ -77,8 +77,7 @@ export class ApiFixture {
     this.streams = parts.streams;
     let ticks = 0n;
     this.server = new ApiServer({
-      host: "127.0.0.1",
-      port: 0,
+      addresses: [{ host: "127.0.0.1", port: 0 }],
       bearerToken: null,
       backend: createStoreBackend({
         store: parts.store,
@@ -120,9 +119,9 @@ export class ApiFixture {
     });
     const streams = await startStreams(folder, store, options.subscriptions ?? {});
     const fixture = new ApiFixture({ folder, thread, store, queries, streams, options });
-    const { address, port } = await fixture.server.listen();
-    fixture.#host = address;
-    fixture.#port = port;
+    const [bound] = await fixture.server.listen();
+    fixture.#host = bound?.address ?? "";
+    fixture.#port = bound?.port ?? 0;
     return fixture;
   }
 

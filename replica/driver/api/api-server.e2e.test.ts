@@ -1,7 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, onTestFinished, test } from "vitest";
+import { joinHostPort } from "#base/host-port.ts";
 import { createLogger } from "#base/logger.ts";
+import { freePorts } from "../../../bin/demo/ports.ts";
 import { storeError } from "../store/errors.ts";
 import { ApiFixture, type ApiFixtureOptions } from "./api-fixture.ts";
 import type { ApiBackend } from "./api-types.ts";
@@ -27,16 +29,40 @@ test("a token is asked for before anything else is told", async () => {
 });
 
 test("the API listens on IPv6, and a taken port is told", async () => {
-  const api = await start({ server: { host: "::1" } });
+  const api = await start({ server: { addresses: [{ host: "::1", port: 0 }] } });
   expect((await api.query("SELECT 1")).lines).toContainEqual({ row: [1, [1]] });
   const taken = new ApiServer({
-    host: "::1",
-    port: api.port,
+    addresses: [{ host: "::1", port: api.port }],
     bearerToken: null,
     backend: {} as ApiBackend,
     log: silentLog(),
   });
   await expect(taken.listen()).rejects.toMatchObject({ code: "API_BIND" });
+});
+
+test("every address is served, with one count of requests; all or none are bound", async () => {
+  const hosts = ["127.0.0.1", "::1"];
+  const addresses = hosts.map((host) => ({ host, port: 0 }));
+  const options = { addresses, bearerToken: null, log: silentLog() };
+  const server = new ApiServer({ ...options, backend: { status: () => ({}) } as ApiBackend });
+  const bound = await server.listen();
+  onTestFinished(() => server.close());
+  expect(bound.map(({ address }) => address)).toEqual(hosts);
+  for (const { address, port } of bound) {
+    const answer = await fetch(`http://${joinHostPort(address, port)}/v1/status`);
+    expect([answer.status, await answer.text()]).toEqual([200, "{}"]);
+  }
+  expect(server.stats.requests).toBe(2);
+
+  const [port = 0] = await freePorts(1);
+  const taken = { host: "::1", port: bound[1]?.port ?? 0 };
+  const other = new ApiServer({
+    ...options,
+    addresses: [{ host: "127.0.0.1", port }, taken],
+    backend: {} as ApiBackend,
+  });
+  await expect(other.listen()).rejects.toMatchObject({ code: "API_BIND" });
+  await expect(fetch(`http://127.0.0.1:${port}/`)).rejects.toThrow("fetch failed");
 });
 
 test("the 129th request at once is shed with 503, and its place is free afterwards", async () => {

@@ -28,9 +28,9 @@ import {
 
 /** How the API is served. */
 export interface ApiServerOptions {
-  readonly host: string;
-  readonly port: number;
-  /** Requests must carry it as `Authorization: Bearer`; null = open, for loopback only. */
+  /** Where it is served; a host name or IP address, port 0 = chosen by the system. */
+  readonly addresses: readonly { readonly host: string; readonly port: number }[];
+  /** Requests must carry it as `Authorization: Bearer`; null = open to whoever reaches it. */
   readonly bearerToken: string | null;
   /** Requests that ask for an endpoint of another name are refused with 421. Default: none. */
   readonly endpointName?: string | null;
@@ -46,7 +46,8 @@ export interface ApiServerOptions {
 export class ApiServer {
   readonly #options: ApiServerOptions;
   readonly #limits: ApiLimits;
-  readonly #server: Server;
+  /** Those that are bound. */
+  readonly #servers: Server[] = [];
   readonly #activeByRoute = new Map<string, number>();
   /** Requests by kind and outcome. */
   readonly stats: ApiStats = {
@@ -62,34 +63,52 @@ export class ApiServer {
   constructor(options: ApiServerOptions) {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.#server = createServer({ noDelay: true }, (request, response) => {
-      void this.#serve(request, response);
-    });
   }
 
-  /** Binds. Rejects with `API_BIND` when the address cannot be had. */
-  async listen(): Promise<AddressInfo> {
-    const { host, port } = this.#options;
+  /** Binds all. Rejects with `API_BIND` when an address cannot be had; then none is bound. */
+  async listen(): Promise<AddressInfo[]> {
+    const bound: AddressInfo[] = [];
+    try {
+      for (const { host, port } of this.#options.addresses) {
+        bound.push(await this.#bind(host, port));
+      }
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    return bound;
+  }
+
+  /** Stops accepting, ends idle connections, waits for answers that are under way. */
+  async close(): Promise<void> {
+    const servers = this.#servers.splice(0);
+    const closed = servers.map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
+    for (const server of servers) server.closeIdleConnections();
+    const deadline = setTimeout(() => {
+      for (const server of servers) server.closeAllConnections();
+    }, CLOSE_LIMIT_MS);
+    await Promise.all(closed);
+    clearTimeout(deadline);
+  }
+
+  async #bind(host: string, port: number): Promise<AddressInfo> {
+    const server = createServer({ noDelay: true }, (request, response) => {
+      void this.#serve(request, response);
+    });
     await new Promise<void>((resolve, reject) => {
-      this.#server.once("error", (error: NodeJS.ErrnoException) =>
+      server.once("error", (error: NodeJS.ErrnoException) =>
         reject(
           new PatinaError("API_BIND", `api.addr ${host}:${port} cannot be bound: ${error.code}`, {
             cause: error,
           }),
         ),
       );
-      this.#server.listen(port, host, () => resolve());
+      server.listen(port, host, () => resolve());
     });
-    return this.#server.address() as AddressInfo;
-  }
-
-  /** Stops accepting, ends idle connections, waits for answers that are under way. */
-  async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
-    const deadline = setTimeout(() => this.#server.closeAllConnections(), CLOSE_LIMIT_MS);
-    await closed;
-    clearTimeout(deadline);
+    this.#servers.push(server);
+    return server.address() as AddressInfo;
   }
 
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -5,7 +5,7 @@
 import { dirname, join } from "node:path";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
 import type { Logger } from "#base/logger.ts";
-import type { ApiConfig, DbConfig } from "../../config.ts";
+import { apiAddresses, type ApiConfig, type DbConfig } from "../../config.ts";
 import type { ReplicaCore } from "../../core/replica-core.ts";
 import type { Address } from "../../types.ts";
 import { QueryThread } from "../query/query-thread.ts";
@@ -35,7 +35,8 @@ export interface ApiParts {
 /** The API as its owner holds it. */
 export interface OpenApi {
   readonly server: ApiServer;
-  readonly address: Address;
+  /** Where it is served; in the order of the config. */
+  readonly addresses: readonly Address[];
   readonly queries: QueryThread;
   readonly streams: SubscriptionThread;
   /** Ends streams and queries, waits shortly for other answers. */
@@ -63,26 +64,24 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
       stamp: () => core.stamp(performance.now()),
       status: parts.status,
     });
-    const { host, port } = splitHostPort(api.addr);
     const bearerToken = api.authz?.["bearer-token"] ?? null;
     const endpointName = api.endpoint_name ?? null;
     const { onQuery } = parts;
     const server = new ApiServer({
-      host,
-      port,
+      addresses: apiAddresses(api).map(splitHostPort),
       bearerToken,
       endpointName,
       backend,
       log,
       onQuery,
     });
-    const bound = await server.listen();
+    const bound = (await server.listen()).map(({ address, port }) => joinHostPort(address, port));
     const reading = streams;
     return {
       server,
       queries,
       streams,
-      address: joinHostPort(bound.address, bound.port),
+      addresses: bound,
       close: async () => {
         // Streams end by themselves never.
         await reading.close();

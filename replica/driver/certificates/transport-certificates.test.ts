@@ -10,13 +10,13 @@ test("without authentication each replica trusts what any other makes, for its o
     transportCertificates(open("192.0.2.1:8787"), NOW_MS),
     transportCertificates(open("[2001:db8::1]:8787"), NOW_MS + 86_400_000),
   ]);
-  const authority = new X509Certificate(one.authoritiesPem);
-  for (const pem of [other.serverCertificatePem, other.clientCertificatePem]) {
-    const leaf = new X509Certificate(pem);
+  const authority = new X509Certificate(one.authoritiesPem ?? "");
+  for (const pems of [other.server, other.client]) {
+    const leaf = new X509Certificate(pems?.certificatePem ?? "");
     expect(leaf.verify(authority.publicKey)).toBe(true);
     expect(leaf.checkIssued(authority)).toBe(true);
   }
-  expect(new X509Certificate(other.serverCertificatePem).checkIP("2001:db8::1")).toBeDefined();
+  expect(new X509Certificate(other.server.certificatePem).checkIP("2001:db8::1")).toBeDefined();
 });
 
 test("a file that is not there is told with its key", async () => {

@@ -18,6 +18,7 @@ import {
   createCertificateAuthority,
   issueClientCertificate,
   issueServerCertificate,
+  type CertificatePems,
 } from "./certificates.ts";
 
 /**
@@ -29,13 +30,12 @@ export async function transportCertificates(
   nowMs: number,
 ): Promise<TransportCertificates> {
   if (gossip.plaintext || gossip.tls === undefined) return unauthenticated(gossip, nowMs);
-  const { tls } = gossip;
+  const { ca_file, client, insecure } = gossip.tls;
   return {
-    authoritiesPem: readPem("gossip.tls.ca_file", tls.ca_file),
-    serverCertificatePem: readPem("gossip.tls.cert_file", tls.cert_file),
-    serverKeyPem: readPem("gossip.tls.key_file", tls.key_file),
-    clientCertificatePem: readPem("gossip.tls.client.cert_file", tls.client.cert_file),
-    clientKeyPem: readPem("gossip.tls.client.key_file", tls.client.key_file),
+    authoritiesPem: ca_file === undefined ? null : readPem("gossip.tls.ca_file", ca_file),
+    server: readPair("gossip.tls", gossip.tls),
+    client: client === undefined ? null : readPair("gossip.tls.client", client),
+    checksServers: !insecure,
   };
 }
 
@@ -55,10 +55,9 @@ async function unauthenticated(
   const client = await issueClientCertificate(authority, validity);
   return {
     authoritiesPem: authority.certificatePem,
-    serverCertificatePem: server.certificatePem,
-    serverKeyPem: server.keyPem,
-    clientCertificatePem: client.certificatePem,
-    clientKeyPem: client.keyPem,
+    server,
+    client,
+    checksServers: true,
   };
 }
 
@@ -77,6 +76,16 @@ function keyEverybodyHas(): string {
     y: text(point.subarray(33)),
   };
   return createPrivateKey({ key: jwk, format: "jwk" }).export({ type: "pkcs8", format: "pem" });
+}
+
+function readPair(
+  section: string,
+  { cert_file, key_file }: { readonly cert_file: string; readonly key_file: string },
+): CertificatePems {
+  return {
+    certificatePem: readPem(`${section}.cert_file`, cert_file),
+    keyPem: readPem(`${section}.key_file`, key_file),
+  };
 }
 
 function readPem(key: string, file: string): string {

@@ -23,7 +23,6 @@ import type { TransportSettings } from "./options.ts";
 import type { OutboundStream } from "./outbound-stream.ts";
 import type { PacketBuffers } from "./packet-buffers.ts";
 import type { TransportStats } from "./stats.ts";
-import { certificateNames } from "./tls-config.ts";
 import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
 import { UniOutbox, type UniSend } from "./uni-outbox.ts";
@@ -49,7 +48,8 @@ export interface ConnectionParts {
   readonly socket: UdpSocket;
   /** In the socket's own spelling. */
   readonly peer: HostPort;
-  readonly isOutgoing: boolean;
+  /** Judges the peer's certificate and address; null for a connection that the peer made. */
+  readonly acceptsServer: ((leaf: Uint8Array | undefined, host: string) => boolean) | null;
   readonly settings: TransportSettings;
   readonly stats: TransportStats;
   readonly owner: ConnectionOwner;
@@ -101,7 +101,7 @@ export class QuicConnection implements StreamHost {
     this.#parts = parts;
     this.peer = parts.peer;
     this.remote = formatAddress(parts.peer.host, parts.peer.port);
-    this.isOutgoing = parts.isOutgoing;
+    this.isOutgoing = parts.acceptsServer !== null;
     this.startedMs = parts.nowMs;
     this.#lastSendMs = parts.nowMs;
     this.#recvInfo = { from: parts.peer, to: parts.socket.bound };
@@ -357,7 +357,7 @@ export class QuicConnection implements StreamHost {
 
   #open(nowMs: number): void {
     const host = parseAddress(this.remote)?.host ?? this.remote;
-    if (this.isOutgoing && !certificateNames(this.#native.peerCertChain()?.[0], host)) {
+    if (this.#parts.acceptsServer?.(this.#native.peerCertChain()?.[0], host) === false) {
       const reason = `certificate does not name ${host}`;
       this.#native.close(false, BAD_CERTIFICATE, Buffer.from(reason));
       this.#end("closing", explainClose(this.#native, false));

@@ -53,6 +53,43 @@ test("a client of another authority is refused by the server, and told why", asy
   expect(right.transport.stats.handshakesFailed).toBe(1);
 });
 
+test("without a client certificate of its own a replica asks for none, and dials as before", async () => {
+  const open = { ...good, client: null };
+  await using left = await openEndpoint({ certificates: open });
+  await using right = await openEndpoint({ certificates: open });
+  const { local } = right.transport;
+  expect(await left.transport.sendUni(local, [Buffer.from("hello")])).toBe(true);
+  await right.events.until(() => right.events.unis.length === 1);
+
+  const foreign = await createTestCertificates({ authority: stranger });
+  expect(await dialRefusal(open, { ...foreign, client: null })).toMatchObject({
+    code: "TRANSPORT_TLS",
+    details: { side: "local", reason: expect.stringContaining("unknown authority") },
+  });
+});
+
+test("a server with one demands one of those who dial, who are told so", async () => {
+  await using left = await openEndpoint({ certificates: { ...good, client: null } });
+  await using right = await openEndpoint({ certificates: good });
+  const stream = await left.transport.openBi(right.transport.local);
+  const error = await new Promise<PatinaError>((resolve) => stream.onBroken(resolve));
+  expect(error).toMatchObject({ code: "TRANSPORT_TLS", details: { side: "peer" } });
+  expect(right.transport.stats).toMatchObject({ handshakesAccepted: 0, handshakesFailed: 1 });
+});
+
+test("a dialler that checks nothing takes a stranger at an address that nobody vouches for", async () => {
+  const trusting = { ...good, authoritiesPem: null, client: null, checksServers: false };
+  const foreign = await createTestCertificates({ authority: stranger, addresses: ["192.0.2.1"] });
+  await using left = await openEndpoint({ certificates: trusting });
+  await using right = await openEndpoint({ certificates: { ...foreign, client: null } });
+  const send = async (from: Endpoint, to: Endpoint): Promise<boolean> =>
+    await from.transport.sendUni(to.transport.local, [Buffer.from("hello")]);
+  expect(await send(left, right)).toBe(true);
+  await right.events.until(() => right.events.unis.length === 1);
+  // The other way the certificate is checked.
+  expect(await send(right, left)).toBe(false);
+});
+
 test("reloaded certificates count for later handshakes; connections stay", async () => {
   await using left = await openEndpoint({ certificates: good });
   await using right = await openEndpoint({ certificates: good });
@@ -80,11 +117,11 @@ test("certificates that cannot be used are refused at once, and the old ones sta
   await using right = await openEndpoint({ certificates: good });
   const other = await createTestCertificates({ authority });
   const unusable = [
-    { ...good, serverKeyPem: other.serverKeyPem },
-    { ...good, clientCertificatePem: "nonsense" },
-    { ...good, clientKeyPem: "" },
+    { ...good, server: { ...good.server, keyPem: other.server.keyPem } },
+    { ...good, client: { ...other.server, certificatePem: "nonsense" } },
+    { ...good, client: { ...other.server, keyPem: "" } },
     { ...good, authoritiesPem: "" },
-    { ...good, authoritiesPem: good.serverCertificatePem },
+    { ...good, authoritiesPem: good.server.certificatePem },
   ];
   for (const certificates of unusable) {
     const refusal = expect.objectContaining({ code: "TRANSPORT_TLS" });

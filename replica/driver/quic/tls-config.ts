@@ -5,10 +5,14 @@
  * validity period and key usage are checked by BoringSSL during the handshake. The server's address
  * is checked by us afterwards: quiche can only compare DNS names, and a server name given to it
  * would be sent as SNI, which an IP address must not be (protocol reference, section 1.2).
+ *
+ * As in Corrosion, a replica may be given no client certificate, and then asks for none; and a
+ * dialler may be told to take any server.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { quiche, type Config } from "@matrixai/quic/native/index.js";
 import { errorText, PatinaError } from "#base/errors.ts";
+import type { CertificatePems } from "../certificates/certificates.ts";
 import { MAX_ACK_DELAY_MS } from "./delayed-ack.ts";
 import { TRANSPORT_TLS } from "./errors.ts";
 import type { TransportSettings } from "./options.ts";
@@ -16,18 +20,21 @@ import { createResetSecret } from "./stateless.ts";
 
 /** PEM texts of one replica. A certificate may be followed by its intermediates. */
 export interface TransportCertificates {
-  /** One or more authorities; nothing else is trusted. */
-  readonly authoritiesPem: string;
-  readonly serverCertificatePem: string;
-  readonly serverKeyPem: string;
-  readonly clientCertificatePem: string;
-  readonly clientKeyPem: string;
+  /** One or more authorities; nothing else is trusted. Null: nothing is checked at all. */
+  readonly authoritiesPem: string | null;
+  readonly server: CertificatePems;
+  /** Null: none is shown, and none demanded of those who dial. */
+  readonly client: CertificatePems | null;
+  /** Whether the certificates of those dialled are checked. */
+  readonly checksServers: boolean;
 }
 
 /** What new handshakes are made with. */
 export interface HandshakeConfig {
   readonly server: Config;
   readonly client: Config;
+  /** Whether a server's certificate (DER) that passed the handshake is one for this IP address. */
+  readonly acceptsServer: (leaf: Uint8Array | undefined, host: string) => boolean;
   /** Behind the stateless reset tokens of connections accepted with `server`. */
   readonly resetSecret: Buffer;
 }
@@ -37,37 +44,41 @@ export function createHandshakeConfig(
   certificates: TransportCertificates,
   settings: TransportSettings,
 ): HandshakeConfig {
-  const { serverCertificatePem, serverKeyPem, clientCertificatePem, clientKeyPem } = certificates;
-  checkPair("server", serverCertificatePem, serverKeyPem);
-  checkPair("client", clientCertificatePem, clientKeyPem);
-  checkAuthorities(certificates.authoritiesPem);
-  const authorities = Buffer.from(certificates.authoritiesPem);
-  const create = (certificate: string, key: string): Config =>
+  const { authoritiesPem, checksServers } = certificates;
+  checkPair("server", certificates.server);
+  if (certificates.client !== null) checkPair("client", certificates.client);
+  if (authoritiesPem !== null) checkAuthorities(authoritiesPem);
+  const authorities = authoritiesPem === null ? null : Buffer.from(authoritiesPem);
+  const create = (pems: CertificatePems | null, checksPeer: boolean): Config =>
     quiche.Config.withBoringSslCtx(
-      true,
+      checksPeer,
       false,
       authorities,
-      [Buffer.from(key)],
-      [Buffer.from(certificate)],
+      pems === null ? null : [Buffer.from(pems.keyPem)],
+      pems === null ? null : [Buffer.from(pems.certificatePem)],
       SIGNATURE_ALGORITHMS,
     );
   try {
-    const server = create(serverCertificatePem, serverKeyPem);
-    const client = create(clientCertificatePem, clientKeyPem);
+    const server = create(certificates.server, certificates.client !== null);
+    const client = create(certificates.client, checksServers);
     for (const config of [server, client]) setTransportParameters(config, settings);
     server.setInitialMaxStreamsBidi(STREAMS_BIDI);
     server.setInitialMaxStreamsUni(settings.limits.uniStreamsMax);
     // A dialler accepts no streams (protocol reference, section 1.4), so it grants none.
     client.setInitialMaxStreamsBidi(0);
     client.setInitialMaxStreamsUni(0);
-    return { server, client, resetSecret: createResetSecret(serverKeyPem) };
+    return {
+      server,
+      client,
+      acceptsServer: checksServers ? certificateNames : () => true,
+      resetSecret: createResetSecret(certificates.server.keyPem),
+    };
   } catch (thrown) {
     throw pemError("certificates refused by the TLS library", thrown);
   }
 }
 
-/** Whether a peer's certificate (DER) is one for this IP address. */
-export function certificateNames(leaf: Uint8Array | undefined, host: string): boolean {
+function certificateNames(leaf: Uint8Array | undefined, host: string): boolean {
   return leaf !== undefined && new X509Certificate(leaf).checkIP(host) !== undefined;
 }
 
@@ -90,7 +101,7 @@ function setTransportParameters(config: Config, settings: TransportSettings): vo
   config.grease(false);
 }
 
-function checkPair(side: "server" | "client", certificatePem: string, keyPem: string): void {
+function checkPair(side: "server" | "client", { certificatePem, keyPem }: CertificatePems): void {
   let fits: boolean;
   try {
     fits = new X509Certificate(certificatePem).checkPrivateKey(createPrivateKey(keyPem));

@@ -28,10 +28,9 @@ export async function createTestCertificates(
   const client = await issueClientCertificate(authority, leaf);
   return {
     authoritiesPem: (options.trusted ?? authority).certificatePem,
-    serverCertificatePem: server.certificatePem,
-    serverKeyPem: server.keyPem,
-    clientCertificatePem: client.certificatePem,
-    clientKeyPem: client.keyPem,
+    server,
+    client,
+    checksServers: true,
   };
 }
 

@@ -100,6 +100,7 @@ const SUMMARY: RequestSummary = {
   requestId: "r1",
   status: 200,
   errorCode: "",
+  cause: "",
   upstream: {
     key: "k",
     host: "127.0.0.1",

@@ -76,6 +76,7 @@ function formatLine(summary: RequestSummary, nowMs: number): string {
     target: summary.target,
     status: summary.status,
     error: summary.errorCode,
+    cause: summary.cause,
     machine: upstream?.machineId ?? "",
     region: upstream?.region ?? "",
     pick: summary.pickReason,

@@ -15,6 +15,7 @@ import {
   type GossipConfig,
 } from "../replica/config.ts";
 import { hostPort, milliseconds, path, wholeNumber } from "../replica/config-fields.ts";
+import { network } from "./listeners/address-list.ts";
 
 /** `[proxy]`: the HTTP data plane. */
 export const proxySection = z.strictObject({
@@ -27,6 +28,12 @@ export const proxySection = z.strictObject({
     .string()
     .regex(/^[A-Za-z0-9._-]+$/, "letters, digits, dots, dashes")
     .optional(),
+  /** Peers whose X-Forwarded-*, Forwarded and X-Request-Id are kept. Default: none. */
+  trusted_proxies: z.array(network).default([]),
+  /** Write Forwarded (RFC 7239) beside X-Forwarded-*. Default false. */
+  forwarded_header: z.boolean().default(false),
+  /** `start` a trace where a request has none, or only `pass` what is there. Default `pass`. */
+  traceparent: z.enum(["pass", "start"]).default("pass"),
   /** One TCP connect to a machine. Default 1,000. */
   connect_timeout_ms: milliseconds.default(1_000),
   /** Request sent whole to response head. Default 60,000. */

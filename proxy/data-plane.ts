@@ -17,6 +17,7 @@ import type { PatinaConfig } from "./config.ts";
 import { EngineMetrics } from "./engine-metrics.ts";
 import { tcpDelays, withStallPath } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
+import { addressTest } from "./listeners/address-list.ts";
 import {
   createHttpListener,
   type HttpListener,
@@ -237,7 +238,12 @@ export class DataPlane {
     return createEngine({
       router,
       observer,
-      forwarding: { viaName: proxy.via ?? `patina-${config.replica.node}` },
+      forwarding: {
+        viaName: proxy.via ?? `patina-${config.replica.node}`,
+        isTrusted: addressTest(proxy.trusted_proxies) ?? (() => false),
+        writesForwarded: proxy.forwarded_header,
+        startsTraces: proxy.traceparent === "start",
+      },
       times: {
         connectMs: proxy.connect_timeout_ms,
         responseHeadMs: proxy.response_timeout_ms,

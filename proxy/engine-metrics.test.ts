@@ -111,6 +111,7 @@ function summaryOf(changed: Partial<RequestSummary>): RequestSummary {
     requestId: "r",
     status: 200,
     errorCode: "",
+    cause: "",
     upstream: UPSTREAM,
     pickReason: "nearest",
     attempts: 1,

@@ -108,6 +108,11 @@ export interface RequestSummary {
   readonly status: number;
   /** Stable error code (`proxy/errors.ts`) or `""`; also set when a response was cut short. */
   readonly errorCode: string;
+  /**
+   * What lies behind the error: the system's code of a failed connection (`ECONNREFUSED`), or the
+   * refusal of what the upstream sent (`FRAMING_BOTH`); `""` when the code says it all.
+   */
+  readonly cause: string;
   /** Last upstream tried; `null` when none was picked. */
   readonly upstream: Upstream | null;
   /** Reason of the last pick; `""` when there was none. */
@@ -172,6 +177,10 @@ export interface ForwardingOptions {
   readonly isTrusted: (peerAddress: string) => boolean;
   /** Keep a well-formed X-Request-Id of any peer. Default true. */
   readonly keepRequestId: boolean;
+  /** Write Forwarded (RFC 7239) beside X-Forwarded-*. Default false. */
+  readonly writesForwarded: boolean;
+  /** Start a trace for requests that carry no valid `traceparent`. Default false: headers pass. */
+  readonly startsTraces: boolean;
 }
 
 /** Time limits in milliseconds, judged every 100 ms by one shared sweep. */

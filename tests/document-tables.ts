@@ -150,7 +150,7 @@ function metricTable(metrics: readonly MetricDeclaration[]): string {
 
 function labelText(label: string, values: readonly string[]): string {
   if (values === LOOPS || values.join() === LOOPS.join()) return `\`${label}\`: name of the loop`;
-  if (values.length > 10) return `\`${label}\`: an error code, see below`;
+  if (values.length > 10) return `\`${label}\`: an error code, see [errors.md](errors.md)`;
   return `\`${label}\`: ${values.join(", ")}`;
 }
 

@@ -62,6 +62,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
       address: this.address === "" ? "unknown" : this.address,
       proto: options.proto,
       port: options.port,
+      writesForwarded: forwarding.writesForwarded,
     });
     this.deadlineMs = parts.deadlines.nowMs + times.requestHeadMs;
     this.#exchange = new Exchange(parts, this);

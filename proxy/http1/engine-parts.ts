@@ -35,6 +35,8 @@ export class EngineParts {
   readonly responseHeads: Spares<ResponseHead>;
   readonly writer: HeadWriter;
   readonly ids = new RequestIds();
+  /** `null` = no traces are started. */
+  readonly traces: TraceIds | null;
   /** Request heads on their way: kept until the upstream answers. */
   readonly requestSlab = new Slab();
   /** Response heads and copied bodies: free again as soon as the socket took them. */
@@ -47,6 +49,7 @@ export class EngineParts {
     this.requestHeads = new Spares(() => new RequestHead(settings.sizes));
     this.responseHeads = new Spares(() => new ResponseHead(settings.sizes));
     this.writer = new HeadWriter(settings.forwarding.viaName);
+    this.traces = settings.forwarding.startsTraces ? new TraceIds() : null;
   }
 }
 
@@ -118,6 +121,34 @@ export class RequestIds {
   }
 }
 
+/**
+ * Values of `traceparent` for traces that start here: random ids, because samplers decide by them,
+ * and the flag "sampled", because without it most tracers would record nothing behind us.
+ */
+export class TraceIds {
+  readonly #value: Buffer = Buffer.from(`00-${"0".repeat(32)}-${"0".repeat(16)}-01`, "latin1");
+  #random: Buffer = NO_BYTES;
+  #at = 0;
+
+  /** The next value: bytes that change with the next call. */
+  next(): Uint8Array {
+    if (this.#at === this.#random.length) {
+      this.#random = randomBytes(TRACE_BYTES * TRACES_AT_ONCE);
+      this.#at = 0;
+    }
+    const hex = this.#random.toString("hex", this.#at, this.#at + TRACE_BYTES);
+    this.#at += TRACE_BYTES;
+    this.#value.write(hex.slice(0, 32), 3, "latin1");
+    this.#value.write(hex.slice(32), 36, "latin1");
+    return this.#value;
+  }
+}
+
+const NO_BYTES = Buffer.alloc(0);
+/** Trace id and parent id. */
+const TRACE_BYTES = 24;
+/** One call to the system's generator for so many traces. */
+const TRACES_AT_ONCE = 128;
 const RANDOM_DIGITS = 12;
 const SLAB_BYTES = 65_536;
 /** Parsers kept; beyond that they were for a burst of clients that send heads in pieces. */

@@ -159,4 +159,9 @@ export const DEFAULT_SIZES: SizeLimits = {
   idlePerUpstreamMax: 128,
 };
 
-const DEFAULT_FORWARDING = { isTrusted: () => false, keepRequestId: true } as const;
+const DEFAULT_FORWARDING = {
+  isTrusted: () => false,
+  keepRequestId: true,
+  writesForwarded: false,
+  startsTraces: false,
+} as const;

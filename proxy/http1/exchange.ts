@@ -173,6 +173,7 @@ export class Exchange implements UpstreamOwner {
   // ------------------------------------------------------------ upstream's side
 
   upstreamConnected(connectMs: number): void {
+    this.record.cause = "";
     const { router } = this.parts.settings;
     router.connectRtt(this.record.upstream as Upstream, connectMs);
     this.record.connectMs = this.record.elapsedMs();
@@ -194,15 +195,15 @@ export class Exchange implements UpstreamOwner {
   upstreamEnded(): void {
     if (this.phase === "answering") this.#relay.ended();
     else if (this.phase === "tunnel") this.client.end();
-    else if (this.phase === "sent") this.#lost();
+    else if (this.phase === "sent") this.#lost("");
   }
 
   upstreamClosed(code: string): void {
     if (this.phase === "connecting") this.#connectFailed(code);
-    else if (this.phase === "sent") this.#lost();
+    else if (this.phase === "sent") this.#lost(code);
     else if (this.phase === "answering") {
       if (code === "") this.#relay.ended();
-      else this.#relay.broken();
+      else this.#relay.broken(code);
     } else if (this.phase === "tunnel") this.client.end();
   }
 
@@ -300,6 +301,7 @@ export class Exchange implements UpstreamOwner {
       peer: this.client.peer,
       freshId: ids.next(),
       defaultHost: DEFAULT_HOST,
+      traces: this.parts.traces,
     });
     this.record.idStart = writer.idStart - requestSlab.at;
     this.record.idEnd = writer.idEnd - requestSlab.at;
@@ -389,6 +391,7 @@ export class Exchange implements UpstreamOwner {
   #connectFailed(code: string): void {
     const upstream = this.record.upstream as Upstream;
     const isTimeout = code === "ETIMEDOUT";
+    this.record.cause = code;
     const connection = this.connection;
     this.connection = null;
     connection?.destroy();
@@ -399,7 +402,8 @@ export class Exchange implements UpstreamOwner {
   }
 
   /** The upstream closed before it answered. */
-  #lost(): void {
+  #lost(systemCode: string): void {
+    this.record.cause = systemCode;
     const stage = this.#relay.hasPartialHead ? "answering" : "sent";
     this.#lastCode = "UPSTREAM_RESET";
     const connection = this.connection;

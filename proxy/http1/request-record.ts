@@ -16,6 +16,7 @@ export class RequestRecord implements PickRequest, RequestSummary {
   httpMinor = 1;
   status = 0;
   errorCode: ProxyErrorCode | "" = "";
+  cause = "";
   upstream: Upstream | null = null;
   pickReason = "";
   attempts = 0;
@@ -86,6 +87,7 @@ export class RequestRecord implements PickRequest, RequestSummary {
     this.httpMinor = 1;
     this.status = 0;
     this.errorCode = "";
+    this.cause = "";
     this.upstream = null;
     this.pickReason = "";
     this.attempts = 0;

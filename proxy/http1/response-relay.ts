@@ -13,7 +13,7 @@ import {
   CONNECTION_UPGRADE,
   RESPONSE_ADDED_BYTES_MAX,
   writeResponseHead,
-} from "./core/head-writer.ts";
+} from "./core/response-head-writer.ts";
 import { DONE, MORE } from "./core/header-lines.ts";
 import { METHOD } from "./core/methods.ts";
 import type { RefusalCode } from "./core/refusal.ts";
@@ -67,7 +67,8 @@ export class ResponseRelay {
   }
 
   /** The upstream is gone in the middle of the response. */
-  broken(): void {
+  broken(systemCode = ""): void {
+    this.#exchange.record.cause = systemCode;
     this.#exchange.abandon("failed", "reset-mid-response");
     this.#exchange.fail("UPSTREAM_RESET");
   }
@@ -207,6 +208,7 @@ export class ResponseRelay {
     const stop = this.#body.advance(bytes, start, end);
     if (stop < 0) {
       parts.settings.observer.parseRefused("upstream", this.#body.refusal);
+      exchange.record.cause = this.#body.refusal;
       exchange.abandon("failed", "bad-response");
       return exchange.fail("UPSTREAM_RESPONSE");
     }
@@ -282,6 +284,7 @@ export class ResponseRelay {
   #refuse(code: RefusalCode): void {
     this.#exchange.parts.settings.observer.parseRefused("upstream", code);
     this.#giveHead();
+    this.#exchange.record.cause = code;
     this.#exchange.abandon("failed", "bad-response");
     this.#exchange.fail("UPSTREAM_RESPONSE");
   }

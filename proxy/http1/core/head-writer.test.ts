@@ -3,21 +3,21 @@ import { describe, expect, test } from "vitest";
 import { bytesOf, textOf } from "./bytes.ts";
 import { DONE } from "./header-lines.ts";
 import {
-  CONNECTION_CLOSE,
-  CONNECTION_NONE,
   createPeerBlock,
   hasVia,
   HeadWriter,
   writeRequestHead,
-  writeResponseHead,
+  type TraceSource,
 } from "./head-writer.ts";
 import { RequestHead } from "./request-head.ts";
+import { CONNECTION_CLOSE, CONNECTION_NONE, writeResponseHead } from "./response-head-writer.ts";
 import { ResponseHead } from "./response-head.ts";
 
 const LIMITS = { headBytesMax: 2000, targetBytesMax: 64, headerLinesMax: 20 };
 const OURS =
   "x-forwarded-for: 1.2.3.4\r\nx-forwarded-proto: http\r\nx-forwarded-port: 8080\r\n" +
   "x-forwarded-host: a\r\n";
+const TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const END = "via: 1.1 me\r\nx-request-id: ID\r\n\r\n";
 
 describe("requests", () => {
@@ -55,11 +55,52 @@ describe("requests", () => {
     const text =
       "GET / HTTP/1.1\r\nX-Forwarded-For: 9.9.9.9\r\nHost: a\r\nX-Forwarded-For: 8.8.8.8\r\n" +
       "X-Forwarded-Proto: https\r\nX-Request-Id: theirs\r\n\r\n";
-    expect(request(text, true)).toBe(
+    expect(request(text, { isTrusted: true })).toBe(
       "GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 9.9.9.9, 8.8.8.8, 1.2.3.4\r\n" +
         "x-forwarded-proto: https\r\nx-forwarded-port: 8080\r\nx-forwarded-host: a\r\n" +
         "via: 1.1 me\r\nx-request-id: theirs\r\n\r\n",
     );
+  });
+
+  test.each([
+    ["an untrusted peer's Forwarded goes", {}, "for=9", ""],
+    ["a trusted peer's Forwarded stays", { isTrusted: true }, "for=9", "Forwarded: for=9\r\n"],
+    [
+      "an untrusted peer's Forwarded is replaced by ours",
+      { writesForwarded: true },
+      "for=9",
+      'forwarded: for=1.2.3.4;proto=http;host="a"\r\n',
+    ],
+    [
+      "a trusted peer's Forwarded is appended to",
+      { isTrusted: true, writesForwarded: true },
+      "for=9, for=8",
+      'forwarded: for=9, for=8, for=1.2.3.4;proto=http;host="a"\r\n',
+    ],
+    [
+      "an IPv6 address is quoted and bracketed",
+      { writesForwarded: true, address: "2001:db8::1" },
+      "for=9",
+      'forwarded: for="[2001:db8::1]";proto=http;host="a"\r\n',
+    ],
+  ])("%s", (_name, peer, value, expected) => {
+    const text = `GET / HTTP/1.1\r\nHost: a\r\nForwarded: ${value}\r\n\r\n`;
+    const lines = request(text, peer).match(/^forwarded: .*\r\n/gim) ?? [];
+    expect(lines.join("")).toBe(expected);
+  });
+
+  test.each([
+    ["a valid trace goes on", [`traceparent: ${TRACE}`, "tracestate: a=1"], 0],
+    ["without a trace one starts", [], 1],
+    ["an invalid trace is replaced, its state goes", ["traceparent: 00-x", "tracestate: a=1"], 2],
+    ["two traces are none", [`traceparent: ${TRACE}`, `traceparent: ${TRACE}`], 2],
+  ])("%s", (_name, lines, dropped) => {
+    const text = ["GET / HTTP/1.1", "Host: a", ...lines, "", ""].join("\r\n");
+    const kept = lines.slice(dropped);
+    const expected = dropped === 0 ? kept : ["traceparent: FRESH"];
+    const written = request(text, {}, { next: () => bytesOf("FRESH") });
+    expect(written.match(/^trace.*$/gm)?.map((line) => line.trim())).toEqual(expected);
+    expect(request(text).match(/^trace.*$/gm) ?? []).toHaveLength(lines.length);
   });
 
   test("HTTP/1.0 becomes 1.1 and gets a Host", () => {
@@ -127,16 +168,22 @@ function parsed(text: string): { out: HeadWriter; head: RequestHead } {
   return { out, head };
 }
 
-function request(text: string, isTrusted = false): string {
+function request(
+  text: string,
+  options: Partial<Parameters<typeof createPeerBlock>[0]> = {},
+  traces: TraceSource | null = null,
+): string {
   const { out, head } = parsed(text);
   const peer = createPeerBlock({
-    isTrusted,
+    isTrusted: false,
     keepsRequestId: false,
     address: "1.2.3.4",
     proto: "http",
     port: 8080,
+    ...options,
   });
-  writeRequestHead(out, head, { peer, freshId: bytesOf("ID"), defaultHost: bytesOf("DEFAULT") });
+  const freshId = bytesOf("ID");
+  writeRequestHead(out, head, { peer, freshId, defaultHost: bytesOf("DEFAULT"), traces });
   return textOf(out.target, 0, out.at);
 }
 

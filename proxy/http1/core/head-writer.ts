@@ -1,5 +1,5 @@
 /**
- * Heads on their way out: the received block copied as byte ranges, minus what may not pass, plus
+ * Request heads on their way out: the received block copied as byte ranges, minus what may not pass, plus
  * what a proxy has to say (RFC 9110 section 7.6).
  *
  * The writer has a source (the received head) and a target with room enough; nothing is decoded and
@@ -17,7 +17,7 @@ import { dropNominated } from "./connection-header.ts";
 import { NAME_ID, STRIDE, VALUE_END, VALUE_START, type HeaderLines } from "./header-lines.ts";
 import { NAME } from "./header-names.ts";
 import type { RequestHead } from "./request-head.ts";
-import type { ResponseHead } from "./response-head.ts";
+import { isTraceparent } from "./trace-context.ts";
 
 /** What is the same for all requests of one client connection. */
 export interface PeerBlock {
@@ -29,15 +29,21 @@ export interface PeerBlock {
   readonly port: Uint8Array;
   /** The three lines for a peer whose values are replaced, ready to copy. */
   readonly lines: Uint8Array;
+  /** Our element of Forwarded (RFC 7239) up to the host; empty = Forwarded is not written. */
+  readonly forwarded: Uint8Array;
 }
 
-/** Makes a `PeerBlock`. `proto` is `http` or `https`, `port` the listener's. */
+/**
+ * Makes a `PeerBlock`. `proto` is `http` or `https`, `port` the listener's; `address` is an IP
+ * literal or `unknown`.
+ */
 export function createPeerBlock(peer: {
   readonly isTrusted: boolean;
   readonly keepsRequestId: boolean;
   readonly address: string;
   readonly proto: string;
   readonly port: number;
+  readonly writesForwarded?: boolean;
 }): PeerBlock {
   const { address, proto, port } = peer;
   return {
@@ -49,6 +55,9 @@ export function createPeerBlock(peer: {
     lines: bytesOf(
       `x-forwarded-for: ${address}\r\nx-forwarded-proto: ${proto}\r\nx-forwarded-port: ${port}\r\n`,
     ),
+    forwarded: peer.writesForwarded
+      ? bytesOf(`for=${address.includes(":") ? `"[${address}]"` : address};proto=${proto}`)
+      : EMPTY,
   };
 }
 
@@ -98,8 +107,6 @@ export class HeadWriter {
  * request id, and a Host in place of none. Host and X-Forwarded-For values come on top.
  */
 export const REQUEST_ADDED_BYTES_MAX = 1024;
-/** Most bytes that `writeResponseHead` adds, without the request id. */
-export const RESPONSE_ADDED_BYTES_MAX = 512;
 
 /** What a request head is written with besides the head itself. */
 export interface RequestParts {
@@ -108,6 +115,13 @@ export interface RequestParts {
   readonly freshId: Uint8Array;
   /** Host for requests that came without (HTTP/1.0). */
   readonly defaultHost: Uint8Array;
+  /** Starts a trace (W3C Trace Context) where there is none; without it the headers just pass. */
+  readonly traces?: TraceSource | null;
+}
+
+/** Makes values of `traceparent`: bytes that change with the next call. */
+export interface TraceSource {
+  next(): Uint8Array;
 }
 
 /** Writes the head of a request as it goes to an upstream, always HTTP/1.1. */
@@ -122,12 +136,15 @@ export function writeRequestHead(out: HeadWriter, head: RequestHead, parts: Requ
     from = lines.count > 0 ? (lines.entries[0] as number) : lines.end;
   }
   if (head.connection.hasNominations) dropNominated(out.source, out.base, lines);
+  const traces = parts.traces ?? null;
+  const hasTrace = traces === null || keepsTrace(out, lines);
   let idLine = -1;
   let hasForwarding = false;
   let takesTrailers = false;
   for (let index = 0; index < lines.count; index += 1) {
     const name = lines.entries[index * STRIDE + NAME_ID] as number;
     if (name === NAME.other || !isDroppedFromRequest(name, head)) continue;
+    if (isKept(name, parts.peer, hasTrace)) continue;
     if (name === NAME.xRequestId) idLine = idLine === -1 ? index : -2;
     else if (name === NAME.te) takesTrailers ||= listsTrailers(out, lines, index);
     else if (name >= NAME.xForwardedFor && name <= NAME.xForwardedPort) hasForwarding = true;
@@ -140,6 +157,8 @@ export function writeRequestHead(out: HeadWriter, head: RequestHead, parts: Requ
     out.all(parts.peer.lines);
     if (target.hostEnd > target.hostStart) putHost(out, head, X_FORWARDED_HOST);
   }
+  if (parts.peer.forwarded.length > 0) putForwarded(out, head, parts.peer);
+  if (!hasTrace && traces !== null) putLine(out, TRACEPARENT, traces.next());
   if (target.isAbsolute) putHost(out, head, HOST);
   else if (target.hostEnd === target.hostStart) putLine(out, HOST, parts.defaultHost);
   if (head.connection.isUpgrade && head.minor === 1) out.all(CONNECTION_UPGRADE);
@@ -147,40 +166,6 @@ export function writeRequestHead(out: HeadWriter, head: RequestHead, parts: Requ
   out.all(out.via[head.minor as 0 | 1]);
   putRequestId(out, { lines, index: idLine }, parts);
   out.all(HEAD_END);
-}
-
-/** What a response head is written with besides the head itself. */
-export interface ResponseParts {
-  /** Bytes with the request id and its range. */
-  readonly id: { readonly bytes: Uint8Array; readonly start: number; readonly end: number };
-  /** What Connection says: nothing, `close`, `keep-alive` (to HTTP/1.0) or `upgrade` (101). */
-  readonly connection: Uint8Array;
-  /** Take out Transfer-Encoding: the body is sent without chunks to a client that knows none. */
-  readonly dropsChunked: boolean;
-}
-
-/** Writes the head of a response as it goes to the client, always HTTP/1.1. */
-export function writeResponseHead(out: HeadWriter, head: ResponseHead, parts: ResponseParts): void {
-  const { lines } = head;
-  let from = 0;
-  if (head.minor === 0) {
-    out.all(STATUS_VERSION);
-    from = STATUS_VERSION.length;
-  }
-  if (head.connection.hasNominations) dropNominated(out.source, out.base, lines);
-  for (let index = 0; index < lines.count; index += 1) {
-    const name = lines.entries[index * STRIDE + NAME_ID] as number;
-    if (name === NAME.other || !isDroppedFromResponse(name, head, parts)) continue;
-    out.copy(from, lines.entries[index * STRIDE] as number);
-    from = lines.lineEnd(index);
-  }
-  out.copy(from, lines.end);
-  out.all(out.via[head.minor as 0 | 1]);
-  out.all(X_REQUEST_ID);
-  out.put(parts.id.bytes, parts.id.start, parts.id.end);
-  out.all(LINE_END);
-  out.all(parts.connection);
-  out.all(LINE_END);
 }
 
 /** Whether a Via line of the source names us: the request has been here before. */
@@ -203,12 +188,6 @@ export function hasVia(out: HeadWriter, lines: HeaderLines, name: string): boole
   return found;
 }
 
-/** Values of the Connection header of a response. */
-export const CONNECTION_NONE: Uint8Array = new Uint8Array(0);
-export const CONNECTION_CLOSE = bytesOf("connection: close\r\n");
-export const CONNECTION_KEEP_ALIVE = bytesOf("connection: keep-alive\r\n");
-export const CONNECTION_UPGRADE = bytesOf("connection: upgrade\r\n");
-
 function isDroppedFromRequest(name: number, head: RequestHead): boolean {
   switch (name) {
     case NAME.contentLength:
@@ -228,25 +207,41 @@ function isDroppedFromRequest(name: number, head: RequestHead): boolean {
   }
 }
 
-function isDroppedFromResponse(name: number, head: ResponseHead, parts: ResponseParts): boolean {
-  switch (name) {
-    case NAME.nominated:
-    case NAME.connection:
-    case NAME.keepAlive:
-    case NAME.proxyConnection:
-    case NAME.proxyAuthenticate:
-    case NAME.te:
-    case NAME.xRequestId:
-      return true;
-    case NAME.upgrade:
-      return head.status !== 101;
-    case NAME.contentLength:
-      return head.status < 200 || head.status === 204;
-    case NAME.transferEncoding:
-      return head.status < 200 || head.status === 204 || parts.dropsChunked;
-    default:
-      return false;
+/** Whether a line that is nearly always dropped stays for this peer or trace. */
+function isKept(name: number, peer: PeerBlock, hasTrace: boolean): boolean {
+  if (name === NAME.traceparent || name === NAME.tracestate) return hasTrace;
+  return name === NAME.forwarded && peer.isTrusted && peer.forwarded.length === 0;
+}
+
+/** Whether there is one valid traceparent; else its tracestate means nothing either. */
+function keepsTrace(out: HeadWriter, lines: HeaderLines): boolean {
+  let valid = 0;
+  let all = 0;
+  eachLine(lines, NAME.traceparent, (index) => {
+    const { start, end } = valueRange(out.base, lines, index);
+    valid += isTraceparent(out.source, start, end) ? 1 : 0;
+    all += 1;
+  });
+  return all === 1 && valid === 1;
+}
+
+/** Forwarded with our element last; only a trusted peer's elements stay before it. */
+function putForwarded(out: HeadWriter, head: RequestHead, peer: PeerBlock): void {
+  const { hostStart, hostEnd } = head.target;
+  out.all(FORWARDED);
+  if (peer.isTrusted) {
+    eachLine(head.lines, NAME.forwarded, (index) => {
+      copyValue(out, head.lines, index);
+      out.all(LIST_COMMA);
+    });
   }
+  out.all(peer.forwarded);
+  if (hostEnd > hostStart) {
+    out.all(FORWARDED_HOST);
+    out.copy(hostStart, hostEnd);
+    out.all(QUOTE);
+  }
+  out.all(LINE_END);
 }
 
 /** A trusted peer's values are kept: For is appended to, the others stand when they are there. */
@@ -351,13 +346,17 @@ const LOOP_BYTES_MAX = 48;
 export const REQUEST_ID_BYTES_MAX = 128;
 const ROOT = bytesOf("/");
 const REQUEST_VERSION = bytesOf(" HTTP/1.1\r\n");
-const STATUS_VERSION = bytesOf("HTTP/1.1");
 const HOST = bytesOf("host: ");
 const X_FORWARDED_FOR = bytesOf("x-forwarded-for: ");
 const X_FORWARDED_HOST = bytesOf("x-forwarded-host: ");
 const X_FORWARDED_PROTO = bytesOf("x-forwarded-proto: ");
 const X_FORWARDED_PORT = bytesOf("x-forwarded-port: ");
 const X_REQUEST_ID = bytesOf("x-request-id: ");
+const FORWARDED = bytesOf("forwarded: ");
+const FORWARDED_HOST = bytesOf(';host="');
+const QUOTE = bytesOf('"');
+const TRACEPARENT = bytesOf("traceparent: ");
+const CONNECTION_UPGRADE = bytesOf("connection: upgrade\r\n");
 const TE_TRAILERS = bytesOf("te: trailers\r\nconnection: te\r\n");
 const LIST_COMMA = bytesOf(", ");
 const LINE_END = bytesOf("\r\n");

@@ -30,6 +30,9 @@ export const NAME = {
   xForwardedPort: 18,
   xRequestId: 19,
   trailer: 20,
+  forwarded: 21,
+  traceparent: 22,
+  tracestate: 23,
 } as const;
 
 const NAMES: readonly (readonly [string, number])[] = [
@@ -52,6 +55,9 @@ const NAMES: readonly (readonly [string, number])[] = [
   ["x-forwarded-port", NAME.xForwardedPort],
   ["x-request-id", NAME.xRequestId],
   ["trailer", NAME.trailer],
+  ["forwarded", NAME.forwarded],
+  ["traceparent", NAME.traceparent],
+  ["tracestate", NAME.tracestate],
 ];
 
 const LONGEST = Math.max(...NAMES.map(([text]) => text.length));
@@ -89,6 +95,7 @@ export function isNominable(name: number): boolean {
     case NAME.xForwardedHost:
     case NAME.xForwardedPort:
     case NAME.xRequestId:
+    case NAME.forwarded:
       return false;
     default:
       return true;

@@ -225,6 +225,12 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,
+      tls: {
+        ...proxy.tls,
+        certificates: proxy.tls.certificates.map((files) =>
+          withAbsolute(files, ["cert_file", "key_file"], absolute),
+        ),
+      },
       ...(proxy.access_log === undefined ? {} : { access_log: absolute(proxy.access_log) }),
     },
     watchdog: {

@@ -12,6 +12,7 @@
  * A bounced edge therefore serves before its replica is up. A fresh one has nothing to serve from
  * and is not ready until it has caught up with somebody, or there is nobody to learn from.
  */
+import { randomBytes } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
@@ -43,7 +44,9 @@ import type {
 /** Sockets and the pipe that the supervisor passed on; null fields = started without one. */
 export interface InheritedFds {
   readonly beat: number | null;
+  /** One per data-plane thread. */
   readonly http: readonly number[];
+  readonly https: readonly number[];
 }
 
 /** What the app is made of. */
@@ -63,6 +66,8 @@ export class App {
   readonly #metrics: MetricSlots;
   readonly #threadNames: readonly string[];
   readonly #load = new LoadSlots({});
+  /** A client may come back to any thread with the ticket of another. */
+  readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
   readonly #workers: Worker[] = [];
   #watchdog: Watchdog | null = null;
   #plane: DataPlane | null = null;
@@ -152,7 +157,7 @@ export class App {
   async #startDataPlane(beat: DataPlaneBeat): Promise<void> {
     const { effective, log, fds } = this.#options;
     const { config } = effective;
-    const { access_log, http, threads } = config.proxy;
+    const { access_log } = config.proxy;
     this.#accessLog = access_log === undefined ? null : new AccessLog(access_log);
     const plane = new DataPlane({
       config,
@@ -161,14 +166,12 @@ export class App {
       log,
       loadBuffer: this.#load.buffer,
       accessLog: this.#accessLog,
+      ticketKeys: this.#ticketKeys,
     });
     this.#plane = plane;
     const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
     if (snapshot) plane.load(snapshot);
-    const [fd] = fds.http;
-    await plane.listen(
-      fd === undefined ? { ...splitHostPort(http), reusePort: threads > 1 } : { fd },
-    );
+    await plane.listen({ http: fds.http[0] ?? null, https: fds.https[0] ?? null });
     // The clock starts with the process: what a bounce costs before anybody is answered.
     const bootMs = Math.round(performance.now());
     log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`, { bootMs });
@@ -266,7 +269,11 @@ export class App {
         ...this.#threadData(name),
         storePort,
         loadBuffer: this.#load.buffer,
-        fd: this.#options.fds.http[index + 1] ?? null,
+        fds: {
+          http: this.#options.fds.http[index + 1] ?? null,
+          https: this.#options.fds.https[index + 1] ?? null,
+        },
+        ticketKeys: this.#ticketKeys,
       };
       const worker = new Worker(new URL("./threads/data-plane-thread.ts", import.meta.url), {
         name,
@@ -347,6 +354,8 @@ async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
 
 /** After main, replica and store. */
 const FIRST_DATA_PLANE = 3;
+/** Name, HMAC and AES keys, as OpenSSL takes them. */
+const TICKET_KEYS_BYTES = 48;
 const THREAD_MARGIN_MS = 5_000;
 /**
  * Messages of a repair are garbage as soon as the store has them: V8's default lets three times

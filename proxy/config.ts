@@ -17,6 +17,22 @@ import {
 import { hostPort, milliseconds, path, wholeNumber } from "../replica/config-fields.ts";
 import { network } from "./listeners/address-list.ts";
 
+/** `[proxy.tls]`: the HTTPS listener. */
+const tlsSection = z.strictObject({
+  /** Address of the HTTPS listener; absent = none. */
+  addr: hostPort.optional(),
+  /** Certificates with their keys; the first serves clients that ask for no known name. */
+  certificates: z.array(z.strictObject({ cert_file: path, key_file: path })).default([]),
+  /** Oldest version spoken. Default 1.2. */
+  min_version: z.enum(["1.2", "1.3"]).default("1.2"),
+  /** Plain requests are sent on to HTTPS. Default false. */
+  redirect_http: z.boolean().default(false),
+  /** Port of HTTPS as clients see it, for redirects. Default 443. */
+  public_port: z.int().min(1, "1 to 65535").max(65_535, "1 to 65535").default(443),
+  /** Strict-Transport-Security on HTTPS responses; 0 = none. */
+  hsts_max_age_secs: wholeNumber.default(0),
+});
+
 /** `[proxy]`: the HTTP data plane. */
 export const proxySection = z.strictObject({
   /** Address of the HTTP listener. Default `0.0.0.0:8080`. */
@@ -46,6 +62,8 @@ export const proxySection = z.strictObject({
   drain_timeout_ms: milliseconds.default(30_000),
   /** Upstream attempts of one request. Default 4. */
   attempts_max: z.int().min(1, "at least 1").max(20, "at most 20").default(4),
+  /** HTTPS. */
+  tls: prefaulted(tlsSection),
   /** File for the access log, one JSON line per request; absent = none. */
   access_log: z.string().min(1, "a path").optional(),
 });
@@ -117,17 +135,37 @@ export const agentConfigFile = z
 /** A config file with all defaults filled in. */
 export type PatinaConfig = z.infer<typeof configFile>;
 
+interface WholeConfig {
+  readonly gossip: GossipConfig;
+  readonly proxy: z.infer<typeof proxySection>;
+  readonly fault: z.infer<typeof faultSection>;
+}
+
 /** Rules between keys. */
-function checkWhole(
-  { gossip, fault }: { gossip: GossipConfig; fault: z.infer<typeof faultSection> },
-  context: z.RefinementCtx,
-): void {
+function checkWhole({ gossip, proxy, fault }: WholeConfig, context: z.RefinementCtx): void {
   if (!gossip.plaintext && gossip.tls === undefined) {
     context.addIssue({
       code: "custom",
       path: ["gossip", "tls"],
       input: undefined,
       message: "certificates, which patina tls makes; or gossip.plaintext = true",
+    });
+  }
+  const { tls } = proxy;
+  if (tls.addr !== undefined && tls.certificates.length === 0) {
+    context.addIssue({
+      code: "custom",
+      path: ["proxy", "tls", "certificates"],
+      input: undefined,
+      message: "at least one certificate for proxy.tls.addr",
+    });
+  }
+  if (tls.addr === undefined && (tls.certificates.length > 0 || tls.redirect_http)) {
+    context.addIssue({
+      code: "custom",
+      path: ["proxy", "tls", "addr"],
+      input: undefined,
+      message: "the address to serve HTTPS on",
     });
   }
   const { enabled, ...faults } = fault;

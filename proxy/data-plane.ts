@@ -18,11 +18,8 @@ import { EngineMetrics } from "./engine-metrics.ts";
 import { tcpDelays, withStallPath } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
-import {
-  createHttpListener,
-  type HttpListener,
-  type ListenSource,
-} from "./listeners/http-listener.ts";
+import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
+import { listenersOf } from "./listeners/listeners-of.ts";
 import { TableRouter } from "./table-router.ts";
 
 /** Tables that routing needs, with their key columns. */
@@ -45,6 +42,14 @@ export interface DataPlaneOptions {
   /** Requests in flight, shared with the other data-plane threads. */
   readonly loadBuffer: SharedArrayBuffer;
   readonly accessLog: AccessLog | null;
+  /** Of TLS session tickets, the same in all threads. */
+  readonly ticketKeys: Uint8Array;
+}
+
+/** Sockets taken over from the supervisor; `null` = bind by the config. */
+export interface ListenFds {
+  readonly http: number | null;
+  readonly https: number | null;
 }
 
 /** One thread's data plane. */
@@ -55,7 +60,7 @@ export class DataPlane {
   readonly #engine: Engine;
   readonly #figures: Readonly<Record<"machines" | "uncounted" | "watermark", MetricGauge>>;
   readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
-  #listener: HttpListener | null = null;
+  readonly #listeners: HttpListener[] = [];
   #watermark: Watermark | null = null;
   #rowsCounted = 0;
   #resetsCounted = 0;
@@ -88,9 +93,9 @@ export class DataPlane {
     };
   }
 
-  /** Address of the listener, once it listens. */
+  /** Address of the plain listener, once it listens. */
   get address(): { address: string; port: number } | null {
-    return this.#listener?.address ?? null;
+    return this.#listeners[0]?.address ?? null;
   }
 
   /** Whether requests are routed; before, they are answered with `ROUTE_NOT_READY`. */
@@ -134,9 +139,13 @@ export class DataPlane {
     this.#report();
   }
 
-  /** Takes traffic. Rejects with `LISTEN_FAILED`. */
-  async listen(source: ListenSource): Promise<void> {
-    this.#listener = await createHttpListener({ source, engine: this.#engine });
+  /** Takes traffic. Rejects with `LISTEN_FAILED`, `CERTIFICATE_UNREADABLE`. */
+  async listen(fds: ListenFds): Promise<void> {
+    const { config, ticketKeys, metrics, log } = this.#options;
+    const made = listenersOf(config.proxy, fds, { ticketKeys, metrics, log });
+    for (const one of made) {
+      this.#listeners.push(await createHttpListener({ ...one, engine: this.#engine }));
+    }
   }
 
   /** Follows the change stream from where the table is, until the store closes or `drain`. */
@@ -176,7 +185,10 @@ export class DataPlane {
     // Its port would keep a thread alive.
     await this.#stream?.return?.();
     this.#options.beat.enter("drain");
-    return (await this.#listener?.drain(deadlineMs)) ?? 0;
+    for (const listener of this.#listeners) listener.stop();
+    const cut = await this.#engine.drain(deadlineMs);
+    for (const listener of this.#listeners) await listener.close();
+    return cut;
   }
 
   /**

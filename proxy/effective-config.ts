@@ -43,8 +43,11 @@ export interface EffectiveConfigSource {
 export function writeEffectiveConfig(source: EffectiveConfigSource): string {
   const { config, mode, stateFolder } = source;
   const { host, port } = splitHostPort(config.proxy.http);
+  const { addr } = config.proxy.tls;
+  const sockets = config.proxy.threads;
+  const https = addr === undefined ? [] : [{ name: "https", ...splitHostPort(addr), sockets }];
   const supervisor: SupervisorConfig = {
-    listen: mode === "edge" ? [{ name: "http", host, port, sockets: config.proxy.threads }] : [],
+    listen: mode === "edge" ? [{ name: "http", host, port, sockets }, ...https] : [],
     edgeEntry: fileURLToPath(new URL("./edge-main.ts", import.meta.url)),
     stateFolder,
     webhook: config.watchdog.webhook ?? null,

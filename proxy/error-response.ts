@@ -17,6 +17,8 @@ export interface ErrorResponseOptions {
   readonly isPersistent: boolean;
   /** HTTP/1.0 has to be told that its connection goes on. */
   readonly httpMinor: number;
+  /** Lines of the listener's own, each with its CRLF. */
+  readonly addedLines: string;
   /** The answer to HEAD has no body. */
   readonly isHead: boolean;
 }
@@ -42,7 +44,8 @@ export function errorResponse(options: ErrorResponseOptions): Buffer {
   if (status === 405) lines.push("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
   if (!options.isPersistent) lines.push("connection: close");
   else if (options.httpMinor === 0) lines.push("connection: keep-alive");
-  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${options.isHead ? "" : body}`, "latin1");
+  const head = `${lines.join("\r\n")}\r\n${options.addedLines}\r\n`;
+  return Buffer.from(options.isHead ? head : head + body, "latin1");
 }
 
 /** Reason phrases of the statuses in the table (RFC 9110 section 15, RFC 6585). */

@@ -65,6 +65,23 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "gauge",
   },
   {
+    name: "patina_tls_handshakes_total",
+    help: "TLS handshakes of clients, by how they went.",
+    type: "counter",
+    labels: { kind: ["full", "resumed", "failed"] },
+  },
+  {
+    name: "patina_tls_certificate_expiry_seconds",
+    help: "Unix time at which the first certificate of the HTTPS listener expires; 0 = none.",
+    type: "gauge",
+    combine: "max",
+  },
+  {
+    name: "patina_tls_reloads_failed_total",
+    help: "Changed certificates that could not be taken over.",
+    type: "counter",
+  },
+  {
     name: "patina_http_refusals_total",
     help: "Heads and bodies refused as no valid HTTP, by the side they came from.",
     type: "counter",

@@ -8,10 +8,12 @@
 import type { Socket } from "node:net";
 
 import type { ProxyErrorCode } from "../errors.ts";
+import { bytesOf } from "./core/bytes.ts";
 import type { DeadlineEntry } from "./core/deadlines.ts";
 import { createPeerBlock, type PeerBlock } from "./core/head-writer.ts";
 import { DONE, MORE } from "./core/header-lines.ts";
 import type { RequestHead } from "./core/request-head.ts";
+import { CONNECTION_NONE } from "./core/response-head-writer.ts";
 import type { EngineParts } from "./engine-parts.ts";
 import type { ExchangeClient, Window } from "./exchange-client.ts";
 import { Exchange } from "./exchange.ts";
@@ -23,6 +25,10 @@ export interface ClientConnectionOptions {
   readonly proto: "http" | "https";
   /** Port of the listener, as it is told to upstreams. */
   readonly port: number;
+  /** As in `ListenerFacts`. */
+  readonly redirectPort?: number | null;
+  /** As in `ListenerFacts`. */
+  readonly addedLines?: string;
   /** The connection is closed; called once. */
   readonly onClosed: () => void;
 }
@@ -31,11 +37,14 @@ export interface ClientConnectionOptions {
 export class ClientConnection implements ExchangeClient, DeadlineEntry {
   readonly address: string;
   readonly peer: PeerBlock;
+  readonly redirectPort: number | null;
+  readonly addedLines: Uint8Array;
   deadlineMs: number;
   slot = -1;
 
   readonly #parts: EngineParts;
   readonly #socket: Socket;
+  readonly #isTls: boolean;
   readonly #exchange: Exchange;
   readonly #window: Window = { bytes: NO_BYTES, start: 0, end: 0 };
   #state: "head" | "busy" | "lingering" = "head";
@@ -64,6 +73,10 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
       port: options.port,
       writesForwarded: forwarding.writesForwarded,
     });
+    this.#isTls = options.proto === "https";
+    // Whoever is trusted to say what the client used has dealt with HTTPS already.
+    this.redirectPort = this.peer.isTrusted ? null : (options.redirectPort ?? null);
+    this.addedLines = options.addedLines ? bytesOf(options.addedLines) : CONNECTION_NONE;
     this.deadlineMs = parts.deadlines.nowMs + times.requestHeadMs;
     this.#exchange = new Exchange(parts, this);
     socket.on("data", (bytes: Buffer) => this.#onBytes(bytes));
@@ -130,7 +143,8 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   /** A reset rather than an end: a body that ends with the connection must not look whole. */
   cut(): void {
     if (this.#socket.destroyed) return;
-    this.#socket.resetAndDestroy();
+    if (this.#isTls) this.#cutTls();
+    else this.#socket.resetAndDestroy();
   }
 
   end(): void {
@@ -289,6 +303,18 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.setDeadline(this.#parts.settings.times.lingerMs);
     this.#updateReading();
     this.#socket.end();
+  }
+
+  /**
+   * Node resets plain sockets only; with TLS a missing close-notify says the same. What was written
+   * is still being encrypted: it goes out first.
+   */
+  #cutTls(): void {
+    this.#state = "lingering";
+    this.#held = null;
+    this.#giveHead();
+    this.setDeadline(this.#parts.settings.times.lingerMs);
+    this.#socket.write(NO_BYTES, () => this.#socket.destroy());
   }
 
   #giveHead(): void {

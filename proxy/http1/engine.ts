@@ -35,6 +35,10 @@ export interface EngineOptions {
 export interface ListenerFacts {
   readonly proto: "http" | "https";
   readonly port: number;
+  /** Requests are sent on to HTTPS on this port; `null` or absent = they are served. */
+  readonly redirectPort?: number | null;
+  /** Lines added to every response, each with its CRLF. */
+  readonly addedLines?: string;
 }
 
 /** Creates an engine; its timer does not keep the process alive. */

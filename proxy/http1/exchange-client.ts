@@ -8,6 +8,10 @@ import type { PeerBlock } from "./core/head-writer.ts";
 export interface ExchangeClient {
   readonly address: string;
   readonly peer: PeerBlock;
+  /** Requests are sent on to HTTPS on this port; `null` = they are served. */
+  readonly redirectPort: number | null;
+  /** Lines added to every response; empty = none. */
+  readonly addedLines: Uint8Array;
   /** Writes; true = the client keeps up. After false wait for `clientDrained`. */
   write(bytes: Uint8Array): boolean;
   /** Whether bytes written before still wait for the network. */

@@ -12,10 +12,11 @@
 import { errorResponse, statusOf } from "../error-response.ts";
 import type { ProxyErrorCode } from "../errors.ts";
 import type { AttemptOutcome, AttemptResult, Upstream } from "../types.ts";
+import { isAcmeChallenge, redirectResponse, redirectStatus } from "../redirect-response.ts";
 import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
+import { commitRequest, composeRequest, FIRST_BODY_BYTES_MAX } from "./compose-request.ts";
 import { Body } from "./core/body.ts";
-import { bytesOf } from "./core/bytes.ts";
-import { hasVia, REQUEST_ADDED_BYTES_MAX, writeRequestHead } from "./core/head-writer.ts";
+import { hasVia } from "./core/head-writer.ts";
 import { isIdempotent, METHOD } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import { decideRetry } from "./core/retry.ts";
@@ -70,10 +71,12 @@ export class Exchange implements UpstreamOwner {
     this.record.start(head, window.bytes, window.start);
     const bodyAt = window.start + head.length;
     settings.observer.turnStarted(window);
-    this.#writeHead(head, window, bodyAt);
+    composeRequest(this.parts, this.record, { head, window, peer: this.client.peer });
     let at = bodyAt;
     if (head.hasViaLine && hasVia(this.parts.writer, head.lines, settings.forwarding.viaName)) {
       this.fail("PROXY_LOOP");
+    } else if (this.client.redirectPort !== null && !isAcmeChallenge(this.record.target)) {
+      this.#redirect(this.client.redirectPort);
     } else {
       this.#connectUntilMs = this.parts.deadlines.nowMs + settings.times.connectTotalMs;
       if (this.#attempt()) {
@@ -178,13 +181,7 @@ export class Exchange implements UpstreamOwner {
     router.connectRtt(this.record.upstream as Upstream, connectMs);
     this.record.connectMs = this.record.elapsedMs();
     this.phase = "sent";
-    const first =
-      this.#bodySent === "kept"
-        ? this.record.head
-        : this.record.head.subarray(0, this.record.headLength);
-    this.#pass(first);
-    this.#setSentDeadline();
-    if (!this.requestBody.isComplete) this.client.flushHeld();
+    this.#sendAgain();
   }
 
   upstreamBytes(bytes: Buffer, start: number, end: number): void {
@@ -246,17 +243,37 @@ export class Exchange implements UpstreamOwner {
       this.client.cut();
       return;
     }
-    this.record.status = status;
-    const isPersistent =
-      this.isClientPersistent && this.requestBody.isComplete && !this.parts.isDraining;
-    const response = errorResponse({
-      code,
+    const facts = this.#answerFacts();
+    const addedLines = String.fromCharCode(...this.client.addedLines);
+    const isHead = this.record.methodId === METHOD.head;
+    this.#answerSelf(status, errorResponse({ code, ...facts, addedLines, isHead }));
+  }
+
+  /** Sends the client on to HTTPS. */
+  #redirect(port: number): void {
+    const { host, target, methodId } = this.record;
+    if (host === "") return this.fail("REQUEST_HOST_MISSING");
+    const isSafe = methodId === METHOD.get || methodId === METHOD.head;
+    const response = redirectResponse({ host, target, port, isSafe, ...this.#answerFacts() });
+    this.#answerSelf(redirectStatus(isSafe), response);
+  }
+
+  #answerFacts() {
+    return {
       requestId: this.record.requestId,
       viaName: this.parts.settings.forwarding.viaName,
-      isPersistent,
+      isPersistent: this.#isPersistentNow,
       httpMinor: this.record.httpMinor,
-      isHead: this.record.methodId === METHOD.head,
-    });
+    };
+  }
+
+  get #isPersistentNow(): boolean {
+    return this.isClientPersistent && this.requestBody.isComplete && !this.parts.isDraining;
+  }
+
+  #answerSelf(status: number, response: Buffer): void {
+    const isPersistent = this.#isPersistentNow;
+    this.record.status = status;
     this.record.bytesOut += response.length;
     this.client.write(response);
     this.#finish(isPersistent);
@@ -288,33 +305,12 @@ export class Exchange implements UpstreamOwner {
     this.#relay.reset();
   }
 
-  /** Composes the head, with room behind it for a short body in the same write. */
-  #writeHead(head: RequestHead, window: Window, bodyAt: number): void {
-    const { writer, requestSlab, ids } = this.parts;
-    const bodyRoom = Math.min(window.end - bodyAt, FIRST_BODY_BYTES_MAX);
-    requestSlab.reserve(head.length * 2 + REQUEST_ADDED_BYTES_MAX + bodyRoom);
-    writer.source = window.bytes;
-    writer.base = window.start;
-    writer.target = requestSlab.bytes;
-    writer.at = requestSlab.at;
-    writeRequestHead(writer, head, {
-      peer: this.client.peer,
-      freshId: ids.next(),
-      defaultHost: DEFAULT_HOST,
-      traces: this.parts.traces,
-    });
-    this.record.idStart = writer.idStart - requestSlab.at;
-    this.record.idEnd = writer.idEnd - requestSlab.at;
-    this.record.headLength = writer.at - requestSlab.at;
-    this.record.head = requestSlab.bytes.subarray(requestSlab.at, writer.at);
-  }
-
   /** Picks and takes or dials a connection; true = it is there and nothing was sent on it yet. */
   #attempt(): boolean {
     const { router, pool, times } = this.parts.settings;
     const pick = router.pick(this.record);
     if (pick.kind === "none") {
-      this.#commitHead();
+      commitRequest(this.parts, this.record);
       this.fail(this.#lastCode ?? pick.code);
       return false;
     }
@@ -332,22 +328,13 @@ export class Exchange implements UpstreamOwner {
       if (this.record.connectMs < 0) this.record.connectMs = 0;
       return true;
     }
-    this.#commitHead();
+    commitRequest(this.parts, this.record);
     this.phase = "connecting";
     const leftMs = this.#connectUntilMs - this.parts.deadlines.nowMs;
     this.client.setDeadline(Math.min(times.connectMs, leftMs));
     this.connection = pool.dial(upstream);
     this.connection.owner = this;
     return false;
-  }
-
-  /** The head is used later: nobody else may write there. */
-  #commitHead(): void {
-    const { requestSlab } = this.parts;
-    const end = this.record.head.byteOffset + this.record.head.length;
-    if (this.record.head.buffer === requestSlab.bytes.buffer && end > requestSlab.at) {
-      requestSlab.at = end;
-    }
   }
 
   /** First write on a pooled connection: head and, when it is short, the body at hand. */
@@ -357,7 +344,7 @@ export class Exchange implements UpstreamOwner {
     if (!this.requestBody.isComplete && end > bodyAt && end - bodyAt <= FIRST_BODY_BYTES_MAX) {
       const stop = this.requestBody.advance(bytes, bodyAt, end);
       if (stop < 0) {
-        this.#commitHead();
+        commitRequest(this.parts, this.record);
         this.parts.settings.observer.parseRefused("client", this.requestBody.refusal);
         this.abandon("aborted", "aborted");
         this.fail(this.requestBody.refusal);
@@ -438,11 +425,11 @@ export class Exchange implements UpstreamOwner {
     if (decision.kind === "again") this.#wasRepeated = true;
     else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
     if (this.#isUploadPaused) this.upstreamDrained();
-    if (this.#attempt()) this.upstreamReady();
+    if (this.#attempt()) this.#sendAgain();
   }
 
-  /** A pooled connection was taken for a second attempt. */
-  upstreamReady(): void {
+  /** Sends what is kept of the request, then what comes of its body. */
+  #sendAgain(): void {
     this.#pass(
       this.#bodySent === "kept"
         ? this.record.head
@@ -470,8 +457,3 @@ export class Exchange implements UpstreamOwner {
     this.#relay.reset();
   }
 }
-
-/** Bodies up to this size at hand with the head are copied behind it: one write instead of two. */
-const FIRST_BODY_BYTES_MAX = 16_384;
-/** RFC 9112 section 3.2: an HTTP/1.1 request has a Host, if only an unhelpful one. */
-const DEFAULT_HOST = bytesOf("unknown");

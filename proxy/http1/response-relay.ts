@@ -173,7 +173,8 @@ export class ResponseRelay {
     const bodyAt = window.start + head.length;
     const bodyBytes = head.status < 200 ? 0 : window.end - bodyAt;
     const idBytes = exchange.record.idEnd - exchange.record.idStart;
-    responseSlab.reserve(head.length + RESPONSE_ADDED_BYTES_MAX + idBytes + bodyBytes);
+    const addedBytes = RESPONSE_ADDED_BYTES_MAX + idBytes + exchange.client.addedLines.length;
+    responseSlab.reserve(head.length + addedBytes + bodyBytes);
     writer.source = window.bytes;
     writer.base = window.start;
     writer.target = responseSlab.bytes;
@@ -184,6 +185,7 @@ export class ResponseRelay {
         start: exchange.record.idStart,
         end: exchange.record.idEnd,
       },
+      addedLines: exchange.client.addedLines,
       connection,
       dropsChunked: this.#ranges !== null,
     });

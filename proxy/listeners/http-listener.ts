@@ -1,15 +1,22 @@
 /**
- * The listening socket of one data-plane thread, plain HTTP.
+ * The listening socket of one data-plane thread, plain or TLS.
  *
  * Either binds by itself or takes a socket that the supervisor holds, as a file descriptor: then
  * the socket outlives this process, and connections that arrive during a bounce wait in its
  * backlog.
  */
-import { createServer, type AddressInfo, type ListenOptions, type Server } from "node:net";
+import {
+  createServer,
+  type AddressInfo,
+  type ListenOptions,
+  type Server,
+  type Socket,
+} from "node:net";
 
 import { PatinaError } from "#base/errors.ts";
 
 import type { Engine } from "../http1/engine.ts";
+import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
 
 /** Where a listener's socket comes from. */
 export type ListenSource =
@@ -22,42 +29,75 @@ export interface HttpListenerOptions {
   readonly engine: Engine;
   /** Open client connections; more are closed as they arrive. Default 20,000. */
   readonly connectionsMax?: number;
+  /** HTTPS; absent = plain HTTP. */
+  readonly tls?: Omit<TlsAcceptorOptions, "onSecure">;
+  /** Plain requests are sent on to HTTPS on this port; absent = they are served. */
+  readonly redirectPort?: number | undefined;
+  /** Lines added to every response, ready to copy: `strict-transport-security: ...`. */
+  readonly addedLines?: string;
 }
 
 /** A bound listener. */
 export interface HttpListener {
   readonly address: AddressInfo;
+  /** Stops accepting; connections go on. An inherited socket stays open in the supervisor. */
+  stop(): void;
   /**
    * Stops accepting and drains the engine; resolves with the number of connections that were cut
-   * off at `deadlineMs`. An inherited socket stays open in the supervisor.
+   * off at `deadlineMs`.
    */
   drain(deadlineMs: number): Promise<number>;
-  /** Stops accepting and closes every connection at once. */
+  /** Stops accepting and closes every connection of the engine at once. */
   close(): Promise<void>;
+  /** Looks at the certificates' files; they are looked at every few seconds anyway. */
+  refreshCertificates(): void;
 }
 
 /** Listens; rejects with `LISTEN_FAILED` when the socket cannot be bound or taken over. */
 export async function createHttpListener(options: HttpListenerOptions): Promise<HttpListener> {
-  const { engine, source } = options;
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
-    engine.accept(socket, { proto: "http", port: address.port }),
-  );
+  const { engine, source, tls } = options;
+  /** Sockets that the engine does not have yet: their handshake is under way. */
+  const early = new Set<Socket>();
+  const give = (socket: Socket): void => {
+    engine.accept(socket, {
+      proto: tls ? "https" : "http",
+      port: address.port,
+      redirectPort: options.redirectPort ?? null,
+      addedLines: options.addedLines ?? "",
+    });
+  };
+  const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    if (acceptor === null) return give(socket);
+    early.add(socket);
+    socket.on("close", () => early.delete(socket));
+    acceptor.accept(socket);
+  });
   server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
   await listen(server, source);
   const address = server.address() as AddressInfo;
+  const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const stop = (): void => {
+    acceptor?.close();
+    if (server.listening) server.close();
+  };
   return {
     address,
+    stop,
     drain: async (deadlineMs) => {
-      const closed = closeServer(server);
+      stop();
       const cutCount = await engine.drain(deadlineMs);
+      for (const socket of early) socket.destroy();
       await closed;
       return cutCount;
     },
     close: async () => {
-      const closed = closeServer(server);
+      stop();
       engine.close();
+      for (const socket of early) socket.destroy();
       await closed;
     },
+    refreshCertificates: () => acceptor?.refresh(),
   };
 }
 
@@ -77,12 +117,6 @@ function listen(server: Server, source: ListenSource): Promise<void> {
       reject(new PatinaError("LISTEN_FAILED", `cannot listen on ${what}`, { cause }));
     });
     server.listen(options, () => resolve());
-  });
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
   });
 }
 

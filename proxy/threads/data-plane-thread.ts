@@ -1,7 +1,6 @@
 /** Entry of a data-plane thread beside the main one: its own table and its own socket. */
 import { parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
-import { splitHostPort } from "#base/host-port.ts";
 import { LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../../replica/driver/store/store-client.ts";
@@ -27,6 +26,7 @@ async function main(): Promise<void> {
     log: createThreadLog(new LogLevelCell(data.logLevel), "data-plane"),
     loadBuffer: data.loadBuffer,
     accessLog,
+    ticketKeys: data.ticketKeys,
   });
   const connecting = StoreClient.connect(data.storePort);
   parentPort?.on("message", (command: ThreadCommand) => {
@@ -55,10 +55,9 @@ async function main(): Promise<void> {
     const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
     if (snapshot) plane.load(snapshot);
     if (plane.table.machineCount > 0) plane.setReady();
-    const { host, port } = splitHostPort(config.proxy.http);
-    await plane.listen(data.fd === null ? { host, port, reusePort: true } : { fd: data.fd });
+    await plane.listen(data.fds);
     loop.beat.enter("steady");
-    tell({ kind: "listening", port: plane.address?.port ?? port });
+    tell({ kind: "listening", port: plane.address?.port ?? 0 });
     await plane.follow(await connecting);
   } catch (error) {
     const code = error instanceof PatinaError ? error.code : "INTERNAL";

@@ -4,6 +4,7 @@ import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
+import type { ListenFds } from "../data-plane.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
 
 /** What every thread gets as `workerData`. */
@@ -26,8 +27,9 @@ export interface ReplicaThreadData extends ThreadData {
 export interface DataPlaneThreadData extends ThreadData {
   readonly storePort: MessagePort;
   readonly loadBuffer: SharedArrayBuffer;
-  /** An inherited socket; null = bind with SO_REUSEPORT. */
-  readonly fd: number | null;
+  readonly fds: ListenFds;
+  /** Of TLS session tickets, the same in all threads. */
+  readonly ticketKeys: Uint8Array;
 }
 
 /** What is learnt of other hosts, for every routing table. */

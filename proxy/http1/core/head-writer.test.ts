@@ -152,8 +152,8 @@ describe("responses", () => {
   });
 
   test("what we say of the connection comes last", () => {
-    expect(response("HTTP/1.1 200 OK\r\n\r\n", CONNECTION_CLOSE)).toBe(
-      "HTTP/1.1 200 OK\r\nvia: 1.1 me\r\nx-request-id: ID\r\nconnection: close\r\n\r\n",
+    expect(response("HTTP/1.1 200 OK\r\n\r\n", CONNECTION_CLOSE, "a: 1\r\n")).toBe(
+      "HTTP/1.1 200 OK\r\nvia: 1.1 me\r\nx-request-id: ID\r\na: 1\r\nconnection: close\r\n\r\n",
     );
   });
 });
@@ -187,13 +187,18 @@ function request(
   return textOf(out.target, 0, out.at);
 }
 
-function response(text: string, connection: Uint8Array): string {
+function response(text: string, connection: Uint8Array, addedLines = ""): string {
   const head = new ResponseHead(LIMITS);
   const out = new HeadWriter("me");
   out.source = bytesOf(text);
   out.target = new Uint8Array(4000);
   expect(head.parse(out.source, 0, out.source.length)).toBe(DONE);
   const id = { bytes: bytesOf("ID"), start: 0, end: 2 };
-  writeResponseHead(out, head, { id, connection, dropsChunked: false });
+  writeResponseHead(out, head, {
+    id,
+    connection,
+    addedLines: bytesOf(addedLines),
+    dropsChunked: false,
+  });
   return textOf(out.target, 0, out.at);
 }

@@ -9,7 +9,7 @@ import { NAME_ID, STRIDE } from "./header-lines.ts";
 import { NAME } from "./header-names.ts";
 import type { ResponseHead } from "./response-head.ts";
 
-/** Most bytes that `writeResponseHead` adds, without the request id. */
+/** Most bytes that `writeResponseHead` adds, without request id and added lines. */
 export const RESPONSE_ADDED_BYTES_MAX = 512;
 
 /** What a response head is written with besides the head itself. */
@@ -18,6 +18,8 @@ export interface ResponseParts {
   readonly id: { readonly bytes: Uint8Array; readonly start: number; readonly end: number };
   /** What Connection says: nothing, `close`, `keep-alive` (to HTTP/1.0) or `upgrade` (101). */
   readonly connection: Uint8Array;
+  /** Lines of the listener's own, each with its CRLF; empty = none. */
+  readonly addedLines: Uint8Array;
   /** Take out Transfer-Encoding: the body is sent without chunks to a client that knows none. */
   readonly dropsChunked: boolean;
 }
@@ -42,6 +44,7 @@ export function writeResponseHead(out: HeadWriter, head: ResponseHead, parts: Re
   out.all(X_REQUEST_ID);
   out.put(parts.id.bytes, parts.id.start, parts.id.end);
   out.all(LINE_END);
+  out.all(parts.addedLines);
   out.all(parts.connection);
   out.all(LINE_END);
 }

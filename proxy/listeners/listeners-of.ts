@@ -1,0 +1,65 @@
+/**
+ * What the listeners of one data-plane thread are by the config: plain HTTP, and HTTPS where it is
+ * asked for.
+ */
+import { splitHostPort } from "#base/host-port.ts";
+import type { Logger } from "#base/logger.ts";
+import type { MetricWriter } from "#base/metric-slots.ts";
+import type { PatinaConfig } from "../config.ts";
+import type { HttpListenerOptions, ListenSource } from "./http-listener.ts";
+import type { TlsObserver } from "./tls-acceptor.ts";
+import { TlsCertificates } from "./tls-certificates.ts";
+
+/** What HTTPS needs besides the config. */
+export interface ListenerSurroundings {
+  readonly ticketKeys: Uint8Array;
+  readonly metrics: MetricWriter;
+  readonly log: Logger;
+}
+
+/** The options of each listener, plain HTTP first. Throws `CERTIFICATE_UNREADABLE`. */
+export function listenersOf(
+  proxy: PatinaConfig["proxy"],
+  fds: { readonly http: number | null; readonly https: number | null },
+  { ticketKeys, metrics, log }: ListenerSurroundings,
+): Omit<HttpListenerOptions, "engine">[] {
+  const { tls, threads } = proxy;
+  const sourceOf = (fd: number | null, address: string): ListenSource =>
+    fd === null ? { ...splitHostPort(address), reusePort: threads > 1 } : { fd };
+  const plain = {
+    source: sourceOf(fds.http, proxy.http),
+    redirectPort: tls.redirect_http ? tls.public_port : undefined,
+  };
+  if (tls.addr === undefined) return [plain];
+  const minVersion = tls.min_version === "1.3" ? "TLSv1.3" : "TLSv1.2";
+  const secure = {
+    source: sourceOf(fds.https, tls.addr),
+    tls: {
+      certificates: new TlsCertificates(tls.certificates, minVersion),
+      minVersion,
+      handshakeMs: proxy.head_timeout_ms,
+      ticketKeys,
+      observer: observerOf(metrics),
+      log,
+    } as const,
+    addedLines:
+      tls.hsts_max_age_secs === 0
+        ? ""
+        : `strict-transport-security: max-age=${tls.hsts_max_age_secs}\r\n`,
+  };
+  return [plain, secure];
+}
+
+function observerOf(metrics: MetricWriter): TlsObserver {
+  const full = metrics.counter("patina_tls_handshakes_total", { kind: "full" });
+  const resumed = metrics.counter("patina_tls_handshakes_total", { kind: "resumed" });
+  const failed = metrics.counter("patina_tls_handshakes_total", { kind: "failed" });
+  const reloads = metrics.counter("patina_tls_reloads_failed_total");
+  const expiry = metrics.gauge("patina_tls_certificate_expiry_seconds");
+  return {
+    handshakeDone: (isResumed) => (isResumed ? resumed : full).add(),
+    handshakeFailed: () => failed.add(),
+    reloadFailed: () => reloads.add(),
+    expiryKnown: (expiresAtMs) => expiry.set(Math.floor(expiresAtMs / 1000)),
+  };
+}

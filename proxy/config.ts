@@ -58,6 +58,34 @@ export const proxySection = z.strictObject({
   idle_timeout_ms: milliseconds.default(75_000),
   /** Head of a request, first byte to last. Default 10,000. */
   head_timeout_ms: milliseconds.default(10_000),
+  /** All connect attempts of one request together. Default 5,000. */
+  connect_total_timeout_ms: milliseconds.default(5_000),
+  /** Nothing of a body moves in its direction. Default 60,000. */
+  body_timeout_ms: milliseconds.default(60_000),
+  /** A tunnel (WebSocket and the like) without a byte. Default 600,000. */
+  tunnel_idle_timeout_ms: milliseconds.default(600_000),
+  /** An idle pooled connection to a machine. Default 50,000. */
+  upstream_idle_timeout_ms: milliseconds.default(50_000),
+  /** Head of a request or response, bytes. Default 32,768. */
+  head_bytes_max: z
+    .int()
+    .min(1_024, "at least 1024")
+    .max(1_048_576, "at most 1 MiB")
+    .default(32_768),
+  /** Header lines of one head. Default 100. */
+  header_lines_max: z.int().min(10, "at least 10").max(1_000, "at most 1000").default(100),
+  /** Request target, bytes. Default 8,192. */
+  target_bytes_max: z.int().min(64, "at least 64").max(65_536, "at most 65536").default(8_192),
+  /** Request body, bytes; 0 = any. Default 1 GiB. */
+  body_bytes_max: wholeNumber.default(1_073_741_824),
+  /** Slowest request body, bytes per second, over half a minute; 0 = any. Default 240. */
+  body_bytes_per_second_min: wholeNumber.default(240),
+  /** Client connections per data-plane thread. Default 20,000. */
+  connections_max: z.int().min(1, "at least 1").default(20_000),
+  /** Connections of one client address per data-plane thread; 0 = any. Default 2,000. */
+  connections_per_client_max: wholeNumber.default(2_000),
+  /** Requests of one client connection. Default 100,000. */
+  requests_per_connection_max: z.int().min(1, "at least 1").default(100_000),
   /** Longest drain at a stop. Default 30,000. */
   drain_timeout_ms: milliseconds.default(30_000),
   /** Upstream attempts of one request. Default 4. */

@@ -142,7 +142,12 @@ export class DataPlane {
   /** Takes traffic. Rejects with `LISTEN_FAILED`, `CERTIFICATE_UNREADABLE`. */
   async listen(fds: ListenFds): Promise<void> {
     const { config, ticketKeys, metrics, log } = this.#options;
-    const made = listenersOf(config.proxy, fds, { ticketKeys, metrics, log });
+    const made = listenersOf(config.proxy, fds, {
+      ticketKeys,
+      metrics,
+      log,
+      viaName: viaNameOf(config),
+    });
     for (const one of made) {
       this.#listeners.push(await createHttpListener({ ...one, engine: this.#engine }));
     }
@@ -251,21 +256,37 @@ export class DataPlane {
       router,
       observer,
       forwarding: {
-        viaName: proxy.via ?? `patina-${config.replica.node}`,
+        viaName: viaNameOf(config),
         isTrusted: addressTest(proxy.trusted_proxies) ?? (() => false),
         writesForwarded: proxy.forwarded_header,
         startsTraces: proxy.traceparent === "start",
       },
       times: {
         connectMs: proxy.connect_timeout_ms,
+        connectTotalMs: proxy.connect_total_timeout_ms,
+        stalledBodyMs: proxy.body_timeout_ms,
+        tunnelIdleMs: proxy.tunnel_idle_timeout_ms,
+        upstreamIdleMs: proxy.upstream_idle_timeout_ms,
         responseHeadMs: proxy.response_timeout_ms,
         clientIdleMs: proxy.idle_timeout_ms,
         requestHeadMs: proxy.head_timeout_ms,
       },
-      sizes: { attemptsMax: proxy.attempts_max },
+      sizes: {
+        attemptsMax: proxy.attempts_max,
+        headBytesMax: proxy.head_bytes_max,
+        headerLinesMax: proxy.header_lines_max,
+        targetBytesMax: proxy.target_bytes_max,
+        bodyBytesMax: proxy.body_bytes_max,
+        bodyBytesPerSecondMin: proxy.body_bytes_per_second_min,
+        requestsPerConnectionMax: proxy.requests_per_connection_max,
+      },
       ...(delay ? { delay } : {}),
     });
   }
+}
+
+function viaNameOf({ proxy, replica }: PatinaConfig): string {
+  return proxy.via ?? `patina-${replica.node}`;
 }
 
 function standpointOf(replica: PatinaConfig["replica"]) {

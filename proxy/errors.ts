@@ -18,6 +18,8 @@ export type EngineErrorCode =
   | "UPSTREAM_STALLED"
   | "PROXY_LOOP"
   | "PROXY_SHUTDOWN"
+  | "REQUEST_BODY_TOO_LARGE"
+  | "CLIENT_CONNECTIONS"
   | "CLIENT_HEAD_TIMEOUT"
   | "CLIENT_BODY_TIMEOUT"
   | "CLIENT_BODY_STALLED"
@@ -44,6 +46,7 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
   HEAD_SYNTAX: refused(400, "The head is not HTTP/1.1."),
   HEAD_TOO_LARGE: refused(431, "The head is larger than allowed."),
   HEAD_TOO_MANY_LINES: refused(431, "The head has more header lines than allowed."),
+  HEAD_CONNECTION: refused(400, "Connection lists more names than allowed."),
   HEAD_FOLDED: refused(400, "A header line is folded or starts with a blank."),
   HEAD_BARE_CR: refused(400, "A CR without its LF."),
   HEAD_BARE_LF: refused(400, "A LF without its CR."),
@@ -65,6 +68,7 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
   FRAMING_LENGTH: refused(400, "Content-Length is malformed or repeated."),
   FRAMING_CODING: refused(400, "Transfer-Encoding does not end in one chunked."),
   FRAMING_CODING_UNKNOWN: refused(501, "A transfer coding besides chunked."),
+  REQUEST_BODY_TOO_LARGE: { ...cut("The request body is larger than allowed."), status: 413 },
   BODY_CHUNK_SIZE: cut("A chunk size is malformed or too large."),
   BODY_CHUNK_EXTENSION: cut("A chunk extension has a control character."),
   BODY_CHUNK_END: cut("A chunk does not end in CRLF."),
@@ -93,7 +97,16 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
   },
   PROXY_SHUTDOWN: unavailable("The edge is draining and out of time."),
   CLIENT_HEAD_TIMEOUT: refused(408, "The request head did not arrive in time."),
-  CLIENT_BODY_TIMEOUT: { ...cut("The request body stopped arriving."), status: 408 },
+  CLIENT_BODY_TIMEOUT: {
+    ...cut("The request body stopped arriving, or came too slowly."),
+    status: 408,
+  },
+  CLIENT_CONNECTIONS: {
+    status: 503,
+    meaning: "The client has as many connections open as it may.",
+    effect: "The connection is closed as it arrives; with TLS without an answer.",
+    isRetryable: true,
+  },
   CLIENT_BODY_STALLED: { ...cut("The client stopped reading the response."), status: 0 },
   LISTEN_FAILED: {
     status: 0,

@@ -65,6 +65,12 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "gauge",
   },
   {
+    name: "patina_http_connections_refused_total",
+    help: "Client connections closed as they arrived, by the limit that was reached.",
+    type: "counter",
+    labels: { limit: ["client", "all"] },
+  },
+  {
     name: "patina_tls_handshakes_total",
     help: "TLS handshakes of clients, by how they went.",
     type: "counter",

@@ -193,6 +193,10 @@ export interface TimeLimits {
    * No byte of a request body arrives, or of a response is taken, for this long. Default 60,000.
    */
   readonly stalledBodyMs: number;
+  /**
+   * For this long a request body may come more slowly than `bodyBytesPerSecondMin`. Default 30,000.
+   */
+  readonly bodyGraceMs: number;
   /** One TCP connect to an upstream. Default 1,000. */
   readonly connectMs: number;
   /** All connect attempts of one request together. Default 5,000. */
@@ -222,6 +226,12 @@ export interface SizeLimits {
   readonly headerLinesMax: number;
   /** Bytes of pipelined requests held while one is answered; then the socket is paused. 65,536. */
   readonly pipelinedBytesMax: number;
+  /** Request body as it comes, chunk framing included; 0 = any. Default 1 GiB. */
+  readonly bodyBytesMax: number;
+  /** Slowest request body, bytes per second; 0 = any. Default 240. */
+  readonly bodyBytesPerSecondMin: number;
+  /** Requests of one client connection, a count. Default 100,000. */
+  readonly requestsPerConnectionMax: number;
   /** Chunk extensions and trailers of one body, together. Default 16,384. */
   readonly chunkOverheadBytesMax: number;
   /** Upstream attempts of one request, a count. Default 4. */

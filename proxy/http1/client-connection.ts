@@ -54,6 +54,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   #head: RequestHead | null = null;
   #headStartedAtMs = 0;
   #isParsing = false;
+  #requestCount = 0;
   #hasEnded = false;
   /** The exchange wants no more of the body for the moment. */
   #isHeldBack = false;
@@ -98,6 +99,10 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   // ------------------------------------------------------------ for the exchange
+
+  get isLastRequest(): boolean {
+    return this.#requestCount >= this.#parts.settings.sizes.requestsPerConnectionMax;
+  }
 
   get isCongested(): boolean {
     return this.#socket.writableLength > 0;
@@ -250,6 +255,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     window.end = bytes.length;
     this.#state = "busy";
     this.#head = null;
+    this.#requestCount += 1;
     const at = this.#exchange.start(head, window);
     this.#parts.requestHeads.give(head);
     window.bytes = NO_BYTES;

@@ -143,6 +143,7 @@ export const DEFAULT_TIMES: TimeLimits = {
   requestHeadMs: 10_000,
   clientIdleMs: 75_000,
   stalledBodyMs: 60_000,
+  bodyGraceMs: 30_000,
   connectMs: 1_000,
   connectTotalMs: 5_000,
   responseHeadMs: 60_000,
@@ -158,6 +159,10 @@ export const DEFAULT_SIZES: SizeLimits = {
   targetBytesMax: 8_192,
   headerLinesMax: 100,
   pipelinedBytesMax: 65_536,
+  bodyBytesMax: 1_073_741_824,
+  // As Kestrel has it: slower than any modem, faster than any drip.
+  bodyBytesPerSecondMin: 240,
+  requestsPerConnectionMax: 100_000,
   chunkOverheadBytesMax: 16_384,
   attemptsMax: 4,
   idlePerUpstreamMax: 128,

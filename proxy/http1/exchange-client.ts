@@ -10,6 +10,8 @@ export interface ExchangeClient {
   readonly peer: PeerBlock;
   /** Requests are sent on to HTTPS on this port; `null` = they are served. */
   readonly redirectPort: number | null;
+  /** The current request is the last that the connection may carry. */
+  readonly isLastRequest: boolean;
   /** Lines added to every response; empty = none. */
   readonly addedLines: Uint8Array;
   /** Writes; true = the client keeps up. After false wait for `clientDrained`. */

@@ -15,6 +15,7 @@ import type { AttemptOutcome, AttemptResult, Upstream } from "../types.ts";
 import { isAcmeChallenge, redirectResponse, redirectStatus } from "../redirect-response.ts";
 import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
 import { commitRequest, composeRequest, FIRST_BODY_BYTES_MAX } from "./compose-request.ts";
+import { BodyRate } from "./core/body-rate.ts";
 import { Body } from "./core/body.ts";
 import { hasVia } from "./core/head-writer.ts";
 import { isIdempotent, METHOD } from "./core/methods.ts";
@@ -41,6 +42,8 @@ export class Exchange implements UpstreamOwner {
   wantsUpgrade = false;
 
   readonly #relay: ResponseRelay;
+  readonly #bodyRate: BodyRate;
+  #bodyBytes = 0;
   #hasBody = false;
   #bodySent: "none" | "kept" | "gone" = "none";
   #wasRepeated = false;
@@ -58,6 +61,10 @@ export class Exchange implements UpstreamOwner {
     this.client = client;
     this.record = new RequestRecord(client.address);
     this.requestBody = new Body(parts.settings.sizes.chunkOverheadBytesMax);
+    this.#bodyRate = new BodyRate({
+      bytesPerSecondMin: parts.settings.sizes.bodyBytesPerSecondMin,
+      graceMs: parts.settings.times.bodyGraceMs,
+    });
     this.#relay = new ResponseRelay(this);
   }
 
@@ -77,6 +84,8 @@ export class Exchange implements UpstreamOwner {
       this.fail("PROXY_LOOP");
     } else if (this.client.redirectPort !== null && !isAcmeChallenge(this.record.target)) {
       this.#redirect(this.client.redirectPort);
+    } else if (isOver(head.framing.contentLength, settings.sizes.bodyBytesMax)) {
+      this.fail("REQUEST_BODY_TOO_LARGE");
     } else {
       this.#connectUntilMs = this.parts.deadlines.nowMs + settings.times.connectTotalMs;
       if (this.#attempt()) {
@@ -115,7 +124,7 @@ export class Exchange implements UpstreamOwner {
       this.fail(requestBody.refusal);
       return end;
     }
-    this.record.bytesIn += stop - start;
+    if (!this.#countBody(stop - start)) return end;
     this.#bodySent = "gone";
     this.#pass(bytes.subarray(start, stop));
     this.#setSentDeadline();
@@ -207,6 +216,7 @@ export class Exchange implements UpstreamOwner {
   upstreamDrained(): void {
     if (!this.#isUploadPaused) return;
     this.#isUploadPaused = false;
+    this.#bodyRate.took(0, this.parts.deadlines.nowMs);
     this.client.setReading(true);
   }
 
@@ -283,7 +293,7 @@ export class Exchange implements UpstreamOwner {
 
   #reset(head: RequestHead): void {
     this.#clear();
-    this.isClientPersistent = head.isPersistent;
+    this.isClientPersistent = head.isPersistent && !this.client.isLastRequest;
     this.wantsUpgrade = head.connection.isUpgrade && head.minor === 1;
     const { isChunked, contentLength } = head.framing;
     this.#hasBody = isChunked || contentLength > 0;
@@ -297,6 +307,8 @@ export class Exchange implements UpstreamOwner {
     this.wantsUpgrade = false;
     this.requestBody.startNone();
     this.#bodySent = "none";
+    this.#bodyBytes = 0;
+    this.#bodyRate.start();
     this.#wasRepeated = false;
     this.#wasMoved = false;
     this.#isUploadPaused = false;
@@ -350,8 +362,8 @@ export class Exchange implements UpstreamOwner {
         this.fail(this.requestBody.refusal);
         return end;
       }
+      if (!this.#countBody(stop - bodyAt)) return end;
       writer.put(bytes, bodyAt, stop);
-      this.record.bytesIn += stop - bodyAt;
       this.#bodySent = "kept";
       at = stop;
     }
@@ -361,18 +373,36 @@ export class Exchange implements UpstreamOwner {
     return at;
   }
 
+  /** Counts body bytes of the client; false = they are too many, and the request is over. */
+  #countBody(bytes: number): boolean {
+    this.record.bytesIn += bytes;
+    this.#bodyBytes += bytes;
+    this.#bodyRate.took(bytes, this.parts.deadlines.nowMs);
+    if (!isOver(this.#bodyBytes, this.parts.settings.sizes.bodyBytesMax)) return true;
+    commitRequest(this.parts, this.record);
+    this.isClientPersistent = false;
+    this.abandon("aborted", "aborted");
+    this.fail("REQUEST_BODY_TOO_LARGE");
+    return false;
+  }
+
   #pass(bytes: Uint8Array): void {
     const connection = this.connection;
     if (connection === null || connection.write(bytes) || this.#isUploadPaused) return;
     this.#isUploadPaused = true;
+    this.#bodyRate.rest(this.parts.deadlines.nowMs);
     this.client.setReading(false);
   }
 
   #setSentDeadline(): void {
     const { times } = this.parts.settings;
-    const isWaiting = this.phase === "sent" && this.requestBody.isComplete;
-    const waitMs = this.#hasClientEnded ? times.halfClosedMs : times.responseHeadMs;
-    this.client.setDeadline(isWaiting ? waitMs : times.stalledBodyMs);
+    if (this.phase !== "sent") return this.client.setDeadline(times.stalledBodyMs);
+    if (this.requestBody.isComplete) {
+      const { halfClosedMs, responseHeadMs } = times;
+      return this.client.setDeadline(this.#hasClientEnded ? halfClosedMs : responseHeadMs);
+    }
+    const slowMs = this.#isUploadPaused ? Infinity : this.#bodyRate.leftMs;
+    this.client.setDeadline(Math.min(times.stalledBodyMs, slowMs));
   }
 
   #connectFailed(code: string): void {
@@ -430,6 +460,7 @@ export class Exchange implements UpstreamOwner {
 
   /** Sends what is kept of the request, then what comes of its body. */
   #sendAgain(): void {
+    this.#bodyRate.took(0, this.parts.deadlines.nowMs);
     this.#pass(
       this.#bodySent === "kept"
         ? this.record.head
@@ -456,4 +487,8 @@ export class Exchange implements UpstreamOwner {
     this.parts.settings.observer.requestFinished(this.record);
     this.#relay.reset();
   }
+}
+
+function isOver(bytes: number, max: number): boolean {
+  return max > 0 && bytes > max;
 }

@@ -15,7 +15,9 @@ import {
 
 import { PatinaError } from "#base/errors.ts";
 
+import { errorResponse } from "../error-response.ts";
 import type { Engine } from "../http1/engine.ts";
+import type { ClientCounts } from "./core/client-counts.ts";
 import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
 
 /** Where a listener's socket comes from. */
@@ -29,12 +31,26 @@ export interface HttpListenerOptions {
   readonly engine: Engine;
   /** Open client connections; more are closed as they arrive. Default 20,000. */
   readonly connectionsMax?: number;
+  /** Shares of single clients; absent = any client may have all. */
+  readonly admission?: Admission;
   /** HTTPS; absent = plain HTTP. */
   readonly tls?: Omit<TlsAcceptorOptions, "onSecure">;
   /** Plain requests are sent on to HTTPS on this port; absent = they are served. */
   readonly redirectPort?: number | undefined;
   /** Lines added to every response, ready to copy: `strict-transport-security: ...`. */
   readonly addedLines?: string;
+}
+
+/** Who may open a connection. */
+export interface Admission {
+  /** Of all listeners of the thread. */
+  readonly counts: ClientCounts;
+  /** Addresses without a limit: proxies in front. */
+  readonly isExempt: (address: string) => boolean;
+  /** A connection was closed as it arrived. */
+  readonly onRefused: (limit: "client" | "all") => void;
+  /** Our name in Via, for the answer. */
+  readonly viaName: string;
 }
 
 /** A bound listener. */
@@ -68,12 +84,14 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   };
   const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    if (options.admission && !admit(socket, options.admission, tls !== undefined)) return;
     if (acceptor === null) return give(socket);
     early.add(socket);
     socket.on("close", () => early.delete(socket));
     acceptor.accept(socket);
   });
   server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
+  server.on("drop", () => options.admission?.onRefused("all"));
   await listen(server, source);
   const address = server.address() as AddressInfo;
   const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
@@ -101,6 +119,26 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   };
 }
 
+/** Counts a connection, or answers and closes it. */
+function admit(socket: Socket, admission: Admission, isTls: boolean): boolean {
+  const { counts, onRefused, viaName } = admission;
+  const address = socket.remoteAddress ?? "";
+  if (admission.isExempt(address)) return true;
+  if (counts.take(address)) {
+    socket.on("close", () => counts.give(address));
+    return true;
+  }
+  onRefused("client");
+  // Gone with it is gone: whoever has that many connections may lose an answer.
+  socket.on("error", () => undefined);
+  if (isTls) socket.destroy();
+  else {
+    socket.end(errorResponse({ ...REFUSAL, viaName }));
+    socket.destroySoon();
+  }
+  return false;
+}
+
 function listen(server: Server, source: ListenSource): Promise<void> {
   const options: ListenOptions & { fd?: number } =
     "fd" in source
@@ -123,3 +161,11 @@ function listen(server: Server, source: ListenSource): Promise<void> {
 /** Connections that wait while the process is bounced; the kernel may cap it (somaxconn). */
 const BACKLOG = 4096;
 const CONNECTIONS_MAX = 20_000;
+const REFUSAL = {
+  code: "CLIENT_CONNECTIONS",
+  requestId: "",
+  isPersistent: false,
+  httpMinor: 1,
+  isHead: false,
+  addedLines: "",
+} as const;

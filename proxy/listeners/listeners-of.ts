@@ -6,6 +6,8 @@ import { splitHostPort } from "#base/host-port.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import type { PatinaConfig } from "../config.ts";
+import { addressTest } from "./address-list.ts";
+import { ClientCounts } from "./core/client-counts.ts";
 import type { HttpListenerOptions, ListenSource } from "./http-listener.ts";
 import type { TlsObserver } from "./tls-acceptor.ts";
 import { TlsCertificates } from "./tls-certificates.ts";
@@ -15,24 +17,37 @@ export interface ListenerSurroundings {
   readonly ticketKeys: Uint8Array;
   readonly metrics: MetricWriter;
   readonly log: Logger;
+  /** Our name in Via. */
+  readonly viaName: string;
 }
 
 /** The options of each listener, plain HTTP first. Throws `CERTIFICATE_UNREADABLE`. */
 export function listenersOf(
   proxy: PatinaConfig["proxy"],
   fds: { readonly http: number | null; readonly https: number | null },
-  { ticketKeys, metrics, log }: ListenerSurroundings,
+  { ticketKeys, metrics, log, viaName }: ListenerSurroundings,
 ): Omit<HttpListenerOptions, "engine">[] {
   const { tls, threads } = proxy;
   const sourceOf = (fd: number | null, address: string): ListenSource =>
     fd === null ? { ...splitHostPort(address), reusePort: threads > 1 } : { fd };
+  const limits = {
+    connectionsMax: proxy.connections_max,
+    admission: {
+      counts: new ClientCounts(proxy.connections_per_client_max),
+      isExempt: addressTest(proxy.trusted_proxies) ?? (() => false),
+      onRefused: refusalCounter(metrics),
+      viaName,
+    },
+  };
   const plain = {
+    ...limits,
     source: sourceOf(fds.http, proxy.http),
     redirectPort: tls.redirect_http ? tls.public_port : undefined,
   };
   if (tls.addr === undefined) return [plain];
   const minVersion = tls.min_version === "1.3" ? "TLSv1.3" : "TLSv1.2";
   const secure = {
+    ...limits,
     source: sourceOf(fds.https, tls.addr),
     tls: {
       certificates: new TlsCertificates(tls.certificates, minVersion),
@@ -48,6 +63,15 @@ export function listenersOf(
         : `strict-transport-security: max-age=${tls.hsts_max_age_secs}\r\n`,
   };
   return [plain, secure];
+}
+
+function refusalCounter(metrics: MetricWriter): (limit: "client" | "all") => void {
+  const name = "patina_http_connections_refused_total";
+  const counters = {
+    client: metrics.counter(name, { limit: "client" }),
+    all: metrics.counter(name, { limit: "all" }),
+  };
+  return (limit) => counters[limit].add();
 }
 
 function observerOf(metrics: MetricWriter): TlsObserver {

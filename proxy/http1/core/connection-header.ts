@@ -24,6 +24,8 @@ export class Connection {
   hasUpgrade = false;
   /** An Upgrade line other than `h2c` is there. */
   namesProtocol = false;
+  /** Elements of all Connection lines. */
+  optionCount = 0;
   /** Names other than the usual three were listed: `dropNominated` has work to do. */
   hasNominations = false;
 
@@ -33,6 +35,7 @@ export class Connection {
     this.hasUpgrade = false;
     this.namesProtocol = false;
     this.hasNominations = false;
+    this.optionCount = 0;
   }
 
   /** Whether the message asks for another protocol on this connection. */
@@ -40,9 +43,11 @@ export class Connection {
     return this.hasUpgrade && this.namesProtocol;
   }
 
-  /** Takes one Connection line. */
-  take(bytes: Uint8Array, base: number, place: FramingLine): void {
-    eachListElement(bytes, valueOf(base, place), (start, end) => {
+  /** Takes one Connection line; false = it lists more names than anybody needs. */
+  take(bytes: Uint8Array, base: number, place: FramingLine): boolean {
+    return eachListElement(bytes, valueOf(base, place), (start, end) => {
+      this.optionCount += 1;
+      if (this.optionCount > OPTIONS_MAX) return false;
       const range = { start, end };
       if (equalsIgnoringCase(bytes, range, "close")) this.hasClose = true;
       else if (equalsIgnoringCase(bytes, range, "keep-alive")) this.hasKeepAlive = true;
@@ -87,6 +92,11 @@ export function dropNominated(bytes: Uint8Array, base: number, lines: HeaderLine
     });
   }
 }
+
+/**
+ * Each name is compared with each line: without a limit, a head of 32 KiB could cost milliseconds.
+ */
+const OPTIONS_MAX = 64;
 
 interface Range {
   readonly start: number;

@@ -12,6 +12,7 @@ export type RefusalCode =
   | "HEAD_NAME"
   | "HEAD_VALUE"
   | "HEAD_TOO_MANY_LINES"
+  | "HEAD_CONNECTION"
   | "REQUEST_LINE"
   | "REQUEST_METHOD_REFUSED"
   | "REQUEST_TARGET"

@@ -214,8 +214,9 @@ export class RequestHead {
       } else if (name === NAME.contentLength || name === NAME.transferEncoding) {
         const refusal = framing.take(bytes, base, { lines, index });
         if (refusal !== null) return this.#refuse(refusal);
-      } else if (name === NAME.connection) connection.take(bytes, base, { lines, index });
-      else if (name === NAME.upgrade) connection.takeUpgrade(bytes, base, { lines, index });
+      } else if (name === NAME.connection) {
+        if (!connection.take(bytes, base, { lines, index })) return this.#refuse("HEAD_CONNECTION");
+      } else if (name === NAME.upgrade) connection.takeUpgrade(bytes, base, { lines, index });
       else if (name === NAME.via) this.hasViaLine = true;
       else if (name === NAME.expect && !this.#takeExpect(bytes, base, index)) return REFUSED;
     }

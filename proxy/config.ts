@@ -88,6 +88,8 @@ export const proxySection = z.strictObject({
   requests_per_connection_max: z.int().min(1, "at least 1").default(100_000),
   /** Longest drain at a stop. Default 30,000. */
   drain_timeout_ms: milliseconds.default(30_000),
+  /** Of these, time in which connections are still accepted and kept. Default 1,000. */
+  drain_wait_ms: wholeNumber.max(86_400_000, "at most a day").default(1_000),
   /** Upstream attempts of one request. Default 4. */
   attempts_max: z.int().min(1, "at least 1").max(20, "at most 20").default(4),
   /** HTTPS. */

@@ -183,15 +183,23 @@ export class DataPlane {
     this.table.setHostDown(actorId, isDown);
   }
 
-  /** Stops accepting and finishes what is in flight; the answer is how many connections were cut. */
+  /**
+   * Finishes what is in flight and stops; the answer is how many connections were cut. Clients have
+   * `proxy.drain_wait_ms` to come with a next request, whose answer tells them to go elsewhere:
+   * closing an idle connection at once would meet requests that are on their way.
+   */
   async drain(deadlineMs: number): Promise<number> {
     this.#isStopped = true;
     this.#wakeWaiting();
     // Its port would keep a thread alive.
     await this.#stream?.return?.();
     this.#options.beat.enter("drain");
+    this.#engine.startDraining();
+    const waitMs = Math.min(this.#options.config.proxy.drain_wait_ms, deadlineMs);
+    const isQuiet = this.#engine.connectionCount === 0;
+    if (!isQuiet) await new Promise((resolve) => setTimeout(resolve, waitMs));
     for (const listener of this.#listeners) listener.stop();
-    const cut = await this.#engine.drain(deadlineMs);
+    const cut = await this.#engine.drain(isQuiet ? deadlineMs : deadlineMs - waitMs);
     for (const listener of this.#listeners) await listener.close();
     return cut;
   }

@@ -207,6 +207,8 @@ export interface TimeLimits {
   readonly upstreamIdleMs: number;
   /** Tunnel without a byte in either direction. Default 600,000. */
   readonly tunnelIdleMs: number;
+  /** From the close frame that tells a WebSocket to go away to its end. Default 5,000. */
+  readonly tunnelCloseMs: number;
   /**
    * A client that closed its sending side after its request is given this long for the response to
    * start, because one that is gone looks the same. Default 5,000.

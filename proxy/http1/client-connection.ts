@@ -161,6 +161,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   /** Closes when idle; a request in flight is answered with `Connection: close`. */
   drain(): void {
     if (this.isIdle) this.#linger();
+    else this.#exchange.drain();
   }
 
   /** Closes at once. */

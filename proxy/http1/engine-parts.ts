@@ -43,6 +43,8 @@ export class EngineParts {
   readonly responseSlab = new Slab();
   /** No connection is kept after its current request. */
   isDraining = false;
+  /** Idle connections are closed, tunnels are told to go away. */
+  isClosing = false;
 
   constructor(settings: EngineSettings) {
     this.settings = settings;

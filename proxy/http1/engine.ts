@@ -95,7 +95,7 @@ export class Engine {
     });
     this.#parts.deadlines.add(connection);
     this.#connections.add(connection);
-    if (this.#parts.isDraining) connection.drain();
+    if (this.#parts.isClosing) connection.drain();
   }
 
   /** Judges deadlines at monotonic `nowMs`. Called by the engine's own timer; tests may call it. */
@@ -104,13 +104,19 @@ export class Engine {
     this.pool.expire(nowMs);
   }
 
+  /** Answers every request with `Connection: close` from here on; nothing is closed unasked. */
+  startDraining(): void {
+    this.#parts.isDraining = true;
+  }
+
   /**
-   * Stops keeping connections: idle ones are closed, requests in flight are answered with
-   * `Connection: close`. Resolves when the last connection is closed, or after `deadlineMs` when
-   * what is left has been cut off; the answer is how many were cut.
+   * Stops keeping connections: idle ones are closed, WebSockets are told to go away (1001), requests
+   * in flight are answered with `Connection: close`. Resolves when the last connection is closed, or
+   * after `deadlineMs` when what is left has been cut off; the answer is how many were cut.
    */
   async drain(deadlineMs: number): Promise<number> {
     this.#parts.isDraining = true;
+    this.#parts.isClosing = true;
     for (const connection of this.#connections) connection.drain();
     if (this.#connections.size > 0) {
       await new Promise<void>((resolve) => {
@@ -149,6 +155,7 @@ export const DEFAULT_TIMES: TimeLimits = {
   responseHeadMs: 60_000,
   upstreamIdleMs: 50_000,
   tunnelIdleMs: 600_000,
+  tunnelCloseMs: 5_000,
   halfClosedMs: 5_000,
   lingerMs: 2_000,
 };

@@ -110,7 +110,7 @@ export class Exchange implements UpstreamOwner {
     if (this.phase === "tunnel") {
       this.record.bytesIn += end - start;
       this.#pass(bytes.subarray(start, end));
-      this.client.setDeadline(this.parts.settings.times.tunnelIdleMs);
+      this.#relay.tunnel.touch();
       return end;
     }
     const { requestBody } = this;
@@ -147,6 +147,11 @@ export class Exchange implements UpstreamOwner {
     else this.abandon("aborted", "aborted");
     if (!wasTunnel && this.record.errorCode === "") this.record.errorCode = "CLIENT_GONE";
     this.#report();
+  }
+
+  /** The edge is draining: a tunnel is told so, a request just finishes. */
+  drain(): void {
+    if (this.phase === "tunnel") this.#relay.tunnel.leave();
   }
 
   /** The client took everything that was held back. */

@@ -20,11 +20,13 @@ import type { RefusalCode } from "./core/refusal.ts";
 import type { ResponseHead } from "./core/response-head.ts";
 import type { Window } from "./exchange-client.ts";
 import type { Exchange } from "./exchange.ts";
+import { Tunnel } from "./tunnel.ts";
 
 /** The response side of one exchange; reused with it. */
 export class ResponseRelay {
   /** The upstream is not read because the client is behind. */
   isPaused = false;
+  readonly tunnel: Tunnel;
 
   readonly #exchange: Exchange;
   readonly #body: Body;
@@ -38,6 +40,7 @@ export class ResponseRelay {
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
+    this.tunnel = new Tunnel(exchange);
     this.#body = new Body(exchange.parts.settings.sizes.chunkOverheadBytesMax);
   }
 
@@ -57,7 +60,7 @@ export class ResponseRelay {
     const { phase } = this.#exchange;
     if (phase === "answering") this.#passBody(bytes, start, end);
     else if (phase === "sent") this.#takeHeads({ bytes, start, end });
-    else if (phase === "tunnel") this.#passTunnel(bytes, start, end);
+    else if (phase === "tunnel" && !this.tunnel.pass(bytes, start, end)) this.#pause();
   }
 
   /** The upstream's stream has ended. */
@@ -253,17 +256,12 @@ export class ResponseRelay {
     exchange.record.firstByteMs = exchange.record.elapsedMs();
     this.#writeHead(head, window, CONNECTION_UPGRADE);
     const restAt = window.start + head.length;
+    this.tunnel.start(head.connection.isWebSocket);
     this.#giveHead();
-    if (window.end > restAt) this.#passTunnel(window.bytes, restAt, window.end);
-    exchange.client.setDeadline(exchange.parts.settings.times.tunnelIdleMs);
+    this.tunnel.touch();
+    if (window.end > restAt) this.bytes(window.bytes, restAt, window.end);
+    if (exchange.parts.isClosing) this.tunnel.leave();
     exchange.client.flushHeld();
-  }
-
-  #passTunnel(bytes: Buffer, start: number, end: number): void {
-    const { client, parts } = this.#exchange;
-    this.#exchange.record.bytesOut += end - start;
-    if (!client.write(Buffer.from(bytes.subarray(start, end)))) this.#pause();
-    client.setDeadline(parts.settings.times.tunnelIdleMs);
   }
 
   #pause(): void {
@@ -274,8 +272,8 @@ export class ResponseRelay {
 
   #setBodyDeadline(): void {
     const { times } = this.#exchange.parts.settings;
-    const isTunnel = this.#exchange.phase === "tunnel";
-    this.#exchange.client.setDeadline(isTunnel ? times.tunnelIdleMs : times.stalledBodyMs);
+    if (this.#exchange.phase === "tunnel") this.tunnel.touch();
+    else this.#exchange.client.setDeadline(times.stalledBodyMs);
   }
 
   #complete(isStreamOpen: boolean): void {

@@ -24,6 +24,8 @@ export class Connection {
   hasUpgrade = false;
   /** An Upgrade line other than `h2c` is there. */
   namesProtocol = false;
+  /** An Upgrade line names `websocket`. */
+  isWebSocket = false;
   /** Elements of all Connection lines. */
   optionCount = 0;
   /** Names other than the usual three were listed: `dropNominated` has work to do. */
@@ -34,6 +36,7 @@ export class Connection {
     this.hasKeepAlive = false;
     this.hasUpgrade = false;
     this.namesProtocol = false;
+    this.isWebSocket = false;
     this.hasNominations = false;
     this.optionCount = 0;
   }
@@ -62,11 +65,10 @@ export class Connection {
    * requests past everything that is checked here.
    */
   takeUpgrade(bytes: Uint8Array, base: number, place: FramingLine): void {
-    this.namesProtocol = eachListElement(
-      bytes,
-      valueOf(base, place),
-      (start, end) => !equalsIgnoringCase(bytes, { start, end }, "h2c"),
-    );
+    this.namesProtocol = eachListElement(bytes, valueOf(base, place), (start, end) => {
+      this.isWebSocket ||= equalsIgnoringCase(bytes, { start, end }, "websocket");
+      return !equalsIgnoringCase(bytes, { start, end }, "h2c");
+    });
   }
 }
 

@@ -116,6 +116,7 @@ const SUMMARY: RequestSummary = {
   bytesIn: 10,
   bytesOut: 20,
   durationMs: 1.2345678,
+  queueMs: 0,
   connectMs: -1,
   firstByteMs: 1,
 };

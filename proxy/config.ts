@@ -94,6 +94,18 @@ export const proxySection = z.strictObject({
   attempts_max: z.int().min(1, "at least 1").max(20, "at most 20").default(4),
   /** HTTPS. */
   tls: prefaulted(tlsSection),
+  /** Connections to one machine's service per data-plane thread. Default 10,000. */
+  upstream_connections_max: z.int().min(1, "at least 1").default(10_000),
+  /** Of these, idle ones that are kept. Default 128. */
+  upstream_idle_connections_max: wholeNumber.default(128),
+  /** Requests per data-plane thread that wait for a machine below its hard limit. Default 1,000. */
+  queued_max: wholeNumber.default(1_000),
+  /** Longest such wait. Default 5,000. */
+  queue_timeout_ms: milliseconds.default(5_000),
+  /** Repeats of requests that a machine may have acted on, as a share. Default 0.2. */
+  retry_share: z.number().min(0, "0 to 1").max(1, "0 to 1").default(0.2),
+  /** Such repeats per second that there are anyway. Default 10. */
+  retries_per_second: wholeNumber.default(10),
   /** File for the access log, one JSON line per request; absent = none. */
   access_log: z.string().min(1, "a path").optional(),
 });

@@ -120,6 +120,7 @@ function summaryOf(changed: Partial<RequestSummary>): RequestSummary {
     bytesIn: 10,
     bytesOut: 20,
     durationMs: 250,
+    queueMs: 0,
     connectMs: 0,
     firstByteMs: 1,
     ...changed,

@@ -40,6 +40,7 @@ export class EngineMetrics implements EngineObserver {
   readonly #bytesOut: MetricCounter;
   readonly #retries: MetricCounter;
   readonly #connections: MetricGauge;
+  readonly #queued: MetricGauge;
   #openConnections = 0;
 
   constructor(metrics: MetricWriter, sinks: EngineMetricsSinks) {
@@ -64,6 +65,7 @@ export class EngineMetrics implements EngineObserver {
     this.#bytesIn = metrics.counter("patina_http_received_bytes_total");
     this.#bytesOut = metrics.counter("patina_http_sent_bytes_total");
     this.#retries = metrics.counter("patina_retries_total");
+    this.#queued = metrics.gauge("patina_http_queued_requests");
     this.#connections = metrics.gauge("patina_http_connections");
   }
 
@@ -102,6 +104,10 @@ export class EngineMetrics implements EngineObserver {
 
   connectionClosed(): void {
     this.#connections.set(--this.#openConnections);
+  }
+
+  queueChanged(count: number): void {
+    this.#queued.set(count);
   }
 
   progressed(bytes: number): void {

@@ -10,6 +10,7 @@ export type ProxyErrorCode = RefusalCode | NoPickCode | EngineErrorCode;
 
 /** Failures that the engine itself finds. */
 export type EngineErrorCode =
+  | "ROUTE_QUEUE_TIMEOUT"
   | "UPSTREAM_CONNECT"
   | "UPSTREAM_CONNECT_TIMEOUT"
   | "UPSTREAM_RESET"
@@ -76,7 +77,8 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
   BODY_OVERHEAD: cut("More chunk extensions and trailers than allowed."),
   ROUTE_NO_APP: { status: 404, meaning: "No app has this host.", effect: KEEPS, isRetryable: true },
   ROUTE_NO_MACHINE: unavailable("The app has no machine that takes requests."),
-  ROUTE_ALL_FULL: unavailable("All machines are at their hard limit."),
+  ROUTE_ALL_FULL: unavailable("All machines are at their hard limit, and so is the queue."),
+  ROUTE_QUEUE_TIMEOUT: unavailable("All machines stayed at their hard limit for too long."),
   ROUTE_NOT_READY: unavailable("The routing table is not loaded yet."),
   UPSTREAM_CONNECT: upstream(502, "No machine could be connected to."),
   UPSTREAM_CONNECT_TIMEOUT: upstream(504, "Connecting to machines took too long."),

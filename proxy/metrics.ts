@@ -65,6 +65,11 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "gauge",
   },
   {
+    name: "patina_http_queued_requests",
+    help: "Requests that wait because every machine is at its hard limit.",
+    type: "gauge",
+  },
+  {
     name: "patina_http_connections_refused_total",
     help: "Client connections closed as they arrived, by the limit that was reached.",
     type: "counter",

@@ -130,6 +130,8 @@ export interface RequestSummary {
    * Monotonic milliseconds (fractional): first byte of the head parsed to the end of the answer.
    */
   readonly durationMs: number;
+  /** Waiting until a machine was below its hard limit; 0 = did not come up. */
+  readonly queueMs: number;
   /** From the request's start to a usable upstream connection; -1 = never had one. */
   readonly connectMs: number;
   /** From the request's start to the first byte of the final response head; -1 = none came. */
@@ -160,6 +162,8 @@ export interface EngineObserver {
   /** A client connection was accepted / closed. */
   connectionOpened(): void;
   connectionClosed(): void;
+  /** So many requests wait for a machine below its hard limit. */
+  queueChanged(count: number): void;
   /** Bytes moved in either direction: the watchdog's sign that requests still progress. */
   progressed(bytes: number): void;
 }
@@ -197,6 +201,8 @@ export interface TimeLimits {
    * For this long a request body may come more slowly than `bodyBytesPerSecondMin`. Default 30,000.
    */
   readonly bodyGraceMs: number;
+  /** Wait for a machine below its hard limit. Default 5,000. */
+  readonly queueMs: number;
   /** One TCP connect to an upstream. Default 1,000. */
   readonly connectMs: number;
   /** All connect attempts of one request together. Default 5,000. */
@@ -236,10 +242,18 @@ export interface SizeLimits {
   readonly requestsPerConnectionMax: number;
   /** Chunk extensions and trailers of one body, together. Default 16,384. */
   readonly chunkOverheadBytesMax: number;
+  /** Requests that wait for a machine below its hard limit, a count; 0 = none may. Default 1,000. */
+  readonly queuedMax: number;
+  /** Repeats of requests that a machine may have acted on, per request: 0 to 1. Default 0.2. */
+  readonly retryShare: number;
+  /** Such repeats per second that there are anyway. Default 10. */
+  readonly retriesPerSecond: number;
   /** Upstream attempts of one request, a count. Default 4. */
   readonly attemptsMax: number;
   /** Idle pooled connections per upstream, a count. Default 128. */
   readonly idlePerUpstreamMax: number;
+  /** Connections per upstream, idle and in use, a count; then it counts as full. 10,000. */
+  readonly openPerUpstreamMax: number;
 }
 
 /**

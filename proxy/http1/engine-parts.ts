@@ -15,7 +15,9 @@ import type {
 import { Deadlines } from "./core/deadlines.ts";
 import { HeadWriter } from "./core/head-writer.ts";
 import { RequestHead } from "./core/request-head.ts";
+import { RetryBudget } from "./core/retry-budget.ts";
 import { ResponseHead } from "./core/response-head.ts";
+import { WaitingRoom } from "./waiting-room.ts";
 
 /** Ports and limits, as `createEngine` got them. */
 export interface EngineSettings {
@@ -41,6 +43,8 @@ export class EngineParts {
   readonly requestSlab = new Slab();
   /** Response heads and copied bodies: free again as soon as the socket took them. */
   readonly responseSlab = new Slab();
+  readonly waiting: WaitingRoom;
+  readonly retryBudget: RetryBudget;
   /** No connection is kept after its current request. */
   isDraining = false;
   /** Idle connections are closed, tunnels are told to go away. */
@@ -48,6 +52,12 @@ export class EngineParts {
 
   constructor(settings: EngineSettings) {
     this.settings = settings;
+    const { observer, sizes } = settings;
+    this.waiting = new WaitingRoom(sizes.queuedMax, (count) => observer.queueChanged(count));
+    this.retryBudget = new RetryBudget({
+      share: sizes.retryShare,
+      perSecond: sizes.retriesPerSecond,
+    });
     this.requestHeads = new Spares(() => new RequestHead(settings.sizes));
     this.responseHeads = new Spares(() => new ResponseHead(settings.sizes));
     this.writer = new HeadWriter(settings.forwarding.viaName);

@@ -60,6 +60,7 @@ export class Engine {
     this.pool = new UpstreamPool({
       idleMs: times.upstreamIdleMs,
       perUpstreamMax: sizes.idlePerUpstreamMax,
+      openMax: sizes.openPerUpstreamMax,
       delay: options.delay ?? null,
     });
     this.#parts = new EngineParts({
@@ -101,6 +102,8 @@ export class Engine {
   /** Judges deadlines at monotonic `nowMs`. Called by the engine's own timer; tests may call it. */
   tick(nowMs: number): void {
     this.#parts.deadlines.sweep(nowMs);
+    this.#parts.retryBudget.tick(nowMs);
+    this.#parts.waiting.serve();
     this.pool.expire(nowMs);
   }
 
@@ -150,6 +153,7 @@ export const DEFAULT_TIMES: TimeLimits = {
   clientIdleMs: 75_000,
   stalledBodyMs: 60_000,
   bodyGraceMs: 30_000,
+  queueMs: 5_000,
   connectMs: 1_000,
   connectTotalMs: 5_000,
   responseHeadMs: 60_000,
@@ -171,8 +175,12 @@ export const DEFAULT_SIZES: SizeLimits = {
   bodyBytesPerSecondMin: 240,
   requestsPerConnectionMax: 100_000,
   chunkOverheadBytesMax: 16_384,
+  queuedMax: 1_000,
+  retryShare: 0.2,
+  retriesPerSecond: 10,
   attemptsMax: 4,
   idlePerUpstreamMax: 128,
+  openPerUpstreamMax: 10_000,
 };
 
 const DEFAULT_FORWARDING = {

@@ -3,56 +3,50 @@
  * errors. A client connection has one exchange and uses it again for each request.
  *
  *   idle ─► connecting ─► sent ─► answering ─► idle
- *             │  ▲          │         │
- *             └──┘ next     └► again  └► tunnel (after 101)
+ *    │        ▲ │  ▲        │       │
+ *    └► queued┘ └──┘ next   └► again└► tunnel (after 101)
  *
  * It decides with the cores (`core/retry.ts`, `core/body.ts`, the parsers) and acts through two
  * narrow interfaces: `ExchangeClient` towards the client, `UpstreamConnection` towards the machine.
  */
 import { errorResponse, statusOf } from "../error-response.ts";
 import type { ProxyErrorCode } from "../errors.ts";
-import type { AttemptOutcome, AttemptResult, Upstream } from "../types.ts";
+import type { AttemptOutcome, AttemptResult, NoPickCode, Pick, Upstream } from "../types.ts";
 import { isAcmeChallenge, redirectResponse, redirectStatus } from "../redirect-response.ts";
 import type { UpstreamConnection, UpstreamOwner } from "../upstream/upstream-connection.ts";
-import { commitRequest, composeRequest, FIRST_BODY_BYTES_MAX } from "./compose-request.ts";
-import { BodyRate } from "./core/body-rate.ts";
-import { Body } from "./core/body.ts";
+import { commitRequest, composeRequest } from "./compose-request.ts";
 import { hasVia } from "./core/head-writer.ts";
 import { isIdempotent, METHOD } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import { decideRetry } from "./core/retry.ts";
 import type { EngineParts } from "./engine-parts.ts";
 import type { ExchangeClient, Window } from "./exchange-client.ts";
+import { RequestUpload } from "./request-upload.ts";
 import { RequestRecord } from "./request-record.ts";
 import { ResponseRelay } from "./response-relay.ts";
+import type { Waiting } from "./waiting-room.ts";
 
-type Phase = "idle" | "connecting" | "sent" | "answering" | "tunnel";
+type Phase = "idle" | "queued" | "connecting" | "sent" | "answering" | "tunnel";
 
 /** One request at a time of one client connection. */
-export class Exchange implements UpstreamOwner {
+export class Exchange implements UpstreamOwner, Waiting {
   /** Facts of the request; also the view that routers and observers see. */
   readonly record: RequestRecord;
   readonly parts: EngineParts;
   readonly client: ExchangeClient;
   phase: Phase = "idle";
   connection: UpstreamConnection | null = null;
-  readonly requestBody: Body;
+  /** The request's way to the upstream. */
+  readonly upload: RequestUpload;
   /** The client wants to keep its connection. */
   isClientPersistent = false;
   wantsUpgrade = false;
 
   readonly #relay: ResponseRelay;
-  readonly #bodyRate: BodyRate;
-  #bodyBytes = 0;
-  #hasBody = false;
-  #bodySent: "none" | "kept" | "gone" = "none";
   #wasRepeated = false;
   #wasMoved = false;
-  /** An upload waits for the upstream to take more. */
-  #isUploadPaused = false;
-  /** The client closed its sending side: it may be gone, or wait for the response. */
-  #hasClientEnded = false;
   #connectUntilMs = 0;
+  #queuedAtMs = 0;
   /** What the last failed attempt would be answered with. */
   #lastCode: ProxyErrorCode | null = null;
 
@@ -60,11 +54,7 @@ export class Exchange implements UpstreamOwner {
     this.parts = parts;
     this.client = client;
     this.record = new RequestRecord(client.address);
-    this.requestBody = new Body(parts.settings.sizes.chunkOverheadBytesMax);
-    this.#bodyRate = new BodyRate({
-      bytesPerSecondMin: parts.settings.sizes.bodyBytesPerSecondMin,
-      graceMs: parts.settings.times.bodyGraceMs,
-    });
+    this.upload = new RequestUpload(this);
     this.#relay = new ResponseRelay(this);
   }
 
@@ -84,13 +74,12 @@ export class Exchange implements UpstreamOwner {
       this.fail("PROXY_LOOP");
     } else if (this.client.redirectPort !== null && !isAcmeChallenge(this.record.target)) {
       this.#redirect(this.client.redirectPort);
-    } else if (isOver(head.framing.contentLength, settings.sizes.bodyBytesMax)) {
+    } else if (this.upload.isTooLarge(head.framing.contentLength)) {
       this.fail("REQUEST_BODY_TOO_LARGE");
     } else {
       this.#connectUntilMs = this.parts.deadlines.nowMs + settings.times.connectTotalMs;
-      if (this.#attempt()) {
-        at = this.#sendFirst(window.bytes, bodyAt, window.end);
-      }
+      this.parts.retryBudget.earn();
+      if (this.#attempt()) at = this.upload.sendFirst(window.bytes, bodyAt, window.end);
     }
     settings.observer.turnEnded();
     return at;
@@ -98,7 +87,7 @@ export class Exchange implements UpstreamOwner {
 
   /** A head that was refused, or did not come in time: answered and counted like a request. */
   refuse(code: ProxyErrorCode, startedAtMs: number): void {
-    this.#clear();
+    this.#clear(null);
     this.record.clear(startedAtMs);
     this.record.head = Buffer.from(this.parts.ids.next());
     this.record.idEnd = this.record.head.length;
@@ -109,40 +98,28 @@ export class Exchange implements UpstreamOwner {
   requestBytes(bytes: Buffer, start: number, end: number): number {
     if (this.phase === "tunnel") {
       this.record.bytesIn += end - start;
-      this.#pass(bytes.subarray(start, end));
+      this.upload.pass(bytes.subarray(start, end));
       this.#relay.tunnel.touch();
       return end;
     }
-    const { requestBody } = this;
-    if ((this.phase !== "sent" && this.phase !== "answering") || requestBody.isComplete) {
-      return start;
-    }
-    const stop = requestBody.advance(bytes, start, end);
-    if (stop < 0) {
-      this.parts.settings.observer.parseRefused("client", requestBody.refusal);
-      this.abandon("aborted", "aborted");
-      this.fail(requestBody.refusal);
-      return end;
-    }
-    if (!this.#countBody(stop - start)) return end;
-    this.#bodySent = "gone";
-    this.#pass(bytes.subarray(start, stop));
-    this.#setSentDeadline();
-    return stop;
+    const hasUpstream = this.phase === "sent" || this.phase === "answering";
+    if (!hasUpstream || this.upload.body.isComplete) return start;
+    return this.upload.bytes(bytes, start, end);
   }
 
   /** The client closed its sending side. */
   clientEnded(): void {
-    this.#hasClientEnded = true;
+    this.upload.hasClientEnded = true;
     if (this.phase === "tunnel") this.connection?.end();
-    else if (!this.requestBody.isComplete) this.client.cut();
-    else if (this.phase === "sent") this.#setSentDeadline();
+    else if (!this.upload.body.isComplete) this.client.cut();
+    else if (this.phase === "sent") this.upload.setDeadline();
   }
 
   /** The client's connection is gone. */
   clientClosed(): void {
     if (this.phase === "idle") return;
     const wasTunnel = this.phase === "tunnel";
+    if (this.phase === "queued") this.parts.waiting.leave(this.record.host, this);
     if (wasTunnel) this.abandon("answered", "answered");
     else this.abandon("aborted", "aborted");
     if (!wasTunnel && this.record.errorCode === "") this.record.errorCode = "CLIENT_GONE";
@@ -162,11 +139,15 @@ export class Exchange implements UpstreamOwner {
   /** The deadline of the current step has passed. */
   onDeadline(): void {
     switch (this.phase) {
+      case "queued":
+        this.#leaveQueue();
+        this.fail(this.#lastCode ?? "ROUTE_QUEUE_TIMEOUT");
+        break;
       case "connecting":
         this.#connectFailed("ETIMEDOUT");
         break;
       case "sent":
-        if (this.#hasClientEnded) return this.client.cut();
+        if (this.upload.hasClientEnded) return this.client.cut();
         this.#answerLate();
         break;
       case "answering": {
@@ -182,7 +163,8 @@ export class Exchange implements UpstreamOwner {
 
   /** No response in time: the machine's fault unless we still wait for the client's body. */
   #answerLate(): void {
-    const isMachines = this.requestBody.isComplete || this.#isUploadPaused;
+    const isMachines = this.upload.body.isComplete || this.upload.isPaused;
+    if (isMachines) this.record.retrySkipped = "response-late";
     this.abandon(isMachines ? "failed" : "aborted", isMachines ? "timeout" : "aborted");
     this.fail(isMachines ? "UPSTREAM_RESPONSE_TIMEOUT" : "CLIENT_BODY_TIMEOUT");
   }
@@ -195,7 +177,7 @@ export class Exchange implements UpstreamOwner {
     router.connectRtt(this.record.upstream as Upstream, connectMs);
     this.record.connectMs = this.record.elapsedMs();
     this.phase = "sent";
-    this.#sendAgain();
+    this.upload.sendAgain();
   }
 
   upstreamBytes(bytes: Buffer, start: number, end: number): void {
@@ -219,10 +201,7 @@ export class Exchange implements UpstreamOwner {
   }
 
   upstreamDrained(): void {
-    if (!this.#isUploadPaused) return;
-    this.#isUploadPaused = false;
-    this.#bodyRate.took(0, this.parts.deadlines.nowMs);
-    this.client.setReading(true);
+    this.upload.drained();
   }
 
   // ------------------------------------------------------------ endings
@@ -241,7 +220,7 @@ export class Exchange implements UpstreamOwner {
     const connection = this.connection;
     this.connection = null;
     if (connection !== null) {
-      if (isUpstreamReusable && this.requestBody.isComplete && !connection.isCongested) {
+      if (isUpstreamReusable && this.upload.body.isComplete && !connection.isCongested) {
         this.parts.settings.pool.put(connection, this.parts.deadlines.nowMs);
       } else connection.destroy();
       this.#countAttempt("answered", "answered");
@@ -283,7 +262,7 @@ export class Exchange implements UpstreamOwner {
   }
 
   get #isPersistentNow(): boolean {
-    return this.isClientPersistent && this.requestBody.isComplete && !this.parts.isDraining;
+    return this.isClientPersistent && this.upload.body.isComplete && !this.parts.isDraining;
   }
 
   #answerSelf(status: number, response: Buffer): void {
@@ -297,40 +276,77 @@ export class Exchange implements UpstreamOwner {
   // ------------------------------------------------------------ steps
 
   #reset(head: RequestHead): void {
-    this.#clear();
+    this.#clear(head);
     this.isClientPersistent = head.isPersistent && !this.client.isLastRequest;
     this.wantsUpgrade = head.connection.isUpgrade && head.minor === 1;
-    const { isChunked, contentLength } = head.framing;
-    this.#hasBody = isChunked || contentLength > 0;
-    if (isChunked) this.requestBody.startChunked();
-    else if (contentLength > 0) this.requestBody.startLength(contentLength);
-    else this.requestBody.startNone();
   }
 
-  #clear(): void {
+  #clear(head: RequestHead | null): void {
     this.isClientPersistent = false;
     this.wantsUpgrade = false;
-    this.requestBody.startNone();
-    this.#bodySent = "none";
-    this.#bodyBytes = 0;
-    this.#bodyRate.start();
+    this.upload.reset(head);
     this.#wasRepeated = false;
     this.#wasMoved = false;
-    this.#isUploadPaused = false;
-    this.#hasClientEnded = false;
     this.#lastCode = null;
     this.#relay.reset();
   }
 
   /** Picks and takes or dials a connection; true = it is there and nothing was sent on it yet. */
   #attempt(): boolean {
-    const { router, pool, times } = this.parts.settings;
-    const pick = router.pick(this.record);
-    if (pick.kind === "none") {
-      commitRequest(this.parts, this.record);
-      this.fail(this.#lastCode ?? pick.code);
-      return false;
+    const { waiting, settings } = this.parts;
+    const isBehind = waiting.has(this.record.host);
+    const pick = isBehind ? ALL_FULL : this.#pick();
+    if (pick.kind === "upstream") return this.#use(pick);
+    commitRequest(this.parts, this.record);
+    if (pick.code === "ROUTE_ALL_FULL" && waiting.enter(this.record.host, this)) {
+      this.phase = "queued";
+      this.#queuedAtMs = this.record.elapsedMs();
+      this.client.setDeadline(settings.times.queueMs);
+    } else this.#failWithout(pick.code);
+    return false;
+  }
+
+  /** A machine may have room for one more. */
+  tryAgain(): boolean {
+    const pick = this.#pick();
+    if (pick.kind === "none" && pick.code === "ROUTE_ALL_FULL") return false;
+    this.#leaveQueue();
+    this.#connectUntilMs = this.parts.deadlines.nowMs + this.parts.settings.times.connectTotalMs;
+    if (pick.kind === "none") this.#failWithout(pick.code);
+    else if (this.#use(pick)) this.upload.sendAgain();
+    return true;
+  }
+
+  /** The router's choice, passing over machines that have as many connections as they may. */
+  #pick(): Pick {
+    const { record } = this;
+    const { router, pool } = this.parts.settings;
+    const failedBefore = record.excluded;
+    for (;;) {
+      const pick = router.pick(record);
+      const isFull = pick.kind === "upstream" && pool.isFull(pick.upstream.key);
+      if (!isFull) {
+        const hasPassedOver = record.excluded !== failedBefore;
+        record.excluded = failedBefore;
+        return pick.kind === "none" && hasPassedOver ? ALL_FULL : pick;
+      }
+      record.excluded = [...record.excluded, pick.upstream.key];
     }
+  }
+
+  #leaveQueue(): void {
+    this.parts.waiting.leave(this.record.host, this);
+    this.record.queueMs += this.record.elapsedMs() - this.#queuedAtMs;
+  }
+
+  /** No machine is left to try. */
+  #failWithout(code: NoPickCode): void {
+    if (this.#lastCode !== null) this.record.retrySkipped = "no-other-machine";
+    this.fail(this.#lastCode ?? code);
+  }
+
+  #use(pick: Extract<Pick, { kind: "upstream" }>): boolean {
+    const { router, pool, times } = this.parts.settings;
     const { upstream } = pick;
     this.record.upstream = upstream;
     this.record.pickReason = pick.reason;
@@ -352,62 +368,6 @@ export class Exchange implements UpstreamOwner {
     this.connection = pool.dial(upstream);
     this.connection.owner = this;
     return false;
-  }
-
-  /** First write on a pooled connection: head and, when it is short, the body at hand. */
-  #sendFirst(bytes: Buffer, bodyAt: number, end: number): number {
-    const { requestSlab, writer } = this.parts;
-    let at = bodyAt;
-    if (!this.requestBody.isComplete && end > bodyAt && end - bodyAt <= FIRST_BODY_BYTES_MAX) {
-      const stop = this.requestBody.advance(bytes, bodyAt, end);
-      if (stop < 0) {
-        commitRequest(this.parts, this.record);
-        this.parts.settings.observer.parseRefused("client", this.requestBody.refusal);
-        this.abandon("aborted", "aborted");
-        this.fail(this.requestBody.refusal);
-        return end;
-      }
-      if (!this.#countBody(stop - bodyAt)) return end;
-      writer.put(bytes, bodyAt, stop);
-      this.#bodySent = "kept";
-      at = stop;
-    }
-    this.record.head = requestSlab.commit(writer.at);
-    this.#pass(this.record.head);
-    this.#setSentDeadline();
-    return at;
-  }
-
-  /** Counts body bytes of the client; false = they are too many, and the request is over. */
-  #countBody(bytes: number): boolean {
-    this.record.bytesIn += bytes;
-    this.#bodyBytes += bytes;
-    this.#bodyRate.took(bytes, this.parts.deadlines.nowMs);
-    if (!isOver(this.#bodyBytes, this.parts.settings.sizes.bodyBytesMax)) return true;
-    commitRequest(this.parts, this.record);
-    this.isClientPersistent = false;
-    this.abandon("aborted", "aborted");
-    this.fail("REQUEST_BODY_TOO_LARGE");
-    return false;
-  }
-
-  #pass(bytes: Uint8Array): void {
-    const connection = this.connection;
-    if (connection === null || connection.write(bytes) || this.#isUploadPaused) return;
-    this.#isUploadPaused = true;
-    this.#bodyRate.rest(this.parts.deadlines.nowMs);
-    this.client.setReading(false);
-  }
-
-  #setSentDeadline(): void {
-    const { times } = this.parts.settings;
-    if (this.phase !== "sent") return this.client.setDeadline(times.stalledBodyMs);
-    if (this.requestBody.isComplete) {
-      const { halfClosedMs, responseHeadMs } = times;
-      return this.client.setDeadline(this.#hasClientEnded ? halfClosedMs : responseHeadMs);
-    }
-    const slowMs = this.#isUploadPaused ? Infinity : this.#bodyRate.leftMs;
-    this.client.setDeadline(Math.min(times.stalledBodyMs, slowMs));
   }
 
   #connectFailed(code: string): void {
@@ -439,12 +399,13 @@ export class Exchange implements UpstreamOwner {
       stage,
       wasReused: this.record.wasReused,
       isIdempotent: isIdempotent(this.record.methodId),
-      hasBody: this.#hasBody,
-      bodySent: this.#bodySent,
+      hasBody: this.upload.hasBody,
+      bodySent: this.upload.bodySent,
       attempts: this.record.attempts,
       attemptsMax: this.parts.settings.sizes.attemptsMax,
       wasRepeated: this.#wasRepeated,
       wasMoved: this.#wasMoved,
+      isBudgetSpent: this.parts.retryBudget.isSpent,
       isOutOfTime: this.parts.deadlines.nowMs >= this.#connectUntilMs,
     });
     if (stage !== "connect") {
@@ -456,28 +417,20 @@ export class Exchange implements UpstreamOwner {
       this.fail(this.#lastCode ?? "UPSTREAM_RESET");
       return;
     }
-    this.#wasMoved ||= stage !== "connect" && decision.kind === "exclude";
+    if (stage !== "connect" && decision.kind === "exclude") {
+      this.#wasMoved = true;
+      this.parts.retryBudget.spend();
+    }
     if (decision.kind === "again") this.#wasRepeated = true;
     else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
-    if (this.#isUploadPaused) this.upstreamDrained();
-    if (this.#attempt()) this.#sendAgain();
-  }
-
-  /** Sends what is kept of the request, then what comes of its body. */
-  #sendAgain(): void {
-    this.#bodyRate.took(0, this.parts.deadlines.nowMs);
-    this.#pass(
-      this.#bodySent === "kept"
-        ? this.record.head
-        : this.record.head.subarray(0, this.record.headLength),
-    );
-    this.#setSentDeadline();
-    if (!this.requestBody.isComplete) this.client.flushHeld();
+    this.upload.drained();
+    if (this.#attempt()) this.upload.sendAgain();
   }
 
   #countAttempt(outcome: AttemptOutcome, result: AttemptResult): void {
     const upstream = this.record.upstream as Upstream;
     this.parts.settings.router.finished(upstream, outcome);
+    this.parts.waiting.freed();
     this.parts.settings.observer.upstreamAttempt(upstream, result);
   }
 
@@ -494,6 +447,5 @@ export class Exchange implements UpstreamOwner {
   }
 }
 
-function isOver(bytes: number, max: number): boolean {
-  return max > 0 && bytes > max;
-}
+/** Whoever comes while others wait for the same host goes behind them. */
+const ALL_FULL: Pick = { kind: "none", code: "ROUTE_ALL_FULL" };

@@ -25,6 +25,7 @@ export class RequestRecord implements PickRequest, RequestSummary {
   bytesIn = 0;
   bytesOut = 0;
   durationMs = 0;
+  queueMs = 0;
   connectMs = -1;
   firstByteMs = -1;
   excluded: readonly string[] = NOTHING;
@@ -95,6 +96,7 @@ export class RequestRecord implements PickRequest, RequestSummary {
     this.wasReused = false;
     this.bytesIn = 0;
     this.bytesOut = 0;
+    this.queueMs = 0;
     this.connectMs = -1;
     this.firstByteMs = -1;
     this.excluded = NOTHING;

@@ -72,6 +72,7 @@ export class ResponseRelay {
   /** The upstream is gone in the middle of the response. */
   broken(systemCode = ""): void {
     this.#exchange.record.cause = systemCode;
+    this.#exchange.record.retrySkipped = "response-started";
     this.#exchange.abandon("failed", "reset-mid-response");
     this.#exchange.fail("UPSTREAM_RESET");
   }
@@ -131,7 +132,7 @@ export class ResponseRelay {
     this.#isUpstreamPersistent = head.isPersistent && stop === window.end;
     this.#isPersistent =
       exchange.isClientPersistent &&
-      exchange.requestBody.isComplete &&
+      exchange.upload.body.isComplete &&
       !parts.isDraining &&
       this.#body.kind !== BODY.untilClose &&
       this.#ranges === null;
@@ -214,6 +215,7 @@ export class ResponseRelay {
     if (stop < 0) {
       parts.settings.observer.parseRefused("upstream", this.#body.refusal);
       exchange.record.cause = this.#body.refusal;
+      exchange.record.retrySkipped = "response-started";
       exchange.abandon("failed", "bad-response");
       return exchange.fail("UPSTREAM_RESPONSE");
     }
@@ -248,7 +250,7 @@ export class ResponseRelay {
   /** 101: from here on bytes pass both ways without being looked at. */
   #switch(head: ResponseHead, window: Window): void {
     const exchange = this.#exchange;
-    if (!exchange.wantsUpgrade || !exchange.requestBody.isComplete) {
+    if (!exchange.wantsUpgrade || !exchange.upload.body.isComplete) {
       return this.#refuse("STATUS_SWITCH");
     }
     exchange.record.status = 101;
@@ -285,6 +287,7 @@ export class ResponseRelay {
     this.#exchange.parts.settings.observer.parseRefused("upstream", code);
     this.#giveHead();
     this.#exchange.record.cause = code;
+    this.#exchange.record.retrySkipped = "response-started";
     this.#exchange.abandon("failed", "bad-response");
     this.#exchange.fail("UPSTREAM_RESPONSE");
   }

@@ -10,6 +10,8 @@ import type { PickRequest, RequestSummary, Upstream } from "../types.ts";
 export interface TestProxyOptions extends Partial<Omit<EngineOptions, "router" | "observer">> {
   /** Ports on 127.0.0.1, in order of preference; machine `m<index>`. Host `unknown` has no app. */
   readonly ports: readonly number[];
+  /** Attempts in flight in all at which nothing more is picked; 0 = no limit. */
+  readonly hardLimit?: number;
 }
 
 /** A running proxy and what it has done. */
@@ -24,6 +26,8 @@ export interface TestProxy {
   readonly connectFailures: { machineId: string; code: string }[];
   readonly connectRtts: number[];
   inFlight(): number;
+  /** Resolves when so many requests wait in the queue. */
+  queued(count: number): Promise<void>;
   setPorts(ports: readonly number[]): void;
   /** Resolves when the event loop has gone round once. */
   turn(): Promise<void>;
@@ -45,6 +49,7 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
   };
   let upstreams = upstreamsOf(options.ports);
   let inFlight = 0;
+  let queued = 0;
   let wakes: (() => void)[] = [];
   const wake = (): void => {
     const waiting = wakes;
@@ -52,6 +57,7 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     for (const resolve of waiting) resolve();
   };
   const changed = (): Promise<void> => new Promise((resolve) => wakes.push(resolve));
+  const { hardLimit = 0 } = options;
   const engine = createEngine({
     forwarding: { viaName: "patina-test" },
     ...options,
@@ -60,7 +66,9 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
         const { host, method, target, excluded } = request;
         log.picks.push({ host, method, target });
         if (host === "unknown") return { kind: "none", code: "ROUTE_NO_APP" };
+        const isFull = hardLimit > 0 && inFlight >= hardLimit;
         const upstream = upstreams.find(({ key }) => !excluded.includes(key));
+        if (isFull && upstream) return { kind: "none", code: "ROUTE_ALL_FULL" };
         if (upstream === undefined) return { kind: "none", code: "ROUTE_NO_MACHINE" };
         return { kind: "upstream", upstream, reason: "first" };
       },
@@ -80,6 +88,10 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
       parseRefused: (side, code) => log.refusals.push(`${side} ${code}`),
       connectionOpened: () => undefined,
       connectionClosed: () => undefined,
+      queueChanged: (count) => {
+        queued = count;
+        wake();
+      },
       progressed: () => setImmediate(wake),
     },
   });
@@ -90,6 +102,9 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     listener,
     port: listener.address.port,
     inFlight: () => inFlight,
+    queued: async (count) => {
+      while (queued !== count) await changed();
+    },
     setPorts: (ports) => void (upstreams = upstreamsOf(ports)),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
     nextProgress: changed,

@@ -49,6 +49,8 @@ export interface UpstreamConnectionOptions {
   readonly delay: DelayEmulation | null;
   /** An idle connection closed, or sent something nobody asked for. */
   readonly onIdleBroken: (connection: UpstreamConnection) => void;
+  /** It is closed or about to be; called once. */
+  readonly onGone: (connection: UpstreamConnection) => void;
 }
 
 /** One connection; dials when constructed. */
@@ -66,6 +68,7 @@ export class UpstreamConnection {
   readonly #socket: Socket | Duplex;
   readonly #buffers: ReadBuffers;
   readonly #onIdleBroken: (connection: UpstreamConnection) => void;
+  readonly #onGone: (connection: UpstreamConnection) => void;
   readonly #dialledAtMs = performance.now();
   #own: Buffer | null = null;
   /** The buffer the next read goes to was changed since the last one. */
@@ -77,6 +80,7 @@ export class UpstreamConnection {
     this.upstream = options.upstream;
     this.#buffers = options.buffers;
     this.#onIdleBroken = options.onIdleBroken;
+    this.#onGone = options.onGone;
     this.#current = options.buffers.shared;
     const oneWayMs = options.delay?.oneWayDelayMs(options.upstream) ?? 0;
     this.#socket = oneWayMs > 0 ? this.#dialFar(oneWayMs) : this.#dial();
@@ -115,7 +119,7 @@ export class UpstreamConnection {
   /** Closes at once; the owner hears nothing more. Idempotent. */
   destroy(): void {
     this.owner = null;
-    this.#isGone = true;
+    this.#leave();
     this.#socket.destroy();
   }
 
@@ -184,11 +188,17 @@ export class UpstreamConnection {
 
   #onClose(): void {
     if (this.#isGone) return;
-    this.#isGone = true;
+    this.#leave();
     const owner = this.owner;
     this.owner = null;
     if (owner !== null) owner.upstreamClosed(this.#errorCode);
     else this.#onIdleBroken(this);
+  }
+
+  #leave(): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#onGone(this);
   }
 
   #breakIdle(): void {

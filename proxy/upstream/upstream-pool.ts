@@ -10,7 +10,10 @@ import { ReadBuffers, UpstreamConnection } from "./upstream-connection.ts";
 /** Limits and seams of a pool. */
 export interface UpstreamPoolOptions {
   readonly idleMs: number;
+  /** Idle connections per upstream. */
   readonly perUpstreamMax: number;
+  /** Connections per upstream, idle and in use. */
+  readonly openMax: number;
   /** Fault injection; `null` in production. */
   readonly delay: DelayEmulation | null;
 }
@@ -20,17 +23,32 @@ export class UpstreamPool {
   readonly #idle: IdlePool<UpstreamConnection>;
   readonly #buffers = new ReadBuffers();
   readonly #delay: DelayEmulation | null;
+  readonly #openMax: number;
+  readonly #openByKey = new Map<string, number>();
+  /** Upstreams with as many connections as they may have. */
+  readonly #fullKeys = new Set<string>();
   /** Connections ever dialled and uses of idle ones: plain counters for metrics and tests. */
   readonly stats = { dialled: 0, reused: 0, expired: 0, dropped: 0 };
 
   constructor(options: UpstreamPoolOptions) {
     this.#delay = options.delay;
+    this.#openMax = options.openMax;
     this.#idle = new IdlePool({ idleMs: options.idleMs, perUpstreamMax: options.perUpstreamMax });
   }
 
   /** Idle connections at the moment. */
   get idleCount(): number {
     return this.#idle.count;
+  }
+
+  /** Whether an upstream has no idle connection and may get no other. */
+  isFull(key: string): boolean {
+    return this.#fullKeys.size > 0 && this.#fullKeys.has(key) && !this.#idle.has(key);
+  }
+
+  /** Connections of an upstream, idle and in use. */
+  openCount(key: string): number {
+    return this.#openByKey.get(key) ?? 0;
   }
 
   /** An idle connection of this upstream, or `null`: then `dial`. */
@@ -45,11 +63,15 @@ export class UpstreamPool {
   /** Starts a connection; its owner hears how it went. */
   dial(upstream: Upstream): UpstreamConnection {
     this.stats.dialled += 1;
+    const open = this.openCount(upstream.key) + 1;
+    this.#openByKey.set(upstream.key, open);
+    if (open >= this.#openMax) this.#fullKeys.add(upstream.key);
     return new UpstreamConnection({
       upstream,
       buffers: this.#buffers,
       delay: this.#delay,
       onIdleBroken: this.#forget,
+      onGone: this.#countGone,
     });
   }
 
@@ -78,6 +100,13 @@ export class UpstreamPool {
   close(): void {
     for (const connection of this.#idle.clear()) connection.destroy();
   }
+
+  readonly #countGone = ({ upstream: { key } }: UpstreamConnection): void => {
+    const open = this.openCount(key) - 1;
+    if (open > 0) this.#openByKey.set(key, open);
+    else this.#openByKey.delete(key);
+    if (open < this.#openMax) this.#fullKeys.delete(key);
+  };
 
   readonly #forget = (connection: UpstreamConnection): void => {
     this.#idle.remove(connection);

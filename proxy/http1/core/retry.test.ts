@@ -12,6 +12,7 @@ const FIRST: FailedAttempt = {
   attemptsMax: 4,
   wasRepeated: false,
   wasMoved: false,
+  isBudgetSpent: false,
   isOutOfTime: false,
 };
 
@@ -26,6 +27,13 @@ test.each<[string, Partial<FailedAttempt>, string]>([
   ["not when attempts are used up", { stage: "connect", attempts: 4 }, "attempts-used-up"],
   ["a stale pooled GET: again", {}, "again"],
   ["a GET that a machine took and broke off: next machine", { wasReused: false }, "exclude"],
+  [
+    "not when too much was repeated lately",
+    { wasReused: false, isBudgetSpent: true },
+    "budget-spent",
+  ],
+  ["the budget is not for stale ones", { isBudgetSpent: true }, "again"],
+  ["nor for what was not sent", { stage: "connect", isBudgetSpent: true }, "exclude"],
   ["a second time: no", { wasReused: false, wasMoved: true }, "moved-once"],
   ["a POST that a machine took: no", { wasReused: false, isIdempotent: false }, "not-idempotent"],
   ["a PUT with its body gone: no", { wasReused: false, bodySent: "gone" }, "body-gone"],

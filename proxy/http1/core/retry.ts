@@ -11,6 +11,7 @@
  * |                                           | the request has a body and none of it was sent    |
  * | fresh connection, no response byte        | idempotent and all that was sent is at hand: once |
  * |                                           | in a request, on another machine                  |
+ * |                                           | while the budget (core/retry-budget.ts) lasts     |
  * | after a response byte                     | never                                             |
  *
  * The third line is for machines that die with requests in flight. It is bounded to one move, so that
@@ -36,6 +37,8 @@ export interface FailedAttempt {
   readonly wasRepeated: boolean;
   /** The request was already moved once from a machine that took it and broke off. */
   readonly wasMoved: boolean;
+  /** Too much of the traffic was repeated lately. */
+  readonly isBudgetSpent: boolean;
   /** The time allowed for connecting is used up. */
   readonly isOutOfTime: boolean;
 }
@@ -54,6 +57,7 @@ export type RetrySkipped =
   | "attempts-used-up"
   | "out-of-time"
   | "moved-once"
+  | "budget-spent"
   | "not-idempotent"
   | "body-gone";
 
@@ -67,7 +71,8 @@ export function decideRetry(failed: FailedAttempt): RetryDecision {
   if (!failed.isIdempotent) return SKIP["not-idempotent"];
   if (failed.bodySent === "gone") return SKIP["body-gone"];
   if (isStale) return AGAIN;
-  return failed.wasMoved ? SKIP["moved-once"] : EXCLUDE;
+  if (failed.wasMoved) return SKIP["moved-once"];
+  return failed.isBudgetSpent ? SKIP["budget-spent"] : EXCLUDE;
 }
 
 const EXCLUDE: RetryDecision = { kind: "exclude" };
@@ -78,6 +83,7 @@ const SKIP = {
   "attempts-used-up": { kind: "skip", reason: "attempts-used-up" },
   "out-of-time": { kind: "skip", reason: "out-of-time" },
   "moved-once": { kind: "skip", reason: "moved-once" },
+  "budget-spent": { kind: "skip", reason: "budget-spent" },
   "not-idempotent": { kind: "skip", reason: "not-idempotent" },
   "body-gone": { kind: "skip", reason: "body-gone" },
 } as const satisfies Record<RetrySkipped, RetryDecision>;

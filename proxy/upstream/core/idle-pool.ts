@@ -29,6 +29,11 @@ export class IdlePool<Connection extends Poolable> {
     return this.#count;
   }
 
+  /** Whether there is one for this key. */
+  has(key: string): boolean {
+    return (this.#stackByKey.get(key)?.length ?? 0) > 0;
+  }
+
   /** The connection used last, or `null`. */
   take(key: string): Connection | null {
     const connection = this.#stackByKey.get(key)?.pop();

@@ -25,7 +25,6 @@ import { REPLICA_METRICS } from "../replica/metrics.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
 import type { LoopDeclaration } from "../watchdog/types.ts";
-import { AccessLog } from "./access-log.ts";
 import { DataPlane, ROUTING_TABLES } from "./data-plane.ts";
 import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
@@ -71,7 +70,6 @@ export class App {
   readonly #workers: Worker[] = [];
   #watchdog: Watchdog | null = null;
   #plane: DataPlane | null = null;
-  #accessLog: AccessLog | null = null;
   #store: StoreThread | null = null;
   /** The main data plane's own connection to the store. */
   #client: StoreClient | null = null;
@@ -127,7 +125,6 @@ export class App {
     await Promise.all(threads);
     if (this.#replica) await stopThread(this.#replica, deadlineMs);
     await this.#store?.close();
-    await this.#accessLog?.close();
     this.#options.log.info?.("stopped", "drained and closed", { connectionsCut: cut });
     await this.#watchdog?.stop();
   }
@@ -157,15 +154,12 @@ export class App {
   async #startDataPlane(beat: DataPlaneBeat): Promise<void> {
     const { effective, log, fds } = this.#options;
     const { config } = effective;
-    const { access_log } = config.proxy;
-    this.#accessLog = access_log === undefined ? null : new AccessLog(access_log);
     const plane = new DataPlane({
       config,
       metrics: this.#metrics.writer(0),
       beat,
       log,
       loadBuffer: this.#load.buffer,
-      accessLog: this.#accessLog,
       ticketKeys: this.#ticketKeys,
     });
     this.#plane = plane;

@@ -108,6 +108,8 @@ export const proxySection = z.strictObject({
   retries_per_second: wholeNumber.default(10),
   /** File for the access log, one JSON line per request; absent = none. */
   access_log: z.string().min(1, "a path").optional(),
+  /** `json`, or `common`: the Common Log Format. Default `json`. */
+  access_log_format: z.enum(["json", "common"]).default("json"),
 });
 
 /** `[watchdog]`: milliseconds a loop may be silent, by phase; then the process is bounced. */

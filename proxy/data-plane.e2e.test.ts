@@ -88,7 +88,6 @@ async function createPlane(name: string): Promise<{ plane: DataPlane; client: St
     beat: loop.beat,
     log: createLogger({ level: "error", nowMs: () => 0, write: () => undefined }),
     loadBuffer: new LoadSlots({}).buffer,
-    accessLog: null,
     ticketKeys: new Uint8Array(48),
   });
   return { plane, client };

@@ -11,7 +11,7 @@ import type { ActorId, ChangeStreamEvent, RowChange, Watermark } from "../replic
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
-import type { AccessLog } from "./access-log.ts";
+import { AccessLog } from "./access-log.ts";
 import { noteRequest, noteRow } from "./breadcrumbs.ts";
 import type { PatinaConfig } from "./config.ts";
 import { EngineMetrics } from "./engine-metrics.ts";
@@ -41,7 +41,6 @@ export interface DataPlaneOptions {
   readonly log: Logger;
   /** Requests in flight, shared with the other data-plane threads. */
   readonly loadBuffer: SharedArrayBuffer;
-  readonly accessLog: AccessLog | null;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;
 }
@@ -58,6 +57,7 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #router: TableRouter;
   readonly #engine: Engine;
+  readonly #accessLog: AccessLog | null;
   readonly #figures: Readonly<Record<"machines" | "uncounted" | "watermark", MetricGauge>>;
   readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
   readonly #listeners: HttpListener[] = [];
@@ -81,6 +81,7 @@ export class DataPlane {
       onGone: (candidate) => this.#engine.pool.dropMachine(candidate.machineId),
     });
     this.#router = new TableRouter(this.table, () => performance.now());
+    this.#accessLog = openAccessLog(config.proxy, metrics);
     this.#engine = this.#createEngine();
     this.#figures = {
       machines: metrics.gauge("patina_route_machines"),
@@ -201,6 +202,7 @@ export class DataPlane {
     for (const listener of this.#listeners) listener.stop();
     const cut = await this.#engine.drain(isQuiet ? deadlineMs : deadlineMs - waitMs);
     for (const listener of this.#listeners) await listener.close();
+    await this.#accessLog?.close();
     return cut;
   }
 
@@ -247,13 +249,14 @@ export class DataPlane {
   }
 
   #createEngine(): Engine {
-    const { config, metrics, beat, accessLog } = this.#options;
+    const { config, metrics, beat } = this.#options;
     const { proxy, fault } = config;
+    const log = this.#accessLog;
     const observer = new EngineMetrics(metrics, {
       turnStarted: (turn) => noteRequest(beat, turn),
       turnEnded: () => beat.done(),
       progressed: () => beat.progress(),
-      ...(accessLog ? { accessLog: (summary) => accessLog.write(summary) } : {}),
+      accessLog: log === null ? undefined : (summary) => log.write(summary),
     });
     const delay = tcpDelays(fault);
     const router =
@@ -297,6 +300,13 @@ export class DataPlane {
       ...(delay ? { delay } : {}),
     });
   }
+}
+
+function openAccessLog(proxy: PatinaConfig["proxy"], metrics: MetricWriter): AccessLog | null {
+  const { access_log: path, access_log_format: format } = proxy;
+  if (path === undefined) return null;
+  const dropped = metrics.counter("patina_log_lines_dropped_total");
+  return new AccessLog({ path, format, onDropped: (lines) => dropped.add(lines) });
 }
 
 function viaNameOf({ proxy, replica }: PatinaConfig): string {

@@ -97,8 +97,10 @@ const UPSTREAM: Upstream = {
   host: "127.0.0.1",
   port: 80,
   machineId: "m1",
+  appId: "shop",
   serviceName: "web",
   region: "ams",
+  rttMs: 1.5,
 };
 
 function summaryOf(changed: Partial<RequestSummary>): RequestSummary {

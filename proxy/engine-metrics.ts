@@ -24,7 +24,7 @@ export interface EngineMetricsSinks {
   readonly turnEnded: () => void;
   readonly progressed: (bytes: number) => void;
   /** Absent = no access log. */
-  readonly accessLog?: (summary: RequestSummary) => void;
+  readonly accessLog?: ((summary: RequestSummary) => void) | undefined;
 }
 
 /** Counts what the engine of one data-plane thread does. */

@@ -65,6 +65,11 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "gauge",
   },
   {
+    name: "patina_log_lines_dropped_total",
+    help: "Lines of the access log that were lost because the disk was too slow, or refused.",
+    type: "counter",
+  },
+  {
     name: "patina_http_queued_requests",
     help: "Requests that wait because every machine is at its hard limit.",
     type: "gauge",

@@ -23,9 +23,13 @@ export interface Upstream {
   /** TCP port, 1-65535. */
   readonly port: number;
   readonly machineId: string;
+  /** App of the machine; for the log. */
+  readonly appId: string;
   readonly serviceName: string;
   /** Region of the machine's host; for the log. */
   readonly region: string;
+  /** Round trip to the machine's host in ms as known; for the log. */
+  readonly rttMs: number;
 }
 
 /** What is known of a request when its upstream is chosen. A reused view: do not keep it. */

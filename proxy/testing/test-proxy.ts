@@ -123,8 +123,10 @@ function upstreamsOf(ports: readonly number[]): Upstream[] {
     host: "127.0.0.1",
     port,
     machineId: `m${index}`,
+    appId: "app",
     serviceName: "web",
     region: "ams",
+    rttMs: 1,
   }));
 }
 

@@ -6,7 +6,6 @@ import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../../replica/driver/store/store-client.ts";
 import { readTableSnapshot } from "../../replica/driver/store/table-snapshot.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
-import { AccessLog } from "../access-log.ts";
 import { DataPlane, ROUTING_TABLES } from "../data-plane.ts";
 import type { DataPlaneThreadData, DataPlaneThreadEvent, ThreadCommand } from "./messages.ts";
 import { createThreadLog } from "./thread-log.ts";
@@ -17,15 +16,12 @@ await main();
 async function main(): Promise<void> {
   const { config } = data.effective;
   const loop = attachLoop(data.beat);
-  const { access_log } = config.proxy;
-  const accessLog = access_log === undefined ? null : new AccessLog(access_log);
   const plane = new DataPlane({
     config,
     metrics: MetricSlots.attach(data.metrics).writer(data.bank),
     beat: loop.beat,
     log: createThreadLog(new LogLevelCell(data.logLevel), "data-plane"),
     loadBuffer: data.loadBuffer,
-    accessLog,
     ticketKeys: data.ticketKeys,
   });
   const connecting = StoreClient.connect(data.storePort);
@@ -42,8 +38,7 @@ async function main(): Promise<void> {
         // The replica thread alone asks.
         return;
       case "stop":
-        void plane.drain(command.deadlineMs).then(async (cut) => {
-          await accessLog?.close();
+        void plane.drain(command.deadlineMs).then((cut) => {
           loop.leave();
           tell({ kind: "drained", cut });
           parentPort?.close();

@@ -46,6 +46,8 @@ export const proxySection = z.strictObject({
     .optional(),
   /** Peers whose X-Forwarded-*, Forwarded and X-Request-Id are kept. Default: none. */
   trusted_proxies: z.array(network).default([]),
+  /** Peers whose connections begin with a PROXY protocol header, v1 or v2. Default: none. */
+  proxy_protocol_from: z.array(network).default([]),
   /** Write Forwarded (RFC 7239) beside X-Forwarded-*. Default false. */
   forwarded_header: z.boolean().default(false),
   /** `start` a trace where a request has none, or only `pass` what is there. Default `pass`. */

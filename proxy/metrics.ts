@@ -65,6 +65,11 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "gauge",
   },
   {
+    name: "patina_http_proxy_headers_refused_total",
+    help: "Connections closed for want of a PROXY protocol header.",
+    type: "counter",
+  },
+  {
     name: "patina_log_lines_dropped_total",
     help: "Lines of the access log that were lost because the disk was too slow, or refused.",
     type: "counter",

@@ -26,6 +26,8 @@ export interface ClientConnectionOptions {
   /** Port of the listener, as it is told to upstreams. */
   readonly port: number;
   /** As in `ListenerFacts`. */
+  readonly address?: string | undefined;
+  /** As in `ListenerFacts`. */
   readonly redirectPort?: number | null;
   /** As in `ListenerFacts`. */
   readonly addedLines?: string;
@@ -65,7 +67,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     const { forwarding, times } = parts.settings;
     this.#parts = parts;
     this.#socket = socket;
-    this.address = plainAddress(socket.remoteAddress ?? "");
+    this.address = plainAddress(options.address ?? socket.remoteAddress ?? "");
     this.peer = createPeerBlock({
       isTrusted: forwarding.isTrusted(this.address),
       keepsRequestId: forwarding.keepRequestId,

@@ -35,6 +35,8 @@ export interface EngineOptions {
 export interface ListenerFacts {
   readonly proto: "http" | "https";
   readonly port: number;
+  /** Address of the client where a PROXY header named one; absent = the socket's. */
+  readonly address?: string | undefined;
   /** Requests are sent on to HTTPS on this port; `null` or absent = they are served. */
   readonly redirectPort?: number | null;
   /** Lines added to every response, each with its CRLF. */

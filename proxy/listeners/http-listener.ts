@@ -18,6 +18,7 @@ import { PatinaError } from "#base/errors.ts";
 import { errorResponse } from "../error-response.ts";
 import type { Engine } from "../http1/engine.ts";
 import type { ClientCounts } from "./core/client-counts.ts";
+import { readPreface } from "./proxy-preface.ts";
 import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
 
 /** Where a listener's socket comes from. */
@@ -31,6 +32,8 @@ export interface HttpListenerOptions {
   readonly engine: Engine;
   /** Open client connections; more are closed as they arrive. Default 20,000. */
   readonly connectionsMax?: number;
+  /** Absent = no connection begins with a PROXY protocol header. */
+  readonly preface?: Preface | undefined;
   /** Shares of single clients; absent = any client may have all. */
   readonly admission?: Admission;
   /** HTTPS; absent = plain HTTP. */
@@ -39,6 +42,15 @@ export interface HttpListenerOptions {
   readonly redirectPort?: number | undefined;
   /** Lines added to every response, ready to copy: `strict-transport-security: ...`. */
   readonly addedLines?: string;
+}
+
+/** Connections that begin with a PROXY protocol header. */
+export interface Preface {
+  /** Whether this peer's do; all of its connections must. */
+  readonly isFrom: (address: string) => boolean;
+  /** Longest wait for the header in milliseconds. */
+  readonly limitMs: number;
+  readonly onRefused: () => void;
 }
 
 /** Who may open a connection. */
@@ -72,23 +84,48 @@ export interface HttpListener {
 /** Listens; rejects with `LISTEN_FAILED` when the socket cannot be bound or taken over. */
 export async function createHttpListener(options: HttpListenerOptions): Promise<HttpListener> {
   const { engine, source, tls } = options;
-  /** Sockets that the engine does not have yet: their handshake is under way. */
+  /** Raw sockets that the engine may not have yet: a header or handshake is under way. */
   const early = new Set<Socket>();
+  /** Clients that a PROXY header named, until their handshake is done. */
+  const named = new Map<string, string>();
   const give = (socket: Socket): void => {
     engine.accept(socket, {
       proto: tls ? "https" : "http",
       port: address.port,
+      address: named.size === 0 ? undefined : named.get(peerOf(socket)),
       redirectPort: options.redirectPort ?? null,
       addedLines: options.addedLines ?? "",
     });
   };
   const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
+  const take = (socket: Socket, client: string): void => {
+    const { admission } = options;
+    if (admission && !admit(socket, { admission, client, isTls: tls !== undefined })) return;
+    if (acceptor === null) give(socket);
+    else acceptor.accept(socket);
+  };
+  const { preface } = options;
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    if (options.admission && !admit(socket, options.admission, tls !== undefined)) return;
-    if (acceptor === null) return give(socket);
-    early.add(socket);
-    socket.on("close", () => early.delete(socket));
-    acceptor.accept(socket);
+    const peer = socket.remoteAddress ?? "";
+    const hasPreface = preface?.isFrom(peer) ?? false;
+    if (hasPreface || acceptor !== null) {
+      early.add(socket);
+      socket.on("close", () => early.delete(socket));
+    }
+    if (preface === undefined || !hasPreface) return take(socket, peer);
+    readPreface(socket, preface.limitMs, {
+      refused: preface.onRefused,
+      done: (client) => {
+        if (client !== null) {
+          const key = peerOf(socket);
+          named.set(key, client);
+          socket.on("close", () => named.delete(key));
+        }
+        take(socket, client ?? peer);
+        // TLS takes what is there by itself; a flowing socket would lose it.
+        if (acceptor === null) socket.resume();
+      },
+    });
   });
   server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
   server.on("drop", () => options.admission?.onRefused("all"));
@@ -119,13 +156,15 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   };
 }
 
-/** Counts a connection, or answers and closes it. */
-function admit(socket: Socket, admission: Admission, isTls: boolean): boolean {
+/** Counts a client's connection, or answers and closes it. */
+function admit(
+  socket: Socket,
+  { admission, client, isTls }: { admission: Admission; client: string; isTls: boolean },
+): boolean {
   const { counts, onRefused, viaName } = admission;
-  const address = socket.remoteAddress ?? "";
-  if (admission.isExempt(address)) return true;
-  if (counts.take(address)) {
-    socket.on("close", () => counts.give(address));
+  if (admission.isExempt(client)) return true;
+  if (counts.take(client)) {
+    socket.on("close", () => counts.give(client));
     return true;
   }
   onRefused("client");
@@ -137,6 +176,11 @@ function admit(socket: Socket, admission: Admission, isTls: boolean): boolean {
     socket.destroySoon();
   }
   return false;
+}
+
+/** The same for a raw socket and for what TLS makes of it. */
+function peerOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
 
 function listen(server: Server, source: ListenSource): Promise<void> {

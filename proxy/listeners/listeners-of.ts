@@ -30,7 +30,17 @@ export function listenersOf(
   const { tls, threads } = proxy;
   const sourceOf = (fd: number | null, address: string): ListenSource =>
     fd === null ? { ...splitHostPort(address), reusePort: threads > 1 } : { fd };
+  const isBalancer = addressTest(proxy.proxy_protocol_from);
+  const refusedHeaders = metrics.counter("patina_http_proxy_headers_refused_total");
   const limits = {
+    preface:
+      isBalancer === null
+        ? undefined
+        : {
+            isFrom: isBalancer,
+            limitMs: proxy.head_timeout_ms,
+            onRefused: () => refusedHeaders.add(),
+          },
     connectionsMax: proxy.connections_max,
     admission: {
       counts: new ClientCounts(proxy.connections_per_client_max),

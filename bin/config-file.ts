@@ -225,6 +225,7 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,
+      upstream_tls: withAbsolute(proxy.upstream_tls, ["ca_file"], absolute),
       tls: {
         ...proxy.tls,
         certificates: proxy.tls.certificates.map((files) =>

@@ -163,6 +163,7 @@ const SUMMARY: RequestSummary = {
     port: 80,
     machineId: "m1",
     appId: "shop",
+    isTls: false,
     serviceName: "web",
     region: "ams",
     rttMs: 1.5,

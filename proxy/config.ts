@@ -96,6 +96,15 @@ export const proxySection = z.strictObject({
   attempts_max: z.int().min(1, "at least 1").max(20, "at most 20").default(4),
   /** HTTPS. */
   tls: prefaulted(tlsSection),
+  /** Machines that speak HTTPS. */
+  upstream_tls: prefaulted(
+    z.strictObject({
+      /** Authority that their certificates must come from. Default: the system's. */
+      ca_file: path.optional(),
+      /** Name that their certificates must have. Default: the address that was dialled. */
+      server_name: z.string().min(1, "a name").optional(),
+    }),
+  ),
   /** Connections to one machine's service per data-plane thread. Default 10,000. */
   upstream_connections_max: z.int().min(1, "at least 1").default(10_000),
   /** Of these, idle ones that are kept. Default 128. */

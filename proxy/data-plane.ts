@@ -21,6 +21,7 @@ import { addressTest } from "./listeners/address-list.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
 import { TableRouter } from "./table-router.ts";
+import { upstreamTlsOf } from "./upstream/upstream-tls.ts";
 
 /** Tables that routing needs, with their key columns. */
 export const ROUTING_TABLES: Readonly<Record<string, readonly string[]>> = {
@@ -298,6 +299,9 @@ export class DataPlane {
         requestsPerConnectionMax: proxy.requests_per_connection_max,
       },
       ...(delay ? { delay } : {}),
+      ...(proxy.upstream_tls.ca_file === undefined && proxy.upstream_tls.server_name === undefined
+        ? {}
+        : { upstreamTls: upstreamTlsOf(proxy.upstream_tls) }),
     });
   }
 }

@@ -98,6 +98,7 @@ const UPSTREAM: Upstream = {
   port: 80,
   machineId: "m1",
   appId: "shop",
+  isTls: false,
   serviceName: "web",
   region: "ams",
   rttMs: 1.5,

@@ -71,6 +71,7 @@ const NO_CANDIDATE: Candidate = {
   serviceName: "",
   host: "",
   port: 0,
+  isTls: false,
   nodeId: "",
   region: "",
   softLimit: 0,

@@ -22,6 +22,8 @@ export interface Upstream {
   readonly host: string;
   /** TCP port, 1-65535. */
   readonly port: number;
+  /** It speaks HTTPS: the connection is TLS, and verified. */
+  readonly isTls: boolean;
   readonly machineId: string;
   /** App of the machine; for the log. */
   readonly appId: string;

@@ -163,6 +163,21 @@ describe("what takes traffic", () => {
     expect(pick(table)).toEqual(["m2", "nearest"]);
   });
 
+  test("a service that turns to HTTPS is another candidate: pooled connections are none of its", () => {
+    const gone: string[] = [];
+    const table = new RoutingTable({
+      standpoint: { region: "ams" },
+      onGone: (candidate) => gone.push(candidate.key),
+    });
+    feed(table, [...app("a"), ...machine("m1", "n1", {})]);
+    const before = candidate(table, "m1");
+    feed(table, machine("m1", "n1", { protocol: "https" }));
+    const after = candidate(table, "m1");
+    expect([before.isTls, after.isTls]).toEqual([false, true]);
+    expect(after.key).not.toBe(before.key);
+    expect(gone).toEqual([before.key]);
+  });
+
   test("IPv6 addresses are dialled without brackets", () => {
     const table = tableWith([...app("a"), ...machine("m1", "n1", { address: "[2001:db8::1]:81" })]);
     expect(candidate(table, "m1")).toMatchObject({ host: "2001:db8::1", port: 81 });

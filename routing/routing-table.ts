@@ -294,7 +294,8 @@ export class RoutingTable {
         this.stats.badAddresses++;
         continue;
       }
-      const key = `${machineId}/${service.name}@${service.address}`;
+      const isTls = service.protocol === "https";
+      const key = `${machineId}/${service.name}@${service.address}${isTls ? "+tls" : ""}`;
       into.push({
         key,
         appId: machine.appId,
@@ -302,6 +303,7 @@ export class RoutingTable {
         serviceName: service.name,
         host: address.host,
         port: address.port,
+        isTls,
         nodeId: machine.nodeId,
         region: machine.region,
         softLimit: service.softLimit > 0 ? service.softLimit : Infinity,
@@ -316,7 +318,8 @@ export class RoutingTable {
   /** Why a service takes no traffic whatever its address; null when it does. */
   #refusal(machine: MachineRow, service: ServiceRow): string | null {
     if (!isRoutableState(machine.state)) return `the machine's state is "${machine.state}"`;
-    if (service.protocol !== "http") return `its protocol is "${service.protocol}"`;
+    if (service.protocol !== "http" && service.protocol !== "https")
+      return `its protocol is "${service.protocol}"`;
     if (!this.#rows.isHealthy(machine.id, service.name)) return "a check is not passing";
     return null;
   }

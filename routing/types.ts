@@ -22,7 +22,10 @@ export interface Standpoint {
  * load slot counts: a request keeps the object it was given, whatever the table learns meanwhile.
  */
 export interface Candidate {
-  /** `machineId/serviceName@address`: unique and stable; a service that moves is another one. */
+  /**
+   * `machineId/serviceName@address`, with `+tls` for HTTPS: unique and stable; a service that moves
+   * is another one.
+   */
   readonly key: string;
   readonly appId: string;
   readonly machineId: string;
@@ -30,6 +33,8 @@ export interface Candidate {
   /** IP literal without brackets. */
   readonly host: string;
   readonly port: number;
+  /** Its protocol is `https`. */
+  readonly isTls: boolean;
   readonly nodeId: string;
   readonly region: string;
   /** Requests in flight up to which the candidate is preferred; >= 1, `Infinity` = no soft limit. */

@@ -15,6 +15,7 @@ import type {
   SizeLimits,
   TimeLimits,
 } from "../types.ts";
+import type { UpstreamTls } from "../upstream/upstream-tls.ts";
 import { UpstreamPool } from "../upstream/upstream-pool.ts";
 import { ClientConnection } from "./client-connection.ts";
 import { EngineParts } from "./engine-parts.ts";
@@ -29,6 +30,8 @@ export interface EngineOptions {
   readonly sizes?: Partial<SizeLimits>;
   /** Fault injection for the demo; leave out in production. */
   readonly delay?: DelayEmulation;
+  /** How machines that speak HTTPS are verified. Default: by the system's authorities. */
+  readonly upstreamTls?: UpstreamTls | undefined;
 }
 
 /** What a connection's listener is, as upstreams are told. */
@@ -64,6 +67,7 @@ export class Engine {
       perUpstreamMax: sizes.idlePerUpstreamMax,
       openMax: sizes.openPerUpstreamMax,
       delay: options.delay ?? null,
+      tls: options.upstreamTls,
     });
     this.#parts = new EngineParts({
       router: options.router,

@@ -12,6 +12,8 @@ export interface TestProxyOptions extends Partial<Omit<EngineOptions, "router" |
   readonly ports: readonly number[];
   /** Attempts in flight in all at which nothing more is picked; 0 = no limit. */
   readonly hardLimit?: number;
+  /** The machines speak HTTPS. */
+  readonly hasTlsUpstreams?: boolean;
 }
 
 /** A running proxy and what it has done. */
@@ -47,7 +49,8 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     connectFailures: [] as TestProxy["connectFailures"],
     connectRtts: [] as number[],
   };
-  let upstreams = upstreamsOf(options.ports);
+  const { hardLimit = 0, hasTlsUpstreams = false } = options;
+  let upstreams = upstreamsOf(options.ports, hasTlsUpstreams);
   let inFlight = 0;
   let queued = 0;
   let wakes: (() => void)[] = [];
@@ -57,7 +60,6 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     for (const resolve of waiting) resolve();
   };
   const changed = (): Promise<void> => new Promise((resolve) => wakes.push(resolve));
-  const { hardLimit = 0 } = options;
   const engine = createEngine({
     forwarding: { viaName: "patina-test" },
     ...options,
@@ -117,11 +119,12 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
   };
 }
 
-function upstreamsOf(ports: readonly number[]): Upstream[] {
+function upstreamsOf(ports: readonly number[], isTls = false): Upstream[] {
   return ports.map((port, index) => ({
     key: `m${index}/web/127.0.0.1:${port}`,
     host: "127.0.0.1",
     port,
+    isTls,
     machineId: `m${index}`,
     appId: "app",
     serviceName: "web",

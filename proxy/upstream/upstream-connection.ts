@@ -9,9 +9,11 @@
  */
 import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { connect as connectTls, type ConnectionOptions } from "node:tls";
 
 import type { DelayEmulation, Upstream } from "../types.ts";
 import { connectFarAway } from "./emulated-distance.ts";
+import type { UpstreamTls } from "./upstream-tls.ts";
 
 /** Who a connection belongs to while a request runs on it. */
 export interface UpstreamOwner {
@@ -47,6 +49,8 @@ export interface UpstreamConnectionOptions {
   readonly upstream: Upstream;
   readonly buffers: ReadBuffers;
   readonly delay: DelayEmulation | null;
+  /** For machines that speak HTTPS; called at the first of them. */
+  readonly tls: () => UpstreamTls;
   /** An idle connection closed, or sent something nobody asked for. */
   readonly onIdleBroken: (connection: UpstreamConnection) => void;
   /** It is closed or about to be; called once. */
@@ -73,6 +77,7 @@ export class UpstreamConnection {
   #own: Buffer | null = null;
   /** The buffer the next read goes to was changed since the last one. */
   #current: Buffer;
+  #connectMs = 0;
   #errorCode = "";
   #isGone = false;
 
@@ -83,8 +88,10 @@ export class UpstreamConnection {
     this.#onGone = options.onGone;
     this.#current = options.buffers.shared;
     const oneWayMs = options.delay?.oneWayDelayMs(options.upstream) ?? 0;
-    this.#socket = oneWayMs > 0 ? this.#dialFar(oneWayMs) : this.#dial();
-    this.#socket.on("connect", () => this.#onConnect());
+    const { isTls } = options.upstream;
+    if (isTls) this.#socket = this.#dialTls(options.tls());
+    else this.#socket = oneWayMs > 0 ? this.#dialFar(oneWayMs) : this.#dial();
+    this.#socket.on("connect", () => this.#onConnect(isTls));
     this.#socket.on("end", () => this.#onEnd());
     this.#socket.on("drain", () => this.owner?.upstreamDrained());
     this.#socket.on("error", (error: NodeJS.ErrnoException) => {
@@ -134,21 +141,37 @@ export class UpstreamConnection {
   }
 
   #dial(): Socket {
+    return connect({ ...this.#place(), onread: this.#readInto() });
+  }
+
+  /** Emits `secureConnect` when the certificate was found good; else it is an error. */
+  #dialTls(tls: UpstreamTls): Socket {
+    // `onread` is documented and missing in the types.
+    const options: ConnectionOptions & { onread: unknown } = {
+      ...this.#place(),
+      ...tls,
+      ALPNProtocols: ["http/1.1"],
+      onread: this.#readInto(),
+    };
+    const socket = connectTls(options);
+    socket.on("secureConnect", () => this.#onReady());
+    return socket;
+  }
+
+  #place() {
     const { host, port } = this.upstream;
-    return connect({
-      host,
-      port,
-      noDelay: true,
-      autoSelectFamily: false,
-      onread: {
-        // `undefined` means "as before", which the types do not know.
-        buffer: this.#nextBuffer as () => Uint8Array,
-        callback: (length, bytes) => {
-          this.#onBytes(bytes as Buffer, length);
-          return true;
-        },
+    return { host, port, noDelay: true, autoSelectFamily: false };
+  }
+
+  #readInto() {
+    return {
+      // `undefined` means "as before", which the types do not know.
+      buffer: this.#nextBuffer as () => Uint8Array,
+      callback: (length: number, bytes: Uint8Array): boolean => {
+        this.#onBytes(bytes as Buffer, length);
+        return true;
       },
-    });
+    };
   }
 
   #dialFar(oneWayMs: number): Duplex {
@@ -170,9 +193,15 @@ export class UpstreamConnection {
     return this.#current === before && this.isConnected ? undefined : this.#current;
   };
 
-  #onConnect(): void {
+  /** TCP is there: that alone tells how far away the machine is. */
+  #onConnect(isTls: boolean): void {
+    this.#connectMs = performance.now() - this.#dialledAtMs;
+    if (!isTls) this.#onReady();
+  }
+
+  #onReady(): void {
     this.isConnected = true;
-    this.owner?.upstreamConnected(performance.now() - this.#dialledAtMs);
+    this.owner?.upstreamConnected(this.#connectMs);
   }
 
   #onBytes(bytes: Buffer, length: number): void {

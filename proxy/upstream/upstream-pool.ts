@@ -6,6 +6,7 @@
 import type { DelayEmulation, Upstream } from "../types.ts";
 import { IdlePool } from "./core/idle-pool.ts";
 import { ReadBuffers, UpstreamConnection } from "./upstream-connection.ts";
+import { upstreamTlsOf, type UpstreamTls } from "./upstream-tls.ts";
 
 /** Limits and seams of a pool. */
 export interface UpstreamPoolOptions {
@@ -16,6 +17,8 @@ export interface UpstreamPoolOptions {
   readonly openMax: number;
   /** Fault injection; `null` in production. */
   readonly delay: DelayEmulation | null;
+  /** How machines that speak HTTPS are verified. Default: by the system's authorities. */
+  readonly tls?: UpstreamTls | undefined;
 }
 
 /** Idle and dialled connections. */
@@ -23,6 +26,7 @@ export class UpstreamPool {
   readonly #idle: IdlePool<UpstreamConnection>;
   readonly #buffers = new ReadBuffers();
   readonly #delay: DelayEmulation | null;
+  #tls: UpstreamTls | undefined;
   readonly #openMax: number;
   readonly #openByKey = new Map<string, number>();
   /** Upstreams with as many connections as they may have. */
@@ -33,6 +37,7 @@ export class UpstreamPool {
   constructor(options: UpstreamPoolOptions) {
     this.#delay = options.delay;
     this.#openMax = options.openMax;
+    this.#tls = options.tls;
     this.#idle = new IdlePool({ idleMs: options.idleMs, perUpstreamMax: options.perUpstreamMax });
   }
 
@@ -70,6 +75,7 @@ export class UpstreamPool {
       upstream,
       buffers: this.#buffers,
       delay: this.#delay,
+      tls: () => (this.#tls ??= upstreamTlsOf({})),
       onIdleBroken: this.#forget,
       onGone: this.#countGone,
     });

@@ -135,6 +135,8 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   exchangeDone(isPersistent: boolean): void {
     this.#isHeldBack = false;
+    // Cut off meanwhile: a late response does not bring it back.
+    if (this.#state === "lingering") return;
     if (!isPersistent) return this.#linger();
     this.#state = "head";
     this.setDeadline(this.#parts.settings.times.clientIdleMs);

@@ -194,6 +194,8 @@ export class App {
   /** Has the schema files applied anew, once there is a replica; the log says what came of it. */
   reload(): void {
     if (this.#replica) tell(this.#replica, { kind: "reload" });
+    this.#plane?.refreshCertificates();
+    this.#tellDataPlanes({ kind: "reload" });
   }
 
   #startReplica(store: StoreThread): void {
@@ -282,7 +284,7 @@ export class App {
     }
   }
 
-  #tellDataPlanes(command: HostNews | { readonly kind: "ready" }): void {
+  #tellDataPlanes(command: HostNews | { readonly kind: "ready" | "reload" }): void {
     for (const worker of this.#workers) tell(worker, command);
   }
 

@@ -175,6 +175,11 @@ export class DataPlane {
     }
   }
 
+  /** Takes over certificates whose files changed, sooner than the listeners would by themselves. */
+  refreshCertificates(): void {
+    for (const listener of this.#listeners) listener.refreshCertificates();
+  }
+
   /** A round trip to another replica's host. */
   sampleRtt(actorId: ActorId, rttMs: number): void {
     this.table.sampleRtt({ actorId }, rttMs);

@@ -2,11 +2,15 @@
  * HTTPS of a real edge with two data-plane threads: its sockets outlive a bounce, plain requests are
  * sent on to it, and the certificate's end is in the metrics.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Agent, request } from "undici";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { freePorts } from "../bin/demo/ports.ts";
+import {
+  createCertificateAuthority,
+  issueServerCertificate,
+} from "../replica/driver/certificates/certificates.ts";
 import { Cluster, until, type TestHost } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
@@ -60,8 +64,23 @@ test("the certificate's end and the handshakes are in the metrics", async () => 
   expect(await edge.metric('patina_tls_handshakes_total{kind="full"}')).toBeGreaterThan(0);
 });
 
-async function answer() {
-  const ca = readFileSync(join(edge.folder, "ca.pem"), "utf8");
+test("a new certificate is shown after SIGHUP", async () => {
+  const authority = await createCertificateAuthority({ nowMs: Date.now() });
+  const addresses = ["127.0.0.1"];
+  const renewed = await issueServerCertificate(authority, { nowMs: Date.now(), addresses });
+  const from = edge.log.length;
+  writeFileSync(join(edge.folder, "server.key"), renewed.keyPem);
+  writeFileSync(join(edge.folder, "server.pem"), renewed.certificatePem);
+  edge.signal("SIGHUP");
+  await edge.logged("certificates-reloaded", { from });
+  // Of two threads, the other may be a moment behind.
+  await until("the new one is shown", async () => {
+    const after = await answer(authority.certificatePem).catch(() => null);
+    return after?.error === "ROUTE_NO_APP";
+  });
+});
+
+async function answer(ca = readFileSync(join(edge.folder, "ca.pem"), "utf8")) {
   const agent = new Agent({ connect: { ca }, pipelining: 0 });
   try {
     const { statusCode, headers, body } = await request(`https://127.0.0.1:${port}/`, {

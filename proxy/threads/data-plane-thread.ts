@@ -34,6 +34,8 @@ async function main(): Promise<void> {
       case "ready":
         void connecting.then((store) => plane.becomeReady(store));
         return;
+      case "reload":
+        return plane.refreshCertificates();
       case "answer":
         // The replica thread alone asks.
         return;

@@ -58,7 +58,7 @@ export type DataPlaneThreadEvent =
 export type ThreadCommand =
   | HostNews
   | { readonly kind: "ready" }
-  /** To the replica thread: the schema files may be others. */
+  /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */
   | { readonly kind: "answer"; readonly id: number; readonly value: unknown }

@@ -47,8 +47,8 @@ test("without a peer it starts as another actor with its rows, and meets its pas
   const peer = await startHost("peer-2", {});
   const { actorId, head } = await writeAndLose("alone", peer);
 
-  const nobody = "127.0.0.1:9";
-  const waiting = await startHost("alone", { bootId: "second", bootstrap: [nobody] });
+  // As a host through which others join: nobody is configured.
+  const waiting = await startHost("alone", { bootId: "second" });
   await expect(waiting.write("early")).rejects.toThrow("503");
   await waiting.waitFor("failed STORE_RENEWED");
   await waiting.stop();
@@ -115,7 +115,7 @@ async function startHost(
       write: (line) => record((JSON.parse(line) as { event: string }).event),
     }),
     metrics: MetricSlots.allocate(REPLICA_METRICS, 1).writer(0),
-    recovery: { aloneMs: 500, silentMs: 20_000, retryMs: 100 },
+    recovery: { aloneMs: 500, calmMs: 50, silentMs: 20_000, retryMs: 100 },
     events: {
       rtt: () => undefined,
       host: () => undefined,

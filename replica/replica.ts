@@ -20,7 +20,6 @@ import type {
 } from "./config.ts";
 import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
 import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
-import type { RecoveryOptions } from "./core/recovery/own-versions.ts";
 import { RECOVERY_DEFAULTS, type RecoveryConfig } from "./core/recovery/recovery.ts";
 import { ReplicaCore } from "./core/replica-core.ts";
 import { canonicalAddress } from "./core/swim/address.ts";
@@ -290,14 +289,14 @@ class RunningReplica implements Replica {
     });
   }
 
-  #recovery(): RecoveryOptions {
-    const { gossip, log, recovery } = this.#options;
+  #recovery(): RecoveryConfig {
+    const { log, recovery } = this.#options;
     log.warn?.(
       "own-versions-in-doubt",
       "a power loss or a restored file may have taken versions of ours that others have; nothing" +
         " is written until they were asked",
     );
-    return { config: recovery ?? RECOVERY_DEFAULTS, hasPeers: gossip.bootstrap.length > 0 };
+    return recovery ?? RECOVERY_DEFAULTS;
   }
 
   #createDriver(core: ReplicaCore): ReplicaDriver {

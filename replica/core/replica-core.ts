@@ -39,11 +39,8 @@ import type {
 import { hasUrgentChange } from "./broadcast/urgency.ts";
 import type { Hlc } from "./hlc.ts";
 import { Inbox } from "./inbox.ts";
-import {
-  OwnVersions,
-  type OwnVersionsOutput,
-  type RecoveryOptions,
-} from "./recovery/own-versions.ts";
+import { OwnVersions, type OwnVersionsOutput } from "./recovery/own-versions.ts";
+import type { RecoveryConfig } from "./recovery/recovery.ts";
 import {
   changeWeight,
   createReplicaStats,
@@ -139,7 +136,7 @@ export interface ReplicaCoreOptions {
   /** The wall clock as NTP64 at the machine's monotonic time. */
   readonly wallNtp64: (nowMs: number) => bigint;
   /** Own versions are in doubt: nothing of our own may be committed before `settleOwnVersions`. */
-  readonly recovery?: RecoveryOptions;
+  readonly recovery?: RecoveryConfig;
 }
 
 /** One replica. */
@@ -189,7 +186,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       actorId: self.id,
       recovery: options.recovery,
       books: this.books,
-      members: () => swim.peers.length,
+      members: () => swim.peers.map(({ actor }) => actor.id),
       tellSync: (input, nowMs) => this.syncClient.handle(input, nowMs),
       emit: (output) => this.#outbox.push(output),
     });
@@ -231,7 +228,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
           this.#runSwim({ kind: "restore", members: input.members }, nowMs);
         }
         this.#runSwim({ kind: "start", bootstrap: input.bootstrap }, nowMs);
-        this.#own.start(input.members.length > 0, nowMs);
+        this.#own.start(nowMs);
         break;
       case "packet": {
         const { packet, packetBytes } = input;

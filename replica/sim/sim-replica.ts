@@ -9,7 +9,6 @@
 import { assert } from "#base/errors.ts";
 import { createPrng, type Prng } from "#base/prng.ts";
 import { BROADCAST_DEFAULTS, type BroadcastConfig } from "../core/broadcast/types.ts";
-import type { RecoveryOptions } from "../core/recovery/own-versions.ts";
 import { RECOVERY_DEFAULTS } from "../core/recovery/recovery.ts";
 import { Hlc, unixMsToNtp64 } from "../core/hlc.ts";
 import { ReplicaCore, type ReplicaInput, type ReplicaOutput } from "../core/replica-core.ts";
@@ -305,12 +304,8 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       prng: createPrng([prng.below(2 ** 32), this.#lives]),
       hlc,
       wallNtp64: (nowMs) => this.#wall(nowMs),
-      ...(this.store.isInDoubt ? { recovery: this.#recovery() } : {}),
+      ...(this.store.isInDoubt ? { recovery: RECOVERY_DEFAULTS } : {}),
     });
-  }
-
-  #recovery(): RecoveryOptions {
-    return { config: RECOVERY_DEFAULTS, hasPeers: this.#options.bootstrap.length > 0 };
   }
 
   #end(isGraceful: boolean): void {

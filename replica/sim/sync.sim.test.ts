@@ -36,13 +36,9 @@ describe("a replica that starts empty", () => {
   });
 });
 
-/**
- * Without power losses: where no broadcast arrives, a version may have reached one replica of many, and
- * a few are asked for what is lost (see `replica/core/recovery/recovery.ts`).
- */
 function drawSmall(seed: number): SimulationSetup {
   const drawn = drawSetup(seed);
-  return { ...drawn, replicas: Math.min(drawn.replicas, 6), powerLossEveryMs: 0 };
+  return { ...drawn, replicas: Math.min(drawn.replicas, 6) };
 }
 
 /** Runs a setup; a failed one says how to repeat it. */

@@ -7,21 +7,14 @@ import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
 import type { SyncClientInput } from "../sync/client-types.ts";
 import { Recovery, type RecoveryConfig, type RecoveryInput } from "./recovery.ts";
 
-/** How own versions that are in doubt are found again. */
-export interface RecoveryOptions {
-  readonly config: RecoveryConfig;
-  /** Others are configured, so that their silence means something. */
-  readonly hasPeers: boolean;
-}
-
 /** What it stands between. */
 export interface OwnVersionsOptions {
   readonly actorId: ActorId;
   /** Absent: own versions are sure. */
-  readonly recovery: RecoveryOptions | undefined;
+  readonly recovery: RecoveryConfig | undefined;
   readonly books: Bookkeeping;
   /** Active members to exchange state with. */
-  readonly members: () => number;
+  readonly members: () => readonly ActorId[];
   readonly tellSync: (input: SyncClientInput, nowMs: number) => void;
   readonly emit: (output: OwnVersionsOutput) => void;
 }
@@ -40,7 +33,7 @@ export class OwnVersions {
 
   constructor(options: OwnVersionsOptions) {
     this.#options = options;
-    this.#recovery = options.recovery ? new Recovery(options.recovery.config) : null;
+    this.#recovery = options.recovery ? new Recovery(options.recovery) : null;
   }
 
   /** Whether they are in doubt: nothing of our own may be committed. */
@@ -53,12 +46,10 @@ export class OwnVersions {
     return this.#recovery?.deadlineMs() ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Begins, with members saved before the restart or without. */
-  start(hasMembers: boolean, nowMs: number): void {
-    const { recovery, tellSync } = this.#options;
-    if (!recovery) return;
-    tellSync({ kind: "learnOwn", isOn: true }, nowMs);
-    this.#run({ kind: "start", hasPeers: recovery.hasPeers || hasMembers }, nowMs);
+  start(nowMs: number): void {
+    if (!this.#recovery) return;
+    this.#options.tellSync({ kind: "learnOwn", isOn: true }, nowMs);
+    this.#run({ kind: "start" }, nowMs);
   }
 
   /** A server of sync said what it knows of us. */

@@ -5,15 +5,20 @@
  * ```
  *  waiting --a peer has said what it knows of us--> asking
  *     |       rounds of sync bring our versions back   |
- *     |                         all of them, or a round without any of them
+ *     |              every member was asked, and all of them are here, or a round brought none
  *     |                                                v
- *     |  nobody is expected                        finishing --stored--> over
- *     |-------------------------------------------------^
- *     '--others are expected, none answers--> renewing (the process ends, and starts as another)
+ *     |                                            finishing --stored--> over
+ *     |
+ *     '--nobody there, or nobody answers--> renewing (the process ends, and starts as another)
  * ```
  *
- * A few peers are asked, not one: what left us last may have reached only some. What they know of
- * and cannot give stays a gap, which any peer may fill later; it is skipped, not given out again.
+ * Every member is asked that can be reached within ten seconds: what left us last may have reached
+ * only one. New members are waited for a little, because a replica that starts hears of the others
+ * one after another. What they know of and cannot give stays a gap, which any peer may fill later; it
+ * is skipped, not given out again.
+ *
+ * Silence proves nothing, however few others are configured: a host by which others join has no
+ * bootstrap, and in its first minutes no saved members.
  *
  * Known limit: a version that reached only replicas that cannot be reached meanwhile is given out
  * twice. Nothing on this side can tell.
@@ -23,15 +28,21 @@ import type { ActorId } from "../../types.ts";
 
 /** What a recovery is told. */
 export type RecoveryInput =
-  /** Begins. `hasPeers`: others are configured or were members, so their silence means something. */
-  | { readonly kind: "start"; readonly hasPeers: boolean }
+  | { readonly kind: "start" }
   /** A peer said what it knows of us. */
   | { readonly kind: "compared"; readonly peer: ActorId; readonly head: number }
   /** A round of sync is over, and what it brought is stored. */
-  | { readonly kind: "roundFinished"; readonly own: OwnBook; readonly members: number }
-  | { readonly kind: "tick"; readonly own: OwnBook; readonly members: number }
+  | ({ readonly kind: "roundFinished" } & RecoveryView)
+  | ({ readonly kind: "tick" } & RecoveryView)
   /** The answer to `finish`. */
   | { readonly kind: "finished"; readonly isStored: boolean };
+
+/** What is known at the time. */
+export interface RecoveryView {
+  readonly own: OwnBook;
+  /** Active members. */
+  readonly members: readonly ActorId[];
+}
 
 /** Our own book as it is. */
 export interface OwnBook {
@@ -51,8 +62,10 @@ export type RecoveryOutput =
 
 /** Times, in milliseconds. */
 export interface RecoveryConfig {
-  /** How long to wait for the first member. */
+  /** How long to wait for the first member, and for the last. */
   readonly aloneMs: number;
+  /** Time without a new member after which no more are expected. */
+  readonly calmMs: number;
   /** How long to wait for an answer when there are members. */
   readonly silentMs: number;
   /** Until the store is asked again that was too busy. */
@@ -62,6 +75,8 @@ export interface RecoveryConfig {
 /** The times of production. */
 export const RECOVERY_DEFAULTS: RecoveryConfig = {
   aloneMs: 10_000,
+  // Two exchanges of members over the slowest links, and a probe between them.
+  calmMs: 2_000,
   silentMs: 60_000,
   retryMs: 1_000,
 };
@@ -70,14 +85,18 @@ export const RECOVERY_DEFAULTS: RecoveryConfig = {
 export class Recovery implements Machine<RecoveryInput, RecoveryOutput> {
   readonly #config: RecoveryConfig;
   #phase: "idle" | "waiting" | "asking" | "finishing" | "renewing" | "over" = "idle";
-  #hasPeers = false;
   #startedMs = 0;
   #deadlineMs = Number.POSITIVE_INFINITY;
   readonly #compared = new Set<ActorId>();
+  readonly #seen = new Set<ActorId>();
+  /** When the last new member was seen. */
+  #newMemberMs = 0;
   /** Greatest version of ours that anybody knows of. */
   #greatest = 0;
-  /** What was missing at the end of the last round. */
+  /** What was missing at the end of the last round, once nobody is left to be asked. */
   #missingBefore = Number.POSITIVE_INFINITY;
+  /** That round brought none of what was missing. */
+  #isVain = false;
   #outbox: RecoveryOutput[] = [];
 
   constructor(config: RecoveryConfig) {
@@ -93,16 +112,15 @@ export class Recovery implements Machine<RecoveryInput, RecoveryOutput> {
     switch (input.kind) {
       case "start":
         this.#phase = "waiting";
-        this.#hasPeers = input.hasPeers;
         this.#startedMs = nowMs;
         this.#deadlineMs = nowMs + this.#config.aloneMs;
         return;
       case "compared":
         return this.#onCompared(input.peer, input.head);
       case "roundFinished":
-        return this.#onRoundFinished(input.own, input.members, nowMs);
+        return this.#onRoundFinished(input, nowMs);
       case "tick":
-        if (nowMs >= this.#deadlineMs) this.#onDeadline(input.own, input.members, nowMs);
+        if (nowMs >= this.#deadlineMs) this.#onDeadline(input, nowMs);
         return;
       case "finished":
         if (this.#phase !== "finishing") return;
@@ -129,36 +147,63 @@ export class Recovery implements Machine<RecoveryInput, RecoveryOutput> {
     this.#greatest = Math.max(this.#greatest, Math.min(head, OWN_HEAD_BELIEVED_MAX));
   }
 
-  #onRoundFinished(own: OwnBook, members: number, nowMs: number): void {
+  #onRoundFinished(view: RecoveryView, nowMs: number): void {
     if (this.#phase !== "asking") return;
-    const missing = own.missing + Math.max(0, this.#greatest - own.head);
-    const isFruitless = missing >= this.#missingBefore;
-    this.#missingBefore = missing;
-    const isPatient = nowMs < this.#startedMs + this.#config.aloneMs;
-    const hasAskedEnough = this.#compared.size >= Math.min(PEERS_ENOUGH, members);
-    if ((missing === 0 || isFruitless) && (hasAskedEnough || !isPatient)) this.#finish(own);
+    this.#notice(view.members, nowMs);
+    const missing = this.#missing(view.own);
+    const hasAskedAll = this.#hasAskedAll(view.members);
+    this.#isVain = missing >= this.#missingBefore;
+    const isOut = nowMs >= this.#startedMs + this.#config.aloneMs;
+    this.#missingBefore = hasAskedAll || isOut ? missing : Number.POSITIVE_INFINITY;
+    const isDone = missing === 0 || this.#isVain;
+    const calmMs = this.#newMemberMs + this.#config.calmMs;
+    if (isDone && (isOut || (hasAskedAll && nowMs >= calmMs))) return this.#finish(view.own);
+    if (isDone && hasAskedAll) this.#deadlineMs = Math.min(this.#deadlineMs, calmMs);
     else this.#outbox.push({ kind: "askAgain" });
   }
 
-  #onDeadline(own: OwnBook, members: number, nowMs: number): void {
+  #onDeadline(view: RecoveryView, nowMs: number): void {
     this.#deadlineMs = Number.POSITIVE_INFINITY;
-    if (this.#phase === "finishing") return this.#finish(own);
-    if (this.#phase === "asking") {
-      // Whoever answered is gone again: what they know of is skipped all the same.
-      if (members === 0) return this.#finish(own);
-      this.#deadlineMs = nowMs + this.#config.aloneMs;
-      this.#outbox.push({ kind: "askAgain" });
-    }
+    if (this.#phase === "finishing") return this.#finish(view.own);
+    if (this.#phase === "asking") return this.#onAskingDeadline(view, nowMs);
     if (this.#phase !== "waiting") return;
-    const isSilent = nowMs >= this.#startedMs + this.#config.silentMs;
-    if (members > 0 && !isSilent) {
-      this.#deadlineMs = this.#startedMs + this.#config.silentMs;
+    const silentMs = this.#startedMs + this.#config.silentMs;
+    if (view.members.length > 0 && nowMs < silentMs) {
+      this.#deadlineMs = silentMs;
       this.#outbox.push({ kind: "askAgain" });
       return;
     }
-    if (!this.#hasPeers && members === 0) return this.#finish(own);
     this.#phase = "renewing";
     this.#outbox.push({ kind: "renew" });
+  }
+
+  #onAskingDeadline(view: RecoveryView, nowMs: number): void {
+    const { members, own } = view;
+    this.#notice(members, nowMs);
+    const outMs = this.#startedMs + this.#config.aloneMs;
+    const isDone = this.#missing(own) === 0 || this.#isVain;
+    const isCalm = nowMs >= this.#newMemberMs + this.#config.calmMs;
+    if (nowMs < outMs && isDone && isCalm && this.#hasAskedAll(members)) return this.#finish(own);
+    // Whoever answered is gone again: what they know of is skipped all the same.
+    if (nowMs >= outMs && members.length === 0) return this.#finish(own);
+    this.#deadlineMs = nowMs < outMs ? outMs : nowMs + this.#config.aloneMs;
+    this.#outbox.push({ kind: "askAgain" });
+  }
+
+  #notice(members: readonly ActorId[], nowMs: number): void {
+    for (const member of members) {
+      if (this.#seen.has(member)) continue;
+      this.#seen.add(member);
+      this.#newMemberMs = nowMs;
+    }
+  }
+
+  #hasAskedAll(members: readonly ActorId[]): boolean {
+    return members.every((member) => this.#compared.has(member));
+  }
+
+  #missing(own: OwnBook): number {
+    return own.missing + Math.max(0, this.#greatest - own.head);
   }
 
   #finish(own: OwnBook): void {
@@ -167,8 +212,6 @@ export class Recovery implements Machine<RecoveryInput, RecoveryOutput> {
   }
 }
 
-/** What arrives at three arrives, as a rule, everywhere. */
-const PEERS_ENOUGH = 3;
 /**
  * No replica writes so much; a peer that claims more could leave us without any version to give out
  * that others believe in (`VERSION_BELIEVED_MAX`).

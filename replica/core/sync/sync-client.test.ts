@@ -74,6 +74,30 @@ describe("a session", () => {
     });
   });
 
+  test("asks every member within one round while own versions are in doubt, ten at a time", () => {
+    const client = new Rig();
+    client.put({ kind: "learnOwn", isOn: true });
+    const members = Array.from({ length: 25 }, (_, at) => `${THEM.slice(0, -2)}${at + 10}`);
+    client.startRound(members);
+    const opened = new Map<number, ActorId>();
+    const ended = new Set<number>();
+    let atOnceMax = 0;
+    for (let sessionId = 1; sessionId <= members.length; sessionId += 1) {
+      for (const output of client.log.splice(0)) {
+        if (output.kind === "open") opened.set(output.sessionId, output.peer.actorId);
+      }
+      atOnceMax = Math.max(atOnceMax, opened.size - ended.size);
+      client.greet(sessionId, stateOf([[US, 0]]));
+      ended.add(sessionId);
+    }
+    expect(new Set(opened.values())).toEqual(new Set(members));
+    expect(opened.size).toBe(members.length);
+    expect(atOnceMax).toBeGreaterThan(3);
+    expect(atOnceMax).toBeLessThanOrEqual(10);
+    expect(client.client.stats.rounds).toBe(1);
+    expect(client.client.isRunning).toBe(false);
+  });
+
   test.each(["maxConcurrencyReached", "differentCluster"] as const)(
     "ends on a rejection because of %s",
     (reason) => {

@@ -38,6 +38,7 @@ import {
   type PlannedRequest,
   type RoundPlan,
 } from "./needs.ts";
+import { OwnLearning } from "./own-learning.ts";
 import { choosePeers, type SyncPeer } from "./peer-choice.ts";
 import { createRound, type Round } from "./round.ts";
 import type { SyncState } from "../wire/types.ts";
@@ -82,7 +83,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   /** Smoothed column changes per version, so that large versions shrink the window. */
   #changesPerVersion = 1;
   #isReadingPaused = false;
-  #isLearningOwn = false;
+  readonly #learning = new OwnLearning();
   /** Greatest head of ours that was reported as unknown to us. */
   #ownHeadReported = 0;
 
@@ -121,8 +122,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       case "applied":
         return this.#onApplied(input, nowMs);
       case "learnOwn":
-        this.#isLearningOwn = input.isOn;
-        return;
+        return this.#learning.turn(input.isOn);
       case "tick":
         return this.#onTick(nowMs);
     }
@@ -193,16 +193,21 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
    */
   #joinMore(nowMs: number): void {
     const round = this.#round;
-    if (round === null || this.#sessions.size >= this.#config.serversMin) return;
+    if (round === null) return;
+    const { serversMin, serversMax } = this.#config;
+    if (this.#learning.wantsMore(this.#peers, round, nowMs)) {
+      return this.#openSessions(round, serversMax, nowMs);
+    }
+    if (this.#sessions.size >= serversMin) return;
     for (const session of this.#sessions.values()) {
       if (session.phase !== "asking" || !round.plan.hasNeeds(session.sessionId)) continue;
-      return this.#openSessions(round, this.#config.serversMin, nowMs);
+      return this.#openSessions(round, serversMin, nowMs);
     }
   }
 
   #openSessions(round: Round, serversMin: number, nowMs: number): void {
     const chosen = choosePeers({
-      peers: this.#peers.filter((peer) => !round.asked.has(peer.actorId)),
+      peers: this.#learning.prefer(this.#peers.filter((peer) => !round.asked.has(peer.actorId))),
       serversMin,
       serversMax: this.#config.serversMax,
       needOf: (actorId) => this.#books.missingVersions(actorId),
@@ -306,7 +311,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     const { actorId } = this.#identity;
     const ours = this.#books.syncState(actorId);
     const ownHead = theirs.heads.get(actorId) ?? 0;
-    if (!this.#isLearningOwn) {
+    if (!this.#learning.isOn) {
       const head = this.#books.head(actorId);
       if (ownHead > Math.max(head, this.#ownHeadReported)) {
         this.#ownHeadReported = ownHead;
@@ -314,6 +319,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       }
       return computeNeeds(ours, theirs);
     }
+    this.#learning.compared(session.peer.actorId);
     this.#outbox.push({ kind: "compared", peer: session.peer.actorId, ownHead });
     return computeNeeds(ours, theirs, OWN_HEAD_BELIEVED_MAX);
   }

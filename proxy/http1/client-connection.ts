@@ -114,13 +114,21 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     return this.#socket.write(bytes) || this.#socket.writableLength === 0;
   }
 
+  get hasHeld(): boolean {
+    return this.#held !== null;
+  }
+
   flushHeld(): void {
     const held = this.#held;
-    if (held === null) return;
-    this.#held = null;
-    const at = this.#exchange.requestBytes(held, 0, held.length);
-    if (at < held.length) this.#hold(held, at, held.length);
-    this.#updateReading();
+    if (held !== null) {
+      this.#held = null;
+      const at = this.#exchange.requestBytes(held, 0, held.length);
+      if (at < held.length) this.#hold(held, at, held.length);
+      this.#updateReading();
+    }
+    if (this.#hasEnded && this.#held === null && this.#state === "busy") {
+      this.#exchange.clientEnded();
+    }
   }
 
   setReading(isReading: boolean): void {
@@ -244,7 +252,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#isParsing = false;
     if (this.#state === "lingering") return;
     if (at < bytes.length) this.#hold(bytes, at, bytes.length);
-    else if (this.#state === "head" && this.#hasEnded) this.#linger();
+    if (this.#hasEnded) this.#afterEnd();
     this.#updateReading();
   }
 
@@ -279,9 +287,14 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   #onEnd(): void {
     this.#hasEnded = true;
+    if (this.#state === "lingering") this.#socket.end();
+    else this.#afterEnd();
+  }
+
+  /** Nothing more comes; what is held is still served. */
+  #afterEnd(): void {
     if (this.#state === "busy") this.#exchange.clientEnded();
-    else if (this.#state === "head") this.#linger();
-    else this.#socket.end();
+    else if (this.#held === null || !this.#isBehind) this.#linger();
   }
 
   /** Keeps bytes for later. The chunk is ours alone, so a view of it will do. */

@@ -18,7 +18,9 @@ export interface ExchangeClient {
   write(bytes: Uint8Array): boolean;
   /** Whether bytes written before still wait for the network. */
   readonly isCongested: boolean;
-  /** Feeds body bytes that arrived early to `requestBytes`. */
+  /** Bytes have arrived that nobody has looked at yet. */
+  readonly hasHeld: boolean;
+  /** Feeds body bytes that arrived early to `requestBytes`; then `clientEnded` if that was all. */
   flushHeld(): void;
   /** Stops and resumes reading, for back-pressure. */
   setReading(isReading: boolean): void;

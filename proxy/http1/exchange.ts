@@ -107,12 +107,14 @@ export class Exchange implements UpstreamOwner, Waiting {
     return this.upload.bytes(bytes, start, end);
   }
 
-  /** The client closed its sending side. */
+  /** The client closed its sending side; said again when bytes held until then have been taken. */
   clientEnded(): void {
     this.upload.hasClientEnded = true;
     if (this.phase === "tunnel") this.connection?.end();
-    else if (!this.upload.body.isComplete) this.client.cut();
-    else if (this.phase === "sent") this.upload.setDeadline();
+    else if (!this.upload.body.isComplete) {
+      // The rest of the body may be here, waiting for an upstream.
+      if (!this.client.hasHeld) this.client.cut();
+    } else if (this.phase === "sent") this.upload.setDeadline();
   }
 
   /** The client's connection is gone. */

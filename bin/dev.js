@@ -7,6 +7,7 @@
  *   patina dev check                        format, lint, types, tidiness, unit tests, simulation
  *   patina dev bench NAME [arguments]       one benchmark of bench/
  *   patina dev sim [arguments]              seeds of the simulation (bin/simulate.ts)
+ *   patina dev fuzz NAME [arguments]        hostile bytes for the parsers (tests/fuzz/fuzz.ts)
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -37,8 +38,12 @@ if (command === "test") {
   endAs(await runForeground(process.execPath, [join("bench", "bench.ts"), ...args]));
 } else if (command === "sim") {
   endAs(await runForeground(process.execPath, [join("bin", "simulate.ts"), ...args]));
+} else if (command === "fuzz") {
+  endAs(await runForeground(process.execPath, [join("tests", "fuzz", "fuzz.ts"), ...args]));
 } else {
-  process.stderr.write("usage: patina dev test [ARGS] | check | bench NAME [ARGS] | sim [ARGS]\n");
+  process.stderr.write(
+    "usage: patina dev test [ARGS] | check | bench NAME [ARGS] | sim [ARGS] | fuzz NAME [ARGS]\n",
+  );
   process.exitCode = 2;
 }
 

@@ -1,14 +1,15 @@
 /**
  * The benchmarks' entry: `npm run bench -- NAME [--runs N] [--json FILE] [--flag VALUE]`, or without
- * a name the list of them.
+ * a name the list of them; `npm run bench -- compare A.json B.json` for two reports.
  *
  * Exit code 0 whether or not targets are met; 1 when a benchmark broke, 2 for a wrong command line.
  */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { errorText } from "#base/errors.ts";
 import { bench as catchup } from "./catchup.ts";
 import { bench as change } from "./change.ts";
 import { bench as codec } from "./codec.ts";
+import { compareReports } from "./compare.ts";
 import {
   describeMachine,
   describeResult,
@@ -20,7 +21,7 @@ import {
   type Sample,
 } from "./measure.ts";
 import { bench as plumtree } from "./plumtree.ts";
-import { bench as proxy } from "./proxy.ts";
+import { bench as proxy } from "./proxy/proxy.ts";
 import { bench as replica, REPLICA_PARTS } from "./replica.ts";
 import { bench as stall } from "./stall.ts";
 import { bench as transport } from "./transport.ts";
@@ -36,6 +37,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   transport,
 };
 const RUNS = 5;
+const COMPARE_USAGE = "usage: npm run bench -- compare BEFORE.json AFTER.json";
 /** As a shell says it of a process that ended by SIGINT. */
 const EXIT_INTERRUPTED = 130;
 
@@ -43,14 +45,16 @@ process.exit(await main(process.argv.slice(2)));
 
 async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
+  if (name === "compare") return compare(rest);
   const flags = parseFlags(rest);
   if (name === undefined) {
     for (const [one, { about }] of Object.entries(BENCHES)) print(`${one.padEnd(10)} ${about}`);
     print(`\nusage: npm run bench -- NAME [--runs ${RUNS}] [--json FILE]`);
+    print(COMPARE_USAGE);
     return 0;
   }
   const bench = benchOf(name, flags?.get("only"));
-  const runs = Number(flags?.get("runs") ?? RUNS);
+  const runs = Number(flags?.get("runs") ?? bench?.defaultRuns ?? RUNS);
   if (!bench || !flags || !Number.isInteger(runs) || runs < 1) {
     print(`usage: npm run bench -- ${Object.keys(BENCHES).join("|")} [--runs N] [--json FILE]`);
     return 2;
@@ -59,6 +63,19 @@ async function main(args: readonly string[]): Promise<number> {
   if (report === null) return 1;
   const file = flags.get("json");
   if (file !== undefined) writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
+  bench.write?.(report, flags);
+  return 0;
+}
+
+function compare(files: readonly string[]): number {
+  const [before, after] = files.map(
+    (file) => JSON.parse(readFileSync(file, "utf8")) as BenchReport,
+  );
+  if (before === undefined || after === undefined || files.length > 2) {
+    print(COMPARE_USAGE);
+    return 2;
+  }
+  print(compareReports(before, after));
   return 0;
 }
 
@@ -86,9 +103,10 @@ async function measure(options: {
   const stack = new AsyncDisposableStack();
   const ending = createEnding(stack);
   try {
-    for await (const sample of bench.run({ runs, flags, stack, note })) {
+    const say = (line: string): void => print(`  ${line}`);
+    for await (const sample of bench.run({ runs, flags, stack, note, say })) {
       samples.push(sample);
-      print(`run ${samples.length}: ${describeSample(bench.figures, sample)}`);
+      if (!bench.tell) print(`run ${samples.length}: ${describeSample(bench.figures, sample)}`);
       if (samples.length === runs) break;
     }
   } catch (error) {
@@ -99,9 +117,13 @@ async function measure(options: {
     await ending.end();
   }
   const figures = summarise(bench, samples);
-  print(`median of ${samples.length}:`);
-  for (const figure of figures) print(`  ${describeResult(figure)}`);
-  return { bench: name, machine, notes, samples, figures };
+  const report = { bench: name, machine, notes, samples, figures };
+  if (bench.tell) print(bench.tell(report));
+  else {
+    print(`median of ${samples.length}:`);
+    for (const figure of figures) print(`  ${describeResult(figure)}`);
+  }
+  return report;
 }
 
 interface Ending {

@@ -33,6 +33,8 @@ export interface BenchContext {
   readonly stack: AsyncDisposableStack;
   /** Prints a remark; it also stands in the JSON file. */
   note(line: string): void;
+  /** Prints a line that is kept nowhere: how far it is. */
+  say(line: string): void;
 }
 
 /** A benchmark, as each file of this folder exports one. */
@@ -40,8 +42,14 @@ export interface Bench {
   /** One sentence for the list. */
   readonly about: string;
   readonly figures: readonly FigureSpec[];
+  /** Runs where the command line names no number; absent = 5. */
+  readonly defaultRuns?: number;
   /** Yields one sample per run, for ever or until the caller has enough. */
   run(context: BenchContext): AsyncIterable<Sample>;
+  /** The report as text, in place of a line per run and one per figure. */
+  tell?(report: BenchReport): string;
+  /** Writes the report into files that flags of its own name. */
+  write?(report: BenchReport, flags: ReadonlyMap<string, string>): void;
 }
 
 /** Where figures were taken. */
@@ -69,6 +77,9 @@ export interface BenchReport {
 export interface FigureResult extends FigureSpec {
   /** NaN when no run had it; `null` in JSON. */
   readonly median: number;
+  /** Least and greatest of the runs; NaN likewise. */
+  readonly least: number;
+  readonly greatest: number;
   /** Absent where there is no target, or no figure. */
   readonly isMet?: boolean;
 }
@@ -91,10 +102,16 @@ export function summarise(bench: Bench, samples: readonly Sample[]): FigureResul
   return bench.figures.map((figure) => {
     const values = samples.flatMap((sample) => sample[figure.name] ?? []);
     const median = percentile(values, 0.5);
-    if (figure.target === undefined || values.length === 0) return { ...figure, median };
+    const told = {
+      ...figure,
+      median,
+      least: percentile(values, 0),
+      greatest: percentile(values, 1),
+    };
+    if (figure.target === undefined || values.length === 0) return told;
     const isMet =
       "atMost" in figure.target ? median <= figure.target.atMost : median >= figure.target.atLeast;
-    return { ...figure, median, isMet };
+    return { ...told, isMet };
   });
 }
 
@@ -125,17 +142,27 @@ export function describeSample(figures: readonly FigureSpec[], sample: Sample): 
 
 /** One line per figure: median, target, verdict. */
 export function describeResult(result: FigureResult): string {
-  const { name, unit, median, target, isMet, corrosion } = result;
+  const { name, unit, median, corrosion } = result;
   const beside = corrosion === undefined ? "" : `, Corrosion ${corrosion} ${unit}`;
   const value = `${name}: ${rounded(median)} ${unit}${beside}`;
-  if (target === undefined) return value;
-  const wanted = "atMost" in target ? `<= ${target.atMost}` : `>= ${target.atLeast}`;
-  const verdict = isMet === undefined ? "not measured" : isMet ? "met" : "MISSED";
-  return `${value} (target ${wanted} ${unit}: ${verdict})`;
+  const wanted = describeTarget(result);
+  if (wanted === null) return value;
+  return `${value} (target ${wanted} ${unit}: ${describeVerdict(result)})`;
 }
 
-/** Three significant digits, without exponents. */
-function rounded(value: number): string {
+/** `<= 3`; null where there is no target. */
+export function describeTarget({ target }: FigureSpec): string | null {
+  if (target === undefined) return null;
+  return "atMost" in target ? `<= ${target.atMost}` : `>= ${target.atLeast}`;
+}
+
+/** Of a figure with a target. */
+export function describeVerdict({ isMet }: FigureResult): string {
+  return isMet === undefined ? "not measured" : isMet ? "met" : "MISSED";
+}
+
+/** Three significant digits, without exponents; `-` of what is no number. */
+export function rounded(value: number): string {
   if (!Number.isFinite(value)) return "-";
   const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math.abs(value), 0.001))));
   return value.toFixed(Math.min(digits, 3));

@@ -297,10 +297,9 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.stats.serversCompared += 1;
     const needs = this.#needsFrom(session, serverState);
     session.serverState = null;
-    if (countNeeds(needs) === 0) {
-      round.isInStep = true;
-      return this.#give({ session, end: "nothing needed", nowMs });
-    }
+    const isInStep = countNeeds(needs) === 0;
+    round.isInStep ||= isInStep;
+    if (isInStep) return this.#give({ session, end: "nothing needed", nowMs });
     session.phase = "asking";
     round.plan.addServer(session.sessionId, needs);
     this.#pump(nowMs);

@@ -291,7 +291,7 @@ test("a config file of Corrosion's is taken as it is, with a warning for each ke
     "perf.apply_queue_timeout",
   ]);
   expect(JSON.parse(checked.stdout)).toMatchObject({
-    api: { addr: "127.0.0.1:0" },
+    api: { addr: ["127.0.0.1:0"] },
     admin: { path: `${folder}/admin.sock` },
     gossip: { plaintext: true },
   });

@@ -72,6 +72,13 @@ test("no more is held than two batches' worth: the oldest goes first", () => {
   expect(queue.take()).toBeNull();
 });
 
+test("what is held leaves room to ask for the rest of it", () => {
+  const queue = new ApplyQueue({ ...LIMITS, pendingChangesMax: 6 });
+  const [start] = chunks(7, [4, 4]);
+  queue.add(start, NEW);
+  expect(taken(queue.take())).toEqual([start]);
+});
+
 /** Chunks of one version with so many changes each. */
 function chunks(version: number, sizes: readonly [number, ...number[]]): NonEmpty {
   const lastSeq = sizes.reduce((sum, size) => sum + size, 0) - 1;
@@ -102,4 +109,9 @@ type NonEmpty = readonly [FullChangeset, FullChangeset, FullChangeset, ...FullCh
 
 const ACTOR = "00000001-0000-4000-8000-000000000000";
 const NEW = { isPartial: false };
-const LIMITS = { applyBatchMax: 100, applyChangesMax: 10, applyInFlightMax: 2 };
+const LIMITS = {
+  applyBatchMax: 100,
+  applyChangesMax: 10,
+  applyInFlightMax: 2,
+  pendingChangesMax: 100,
+};

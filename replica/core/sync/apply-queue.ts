@@ -16,6 +16,8 @@ export interface ApplyQueueLimits {
   readonly applyBatchMax: number;
   readonly applyChangesMax: number;
   readonly applyInFlightMax: number;
+  /** Column changes received and not applied above which nothing is asked. */
+  readonly pendingChangesMax: number;
 }
 
 /** One batch for the store. */
@@ -136,8 +138,11 @@ export class ApplyQueue {
     if (chunk.seqs.end >= chunk.lastSeq || grown.weight > this.#limits.applyChangesMax) {
       return this.#release(key);
     }
+    const { applyChangesMax, pendingChangesMax } = this.#limits;
+    // Held chunks must leave room to ask for the rest of their versions.
+    const heldMax = Math.min(HELD_BATCHES_MAX * applyChangesMax, pendingChangesMax / 2);
     for (const [oldest] of this.#held) {
-      if (this.#heldChanges <= HELD_BATCHES_MAX * this.#limits.applyChangesMax) break;
+      if (this.#heldChanges <= heldMax) break;
       this.#release(oldest);
     }
   }

@@ -194,14 +194,13 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #joinMore(nowMs: number): void {
     const round = this.#round;
     if (round === null) return;
-    const { serversMin, serversMax } = this.#config;
     if (this.#learning.wantsMore(this.#peers, round, nowMs)) {
-      return this.#openSessions(round, serversMax, nowMs);
+      return this.#openSessions(round, this.#config.serversMax, nowMs);
     }
-    if (this.#sessions.size >= serversMin) return;
+    if (this.#sessions.size >= this.#config.serversMin) return;
     for (const session of this.#sessions.values()) {
       if (session.phase !== "asking" || !round.plan.hasNeeds(session.sessionId)) continue;
-      return this.#openSessions(round, serversMin, nowMs);
+      return this.#openSessions(round, this.#config.serversMin, nowMs);
     }
   }
 

@@ -34,8 +34,8 @@ export async function idleMemoryKiB(
   return figures;
 }
 
-/** Some at a time, so that no accept queue runs over. */
-async function openAll(port: number, count: number): Promise<Socket[]> {
+/** Opens connections, each answered once; some at a time, so that no accept queue runs over. */
+export async function openAll(port: number, count: number): Promise<Socket[]> {
   const sockets: Socket[] = [];
   while (sockets.length < count) {
     const batch = Math.min(BATCH, count - sockets.length);
@@ -63,7 +63,8 @@ function openOne(port: number): Promise<Socket> {
   });
 }
 
-async function closeAll(sockets: readonly Socket[]): Promise<void> {
+/** Resolves when all are closed on this side. */
+export async function closeAll(sockets: readonly Socket[]): Promise<void> {
   await Promise.all(
     sockets.map((socket) => {
       if (socket.closed) return Promise.resolve();

@@ -6,10 +6,10 @@
  * Whose a connection is, is read from the kernel: each event loop's epoll lists what it watches.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { sleep } from "../local-cluster.ts";
 import type { Sample } from "../measure.ts";
 import { CASES, type Case } from "./cases.ts";
 import { THREADS } from "./figures.ts";
+import { closeAll, openAll } from "./idle-connections.ts";
 import { closedLoad } from "./load.ts";
 import { hasCoresForTwoThreads, TWO_THREAD_CORES } from "./pinning.ts";
 import { treeCpuMs, treeOf } from "./process-tree.ts";
@@ -35,7 +35,7 @@ export async function twoThreads(
   };
   const one = await measured(edges.one);
   const two = await measured(edges.two);
-  const shares = await sharesUnderLoad(edges.two);
+  const shares = await sharesOf(edges.two);
   return {
     [THREADS.cpuRatio]: two.cpuUs / one.cpuUs,
     [THREADS.leastShare]: Math.min(...shares),
@@ -43,13 +43,13 @@ export async function twoThreads(
   };
 }
 
-/** Percent of the connections that each thread has, read in the middle of a load. */
-async function sharesUnderLoad(rival: Rival): Promise<number[]> {
-  const load = closedLoad({ ...TRAFFIC, connections: CONNECTIONS_SHARED }, rival, 2);
-  await sleep(1_000);
+/** Percent of the connections that each thread has taken. */
+async function sharesOf(rival: Rival): Promise<number[]> {
+  const sockets = await openAll(rival.port, CONNECTIONS_SHARED);
   const counts = treeOf(rival.pid).flatMap((pid) => connectionsByLoop(pid, rival.port));
-  await load;
+  await closeAll(sockets);
   const all = counts.reduce((sum, count) => sum + count, 0);
+  if (all < CONNECTIONS_SHARED) throw new Error(`${all} connections of ${CONNECTIONS_SHARED}`);
   // A thread that had none would not be listed at all.
   const [first = 0, second = 0] = counts;
   return [first, second].map((count) => (100 * count) / all);

@@ -101,7 +101,8 @@ async function fill(
   return performance.now() - startMs;
 }
 
-const SCHEMA = `CREATE TABLE bench_rows (
+/** The table that a replica catches up: a key and five columns. */
+export const SCHEMA = `CREATE TABLE bench_rows (
   id INTEGER NOT NULL PRIMARY KEY,
   a TEXT NOT NULL DEFAULT '',
   b TEXT NOT NULL DEFAULT '',
@@ -110,7 +111,8 @@ const SCHEMA = `CREATE TABLE bench_rows (
   e REAL NOT NULL DEFAULT 0
 );
 `;
-const TEXT = "x".repeat(60);
+/** What its texts hold. */
+export const TEXT = "x".repeat(60);
 const ROWS = 100_000;
 /** As Corrosion's baseline was filled: a thousand rows in each transaction. */
 const ROWS_PER_VERSION = 1_000;

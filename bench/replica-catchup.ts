@@ -15,6 +15,7 @@ import { readSchemaFiles } from "../proxy/schema-sources.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore } from "../replica/driver/store/store-thread.ts";
 import type { Changeset } from "../replica/types.ts";
+import { SCHEMA, TEXT } from "./catchup.ts";
 import { LocalCluster, sleep, type Host } from "./local-cluster.ts";
 import type { Bench, BenchContext, Sample } from "./measure.ts";
 import { cpuTimeMs, residentMemory } from "./process-figures.ts";
@@ -192,16 +193,6 @@ function readNumber(path: string, sql: string): number {
   }
 }
 
-const SCHEMA = `CREATE TABLE bench_rows (
-  id INTEGER NOT NULL PRIMARY KEY,
-  a TEXT NOT NULL DEFAULT '',
-  b TEXT NOT NULL DEFAULT '',
-  c INTEGER NOT NULL DEFAULT 0,
-  d INTEGER NOT NULL DEFAULT 0,
-  e REAL NOT NULL DEFAULT 0
-);
-`;
-const TEXT = "x".repeat(60);
 const SIZES = [100_000, 400_000];
 /** As Corrosion's baseline was filled. */
 const ROWS_PER_VERSION = 1_000;

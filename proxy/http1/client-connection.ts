@@ -57,6 +57,8 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   #headStartedAtMs = 0;
   #isParsing = false;
   #requestCount = 0;
+  /** The client has said that the current request is its last. */
+  #isClientsLast = false;
   #hasEnded = false;
   /** The exchange wants no more of the body for the moment. */
   #isHeldBack = false;
@@ -145,7 +147,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#isHeldBack = false;
     // Cut off meanwhile: a late response does not bring it back.
     if (this.#state === "lingering") return;
-    if (!isPersistent) return this.#linger();
+    if (!isPersistent) return this.#isAllSaid ? this.#close() : this.#linger();
     this.#state = "head";
     this.setDeadline(this.#parts.settings.times.clientIdleMs);
     if (this.#isParsing) return;
@@ -269,6 +271,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#state = "busy";
     this.#head = null;
     this.#requestCount += 1;
+    this.#isClientsLast = !head.isPersistent;
     const at = this.#exchange.start(head, window);
     this.#parts.requestHeads.give(head);
     window.bytes = NO_BYTES;
@@ -282,13 +285,13 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     const startedAtMs = this.#headStartedAtMs || performance.now();
     this.#giveHead();
     this.#state = "busy";
+    this.#isClientsLast = false;
     this.#exchange.refuse(code, startedAtMs);
   }
 
   #onEnd(): void {
     this.#hasEnded = true;
-    if (this.#state === "lingering") this.#socket.end();
-    else this.#afterEnd();
+    if (this.#state !== "lingering") this.#afterEnd();
   }
 
   /** Nothing more comes; what is held is still served. */
@@ -327,6 +330,26 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.setDeadline(this.#parts.settings.times.lingerMs);
     this.#updateReading();
     this.#socket.end();
+  }
+
+  /**
+   * Whether the client has sent all that it will send, by its own word (RFC 9112 section 9.6), and
+   * the network has taken all of the response: then there is nothing to linger for. With TLS an end
+   * is a message of its own, which has to go out.
+   */
+  get #isAllSaid(): boolean {
+    return (
+      this.#isClientsLast &&
+      !this.#isTls &&
+      this.#held === null &&
+      this.#exchange.upload.body.isComplete &&
+      this.#socket.writableLength === 0
+    );
+  }
+
+  #close(): void {
+    this.#state = "lingering";
+    this.#socket.destroy();
   }
 
   /**

@@ -80,6 +80,47 @@ test("pipelined requests are served although their client ended before it read",
   await client.ended();
 });
 
+test.each(["HTTP/1.1\r\nHost: a\r\nConnection: close", "HTTP/1.0\r\nHost: a"])(
+  "a client that said it will not ask again (%j) is let go with the last byte of its response",
+  async (rest) => {
+    const proxy = await stack.proxy({ ports: [await echo()], times: { lingerMs: NEVER_MS } });
+    const client = await stack.client(proxy);
+    client.write(`PUT /x ${rest}\r\nContent-Length: 3\r\n\r\nabc`);
+    expect(await client.response()).toMatchObject({ status: 200, body: "abc" });
+    await client.ended();
+    // The client's own side is still open.
+    while (proxy.engine.connectionCount > 0) await proxy.turn();
+  },
+);
+
+test.each([
+  ["that did not say so", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200],
+  [
+    "that still sends a body",
+    "PUT / HTTP/1.1\r\nHost: unknown\r\nConnection: close\r\nContent-Length: 9\r\n\r\nab",
+    404,
+  ],
+])(
+  "a client %s is waited for, or what it sends would cost it the response",
+  async (_name, text, status) => {
+    const proxy = await stack.proxy({
+      ports: [await echo()],
+      sizes: { requestsPerConnectionMax: 1 },
+      times: { lingerMs: NEVER_MS },
+    });
+    const client = await stack.client(proxy);
+    client.write(text);
+    expect(await client.response()).toMatchObject({ status });
+    await client.ended();
+    for (let round = 0; round < 50; round += 1) await proxy.turn();
+    expect(proxy.engine.connectionCount).toBe(1);
+    client.socket.end("what nobody reads");
+    while (proxy.engine.connectionCount > 0) await proxy.turn();
+  },
+);
+
 async function echo(): Promise<number> {
   return stack.http((request, response) => void request.pipe(response));
 }
+
+const NEVER_MS = 1e9;

@@ -123,6 +123,47 @@ test.each([
   expect(Object.fromEntries(found)).toEqual(scopes);
 });
 
+test("a query that must be read whole is told in the turn of the commit, each of a burst", () => {
+  const fixture = start();
+  const reader = fixture.query("SELECT id, a FROM t ORDER BY a DESC LIMIT 1");
+  for (let a = 1; a <= 20; a += 1) {
+    write(fixture.store, `INSERT OR REPLACE INTO t VALUES ('x', ${a}, '')`);
+    fixture.desk.turn();
+    expect(reader.rows).toEqual([`["x",${a}]`]);
+    expect(fixture.desk.dueMs).toBe(Infinity);
+  }
+});
+
+test("one that has had its share of the thread is told once of all that came meanwhile, after the others", () => {
+  const fixture = start();
+  const dear = fixture.query("SELECT DISTINCT a FROM t");
+  const cheap = fixture.query("SELECT id FROM t");
+  const set = (a: number): void => {
+    write(fixture.store, `INSERT OR REPLACE INTO t VALUES ('${a}', ${a}, '')`);
+    fixture.desk.turn();
+  };
+  fixture.tickMs = 200;
+  set(1);
+  fixture.tickMs = 0;
+  expect([dear.rows, cheap.rows]).toEqual([["[1]"], ['["1"]']]);
+  const order: string[] = [];
+  for (const [name, fold] of Object.entries({ dear, cheap })) {
+    const take = fold.take.bind(fold);
+    fold.take = (text) => {
+      order.push(name);
+      take(text);
+    };
+  }
+  for (const a of [2, 3, 4]) set(a);
+  expect(order).toEqual(["cheap", "cheap", "cheap"]);
+  expect(fixture.desk.dueMs).toBeGreaterThan(fixture.nowMs);
+  fixture.nowMs = fixture.desk.dueMs;
+  set(5);
+  expect(order.slice(3)).toEqual(["cheap", "dear"]);
+  expect(dear.rows).toEqual(["[1]", "[2]", "[3]", "[4]", "[5]"]);
+  expect(fixture.desk.dueMs).toBe(Infinity);
+});
+
 test("a row keeps its id, ids of changes go up by one, and a resumed reader misses nothing", () => {
   const fixture = start();
   write(fixture.store, "INSERT INTO t VALUES ('a', 1, '')");
@@ -173,8 +214,8 @@ test("one that nobody reads is removed, one that somebody reads is not", () => {
   const fixture = start({ idleMs: 1_000 });
   const read = fixture.query("SELECT id FROM t");
   fixture.query("SELECT id FROM k").leave();
-  fixture.desk.expire(performance.now() + 999);
-  fixture.desk.expire(performance.now() + 1_001);
+  fixture.desk.expire(fixture.nowMs + 999);
+  fixture.desk.expire(fixture.nowMs + 1_001);
   const by = (queryId: string) => ({ kind: "id", queryId, from: null, skipRows: false }) as const;
   expect(fixture.open(by(read.queryId)).queryId).toBe(read.queryId);
   expect(() => fixture.query("SELECT id FROM k", { from: 1 })).toThrow(/no existing subscription/);

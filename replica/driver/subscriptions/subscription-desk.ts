@@ -3,8 +3,8 @@
  * that takes in what was committed.
  *
  * A turn reads, in one read transaction, which rows changed since the turn before, tells the readers
- * of updates, and refreshes each subscription that reads one of their tables. However many commits
- * came meanwhile are one turn.
+ * of updates, and refreshes each subscription that reads one of their tables, those last that must
+ * be read whole. However many commits came meanwhile are one turn.
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
@@ -35,6 +35,8 @@ export interface DeskOptions {
   readonly limits: SubscriptionLimits;
   /** Something that an operator may want to know. */
   readonly notice: (text: string) => void;
+  /** The monotonic clock, in ms. */
+  readonly clock: () => number;
 }
 
 /** What a reader was connected to. */
@@ -108,7 +110,12 @@ export class SubscriptionDesk {
       if (this.#readSchemaVersion() !== this.#schemaVersion) this.#onSchemaChange();
       const changed = this.#watch.changed();
       for (const [table, rows] of changed) this.#tellUpdates(table, rows);
-      for (const subscription of this.#byId.values()) this.#refresh(subscription, changed);
+      const dear: Subscription[] = [];
+      for (const subscription of this.#byId.values()) {
+        if (subscription.isReadWhole(changed)) dear.push(subscription);
+        else this.#refresh(subscription, changed);
+      }
+      for (const subscription of dear) this.#refresh(subscription, changed);
     });
   }
 
@@ -213,9 +220,8 @@ export class SubscriptionDesk {
     plan: QueryPlan,
     { isRestored }: { isRestored: boolean },
   ): Subscription {
-    const { limits } = this.#options;
-    const nowMs = performance.now();
-    const subscription = new Subscription({ file, plan, limits, nowMs, isRestored });
+    const { limits, clock } = this.#options;
+    const subscription = new Subscription({ file, plan, limits, clock, isRestored });
     try {
       subscription.fill();
     } catch (thrown) {
@@ -235,7 +241,7 @@ export class SubscriptionDesk {
       start: (reader) => subscription.attach(reader, target),
       leave: (reader) => {
         subscription.readers.delete(reader);
-        subscription.idleSinceMs = performance.now();
+        subscription.idleSinceMs = this.#options.clock();
       },
     };
   }

@@ -34,6 +34,9 @@ export class DeskFixture {
   readonly #limits: SubscriptionLimits;
   readonly #databases: Database.Database[] = [];
   desk: SubscriptionDesk;
+  /** The desk's clock: it goes on by `tickMs` whenever it is read, and when something is due. */
+  nowMs = 0;
+  tickMs = 0.001;
 
   constructor(limits: Partial<SubscriptionLimits> = {}) {
     this.store = this.folder.open("s");
@@ -49,8 +52,11 @@ export class DeskFixture {
 
   /** Turns until nothing is left to be taken in. */
   turn(): void {
-    do this.desk.turn();
-    while (this.desk.dueMs < Infinity);
+    this.desk.turn();
+    while (this.desk.dueMs < Infinity) {
+      this.nowMs = Math.max(this.nowMs, this.desk.dueMs);
+      this.desk.turn();
+    }
   }
 
   /** Connects a reader of a query. */
@@ -103,6 +109,7 @@ export class DeskFixture {
       folder: join(this.folder.path, "subscriptions"),
       limits: this.#limits,
       notice: (text) => void this.notices.push(text),
+      clock: () => (this.nowMs += this.tickMs),
     });
   }
 }

@@ -39,7 +39,8 @@ class DeskLoop {
     this.#database.defaultSafeIntegers(true);
     this.#database.pragma("query_only = ON");
     const notice = (text: string): void => send({ kind: "notice", text });
-    this.#desk = new SubscriptionDesk({ database: this.#database, folder, limits, notice });
+    const clock = (): number => performance.now();
+    this.#desk = new SubscriptionDesk({ database: this.#database, folder, limits, notice, clock });
     options.commits.on("message", () => this.#turnAt(this.#turnedMs + TURN_MS));
     const periodMs = Math.max(1, Math.min(limits.idleMs / 4, EXPIRY_MS_MAX));
     this.#expiry = setInterval(() => this.#desk.expire(performance.now()), periodMs);

@@ -4,8 +4,9 @@
  *
  * When rows change, the result's rows that they take part in are read again, those and no others
  * where the plan allows it, else all; the difference to what is kept becomes changes. Reading all
- * costs what the query costs, and about 10 us a row. It is done at most a fifth of the time, so such
- * a query that takes 40 ms to read is up to 200 ms late under a steady stream of changes.
+ * costs what the query costs, and about 5 us a row. It is done at once where there was little to do
+ * of late, and else a fifth of the time at most (`RefreshPace`): a query that takes 40 ms to read is
+ * up to 200 ms late under a steady stream of changes, which are then told together.
  *
  * All of one moment is committed to the file first and told to readers then, so a change id is never
  * used for two changes, whenever the process ends.
@@ -14,6 +15,7 @@ import { storeError } from "../store/errors.ts";
 import type { SqlValue } from "../../types.ts";
 import { parseKey, printKey, type PlanRow, type QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
+import { RefreshPace } from "./refresh-pace.ts";
 import { seaHashHex } from "./sea-hash.ts";
 import type { SubscriptionFile } from "./subscription-file.ts";
 import type { ResumePoint, SubscriptionLimits, SubscriptionView } from "./subscription-messages.ts";
@@ -30,9 +32,10 @@ export class Subscription {
   plan: QueryPlan;
   readonly #file: SubscriptionFile;
   readonly #limits: SubscriptionLimits;
-  /** Whether everything must be read again, which waits for `dueMs`. */
+  readonly #clock: () => number;
+  /** Whether everything must be read again, as soon as the pace allows. */
   #isStale = false;
-  #dueMs = 0;
+  readonly #pace = new RefreshPace();
   readonly #cost = new CostAverage();
   #lines: string[] = [];
   /** Whether the first result is there: what differs from it is a change. */
@@ -42,7 +45,8 @@ export class Subscription {
     readonly file: SubscriptionFile;
     readonly plan: QueryPlan;
     readonly limits: SubscriptionLimits;
-    readonly nowMs: number;
+    /** The monotonic clock. */
+    readonly clock: () => number;
     /** The file has a result of an earlier run. */
     readonly isRestored: boolean;
   }) {
@@ -53,13 +57,14 @@ export class Subscription {
     this.plan = parts.plan;
     this.#file = parts.file;
     this.#limits = parts.limits;
-    this.idleSinceMs = parts.nowMs;
+    this.#clock = parts.clock;
+    this.idleSinceMs = parts.clock();
     this.#isFilled = parts.isRestored;
   }
 
   /** When it wants to be refreshed though nothing changes; Infinity = never. */
   get dueMs(): number {
-    return this.#isStale ? this.#dueMs : Infinity;
+    return this.#isStale ? this.#pace.dueMs : Infinity;
   }
 
   /** What is shown of it to those who run the replica. */
@@ -72,7 +77,7 @@ export class Subscription {
       folder: this.#file.folder,
       lastChangeId: this.#file.lastChangeId,
       readers: this.readers.size,
-      msPerSecond: this.#cost.msPerSecond(performance.now()),
+      msPerSecond: this.#cost.msPerSecond(this.#clock()),
       statements: [...plan.tables].map((table) => ({ table, sql: plan.refreshSql(table) })),
     };
   }
@@ -88,24 +93,28 @@ export class Subscription {
     this.#isStale = true;
   }
 
+  /** Whether a refresh for these changes may read everything, which takes longer. */
+  isReadWhole(changed: ReadonlyMap<string, readonly ChangedRow[]>): boolean {
+    if (this.#isStale) return true;
+    const tables = this.#touched(changed);
+    const rows = tables.reduce((sum, table) => sum + (changed.get(table)?.length ?? 0), 0);
+    return rows > PARTIAL_ROWS_MAX || tables.some((one) => this.plan.scopeOf(one) === "all");
+  }
+
   /**
    * Takes in what changed and tells the readers. In a read transaction that sees exactly that.
    * Throws what SQLite throws, and `STORE_TIMEOUT`; the subscription is then of no use any more.
    */
   refresh(changed: ReadonlyMap<string, readonly ChangedRow[]>): void {
-    const tables = [...this.plan.tables].filter((table) => changed.has(table));
+    const tables = this.#touched(changed);
     if (tables.length === 0 && !this.#isStale) return;
-    const rows = tables.reduce((sum, table) => sum + (changed.get(table)?.length ?? 0), 0);
-    const isPartial =
-      rows <= PARTIAL_ROWS_MAX && tables.every((one) => this.plan.scopeOf(one) !== "all");
-    if (!isPartial) this.#isStale = true;
-    const startMs = performance.now();
+    this.#isStale = this.isReadWhole(changed);
+    const startMs = this.#clock();
     if (this.#isStale) {
-      if (startMs < this.#dueMs) return;
+      if (startMs < this.#pace.dueMs) return;
       this.#update(() => this.#compareAll());
       this.#isStale = false;
-      const endMs = performance.now();
-      this.#dueMs = endMs + REST_RATIO * (endMs - startMs);
+      this.#pace.note(startMs, this.#clock());
     } else {
       this.#update(() => {
         for (const table of tables) {
@@ -117,7 +126,7 @@ export class Subscription {
       });
     }
     this.#tell();
-    this.#cost.note(startMs, performance.now());
+    this.#cost.note(startMs, this.#clock());
   }
 
   /** Adds a reader and gives it what it asks for, without gap to what follows. */
@@ -150,6 +159,10 @@ export class Subscription {
   destroy(error: string | null): void {
     this.#endReaders(error);
     this.#file.destroy();
+  }
+
+  #touched(changed: ReadonlyMap<string, readonly ChangedRow[]>): string[] {
+    return [...this.plan.tables].filter((table) => changed.has(table));
   }
 
   #endReaders(error: string | null): void {
@@ -213,7 +226,7 @@ export class Subscription {
   }
 
   #compareAll(): void {
-    const deadlineMs = performance.now() + this.#limits.queryMsMax;
+    const deadlineMs = this.#clock() + this.#limits.queryMsMax;
     const seen = new Set<number>();
     const countByCells = new Map<string, number>();
     for (const row of this.plan.rows()) {
@@ -227,7 +240,7 @@ export class Subscription {
       if (seen.size > ROWS_MAX) {
         throw storeError("STORE_SQL", `the query has more than ${ROWS_MAX} rows`);
       }
-      if (performance.now() > deadlineMs) {
+      if (this.#clock() > deadlineMs) {
         const { queryMsMax } = this.#limits;
         throw storeError("STORE_TIMEOUT", `the query took longer than ${queryMsMax} ms`);
       }
@@ -287,8 +300,6 @@ function* chain(texts: Iterable<string>, last: string): Generator<string> {
 
 /** Beyond, reading everything is about as fast as looking up so many keys. */
 const PARTIAL_ROWS_MAX = 2_000;
-/** Rest after everything was read, as a multiple of the time that it took. */
-const REST_RATIO = 4;
 /** Long enough for an average, short enough to see what is dear at present. */
 const COST_PERIOD_MS = 60_000;
 /** About 100 MB of file, and 30 MB of memory while everything is read. */

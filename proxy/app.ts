@@ -3,7 +3,7 @@
  *
  * ```
  *  watchdog thread   first, so that boot is watched too
- *  main thread       routing table from the database as it was left -> listen -> serve
+ *  main thread       last known routing table -> listen -> serve
  *  store worker      then the store,
  *  replica thread    then the replica, whose changes reach every table by the store's change stream
  *  data planes 1..n  each with its own table and socket
@@ -20,16 +20,17 @@ import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
-import { readTableSnapshot } from "../replica/driver/store/table-snapshot.ts";
 import { REPLICA_METRICS } from "../replica/metrics.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
-import type { LoopDeclaration } from "../watchdog/types.ts";
-import { DataPlane, ROUTING_TABLES } from "./data-plane.ts";
+import type { LoopDeclaration, ReadyState } from "../watchdog/types.ts";
+import { DataPlane } from "./data-plane.ts";
 import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
+import { loadFirstTable, type FirstTable } from "./first-table.ts";
 import { PROXY_METRICS } from "./metrics.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
+import { TableSaver } from "./table-saver.ts";
 import type {
   DataPlaneThreadData,
   DataPlaneThreadEvent,
@@ -70,6 +71,7 @@ export class App {
   readonly #workers: Worker[] = [];
   #watchdog: Watchdog | null = null;
   #plane: DataPlane | null = null;
+  #saver: TableSaver | null = null;
   #store: StoreThread | null = null;
   /** The main data plane's own connection to the store. */
   #client: StoreClient | null = null;
@@ -122,6 +124,7 @@ export class App {
     this.#watchdog?.setReady({ isReady: false, reason: "draining" });
     const threads = this.#workers.map((worker) => stopThread(worker, deadlineMs));
     const cut = (await this.#plane?.drain(deadlineMs)) ?? 0;
+    await this.#saver?.stop();
     await Promise.all(threads);
     if (this.#replica) await stopThread(this.#replica, deadlineMs);
     await this.#store?.close();
@@ -163,13 +166,31 @@ export class App {
       ticketKeys: this.#ticketKeys,
     });
     this.#plane = plane;
-    const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
-    if (snapshot) plane.load(snapshot);
+    const first = loadFirstTable(plane, { databasePath: config.db.path, log });
     await plane.listen({ http: fds.http[0] ?? null, https: fds.https[0] ?? null });
     // The clock starts with the process: what a bounce costs before anybody is answered.
     const bootMs = Math.round(performance.now());
     log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`, { bootMs });
-    if (plane.table.machineCount > 0) this.#setReady("table loaded from the database");
+    this.#saver = new TableSaver({
+      plane,
+      databasePath: config.db.path,
+      periodMs: config.proxy.table_save_ms,
+      metrics: this.#metrics.writer(0),
+      log,
+    });
+    if (first !== null && plane.table.machineCount > 0) this.#serveStale(first);
+  }
+
+  /** What the edge knew when it ended is better than nothing, and said to be no more than that. */
+  #serveStale(first: FirstTable): void {
+    this.#plane?.setStale(true);
+    const fields =
+      first.source === "file"
+        ? { source: "file", savedTime: new Date(first.savedMs).toISOString() }
+        : { source: "database" };
+    const reason = `last known table, from the ${first.source}`;
+    this.#options.log.info?.("table-stale", `serving from the ${reason}`, fields);
+    this.#setReady(reason, { table: "stale", ...fields });
   }
 
   async #startStore(): Promise<StoreThread> {
@@ -255,7 +276,10 @@ export class App {
   /** The store has everything; the table follows it at a distance. */
   async #onSynced(): Promise<void> {
     if (!this.#plane || !this.#client) return;
-    if (await this.#plane.becomeReady(this.#client)) this.#setReady("caught up");
+    if (!(await this.#plane.becomeReady(this.#client))) return;
+    this.#plane.setStale(false);
+    this.#options.log.info?.("table-current", "the routing table has caught up");
+    this.#setReady("caught up", { table: "current" });
   }
 
   #startDataPlaneThreads(store: StoreThread): void {
@@ -288,11 +312,11 @@ export class App {
     for (const worker of this.#workers) tell(worker, command);
   }
 
-  #setReady(reason: string): void {
+  #setReady(reason: string, details: ReadyState["details"] = {}): void {
     if (this.#isStopping) return;
     this.#plane?.setReady();
     this.#tellDataPlanes({ kind: "ready" });
-    this.#watchdog?.setReady({ isReady: true, reason });
+    this.#watchdog?.setReady({ isReady: true, reason, details });
   }
 
   #threadData(name: string): ThreadData {

@@ -1,9 +1,9 @@
 /** A data plane on a real store worker: when it is ready, and how it ends. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { createLogger } from "#base/logger.ts";
+import { createLogger, type Logger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { crsqlitePath } from "../bin/setup/paths.js";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
@@ -13,7 +13,9 @@ import { allocateLoops } from "../watchdog/core/shared-layout.ts";
 import { attachLoop } from "../watchdog/watchdog.ts";
 import { configFile } from "./config.ts";
 import { DataPlane } from "./data-plane.ts";
+import { loadFirstTable } from "./first-table.ts";
 import { PROXY_METRICS } from "./metrics.ts";
+import { TableSaver } from "./table-saver.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "patina-data-plane-"));
 const closers: (() => Promise<void>)[] = [];
@@ -62,7 +64,54 @@ test("a drain ends the change stream, and whoever waits to be ready is told", as
   expect(await never).toBe(false);
 });
 
-async function createPlane(name: string): Promise<{ plane: DataPlane; client: StoreClient }> {
+test("the next start has the table from its file, and follows from there", async () => {
+  const { plane, client, path, log } = await createPlane("saved");
+  const metrics = MetricSlots.allocate(PROXY_METRICS, 1).writer(0);
+  const options = { databasePath: path, periodMs: 86_400_000, metrics, log };
+  const saver = new TableSaver({ ...options, plane });
+  const following = plane.follow(client);
+  await publish(client, 20);
+  await plane.becomeReady(client);
+  await plane.drain(0);
+  await following;
+  await saver.stop();
+  await publish(client, 30);
+  const next = await createPlane("saved-next");
+  const first = loadFirstTable(next.plane, { databasePath: path, log });
+  expect(first).toMatchObject({ source: "file" });
+  expect(next.plane.table.machineCount).toBe(20);
+  const followingAgain = next.plane.follow(client);
+  await next.plane.becomeReady(client);
+  expect(next.plane.table.machineCount).toBe(30);
+  expect(next.plane.table.stats.resets).toBe(0);
+  await next.plane.drain(0);
+  await followingAgain;
+});
+
+test("a damaged file is set aside, and the database is read instead", async () => {
+  const { plane, client, path } = await createPlane("damaged");
+  await publish(client, 5);
+  writeFileSync(`${path}.table`, '{"format":"patina-table","version":1,"databaseId":"x"');
+  const events: string[] = [];
+  const log = createLogger({
+    level: "warn",
+    nowMs: () => 0,
+    write: (line) => events.push((JSON.parse(line) as { event: string }).event),
+  });
+  const first = loadFirstTable(plane, { databasePath: path, log });
+  expect(first).toEqual({ source: "database" });
+  expect(plane.table.machineCount).toBe(5);
+  expect(events).toEqual(["table-file-damaged"]);
+  expect(existsSync(`${path}.table`)).toBe(false);
+  expect(existsSync(`${path}.table.damaged`)).toBe(true);
+});
+
+async function createPlane(name: string): Promise<{
+  plane: DataPlane;
+  client: StoreClient;
+  path: string;
+  log: Logger;
+}> {
   const path = join(folder, `${name}.db`);
   const store = await openStore(path);
   const client = await StoreClient.connect(store.connect());
@@ -82,15 +131,16 @@ async function createPlane(name: string): Promise<{ plane: DataPlane; client: St
     },
     replica: { node: "n", region: "here" },
   });
+  const log = createLogger({ level: "error", nowMs: () => 0, write: () => undefined });
   const plane = new DataPlane({
     config,
     metrics: MetricSlots.allocate(PROXY_METRICS, 1).writer(0),
     beat: loop.beat,
-    log: createLogger({ level: "error", nowMs: () => 0, write: () => undefined }),
+    log,
     loadBuffer: new LoadSlots({}).buffer,
     ticketKeys: new Uint8Array(48),
   });
-  return { plane, client };
+  return { plane, client, path, log };
 }
 
 async function publish(client: StoreClient, count: number): Promise<void> {

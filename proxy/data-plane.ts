@@ -6,8 +6,7 @@ import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
 import type { StoreClient } from "../replica/driver/store/store-client.ts";
-import type { TableSnapshot } from "../replica/driver/store/table-snapshot.ts";
-import type { ActorId, ChangeStreamEvent, RowChange, Watermark } from "../replica/types.ts";
+import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
@@ -20,6 +19,7 @@ import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
+import type { TableFile } from "./table-file.ts";
 import { TableRouter } from "./table-router.ts";
 import { upstreamTlsOf } from "./upstream/upstream-tls.ts";
 
@@ -59,7 +59,9 @@ export class DataPlane {
   readonly #router: TableRouter;
   readonly #engine: Engine;
   readonly #accessLog: AccessLog | null;
-  readonly #figures: Readonly<Record<"machines" | "uncounted" | "watermark", MetricGauge>>;
+  readonly #figures: Readonly<
+    Record<"machines" | "uncounted" | "watermark" | "stale", MetricGauge>
+  >;
   readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
   readonly #listeners: HttpListener[] = [];
   #watermark: Watermark | null = null;
@@ -88,6 +90,7 @@ export class DataPlane {
       machines: metrics.gauge("patina_route_machines"),
       uncounted: metrics.gauge("patina_route_uncounted_services"),
       watermark: metrics.gauge("patina_route_watermark"),
+      stale: metrics.gauge("patina_route_stale"),
     };
     this.#counts = {
       rows: metrics.counter("patina_route_rows_applied_total"),
@@ -108,6 +111,16 @@ export class DataPlane {
   /** How far the table is. */
   get watermark(): Watermark | null {
     return this.#watermark;
+  }
+
+  /** The same; null also while the table is made anew and the watermark says nothing. */
+  get settledWatermark(): Watermark | null {
+    return this.#isResetting ? null : this.#watermark;
+  }
+
+  /** Says whether the table may be older than what the replica could know. */
+  setStale(isStale: boolean): void {
+    this.#figures.stale.set(isStale ? 1 : 0);
   }
 
   /** Says that the table holds everything there is to know for now. */
@@ -132,12 +145,12 @@ export class DataPlane {
     return false;
   }
 
-  /** Fills the table from the database as it was left. */
-  load(snapshot: TableSnapshot): void {
+  /** Fills a new table with all rows as of `watermark`. */
+  load({ rows, watermark }: Pick<TableFile, "rows" | "watermark">): void {
     this.#options.beat.enter("load");
-    for (const event of snapshotEvents(snapshot)) this.table.apply(event);
+    this.table.apply({ kind: "rows", rows, watermark });
     this.#options.beat.done();
-    this.#watermark = snapshot.watermark;
+    this.#watermark = watermark;
     this.#report();
   }
 
@@ -327,22 +340,4 @@ function standpointOf(replica: PatinaConfig["replica"]) {
   return latitude === undefined || longitude === undefined
     ? { region }
     : { region, coordinates: { latitude, longitude } };
-}
-
-/** The rows of a snapshot as the change stream would bring them. */
-function* snapshotEvents(snapshot: TableSnapshot): Iterable<ChangeStreamEvent> {
-  yield { kind: "reset", reason: "snapshot" };
-  const { watermark } = snapshot;
-  for (const [table, keyColumns] of Object.entries(ROUTING_TABLES)) {
-    const rows = (snapshot.tables.get(table) ?? []).map((row): RowChange => ({
-      table,
-      key: keyColumns.map((column) => row[column] ?? null),
-      row,
-      // Whose transaction it was is not in the tables; the evidence of a stall says so.
-      actorId: "",
-      version: 0,
-    }));
-    yield { kind: "rows", rows, watermark };
-  }
-  yield { kind: "caughtUp", watermark };
 }

@@ -148,6 +148,18 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     combine: "max",
   },
   {
+    name: "patina_route_stale",
+    help: "1 from a start until the replica has caught up: the routing table is the last known one.",
+    type: "gauge",
+    combine: "max",
+  },
+  {
+    name: "patina_table_saves_total",
+    help: "Files of the routing table written for the next start, by how that went.",
+    type: "counter",
+    labels: { result: ["done", "failed"] },
+  },
+  {
     name: "patina_route_watermark",
     help: "Position in the change stream up to which the routing table is.",
     type: "gauge",

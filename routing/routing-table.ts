@@ -31,6 +31,7 @@ import type {
   LoadBand,
   RowChange,
   Standpoint,
+  TableRow,
 } from "./types.ts";
 
 /** How a table is made. */
@@ -190,6 +191,11 @@ export class RoutingTable {
   /** Hostnames known, in no order. */
   hostnames(): IterableIterator<string> {
     return this.#rows.hostnames();
+  }
+
+  /** Every row in use, for a file to start from; may be read in pieces, see `RouteRows.rows`. */
+  rows(): Generator<TableRow> {
+    return this.#rows.rows();
   }
 
   /** Says for people where `host` goes, and why not elsewhere. */

@@ -97,5 +97,12 @@ export interface Explanation {
   readonly excluded: readonly ExcludedMachine[];
 }
 
+/** A row of one of the routing tables, with the columns that routing reads. */
+export interface TableRow {
+  readonly table: string;
+  readonly key: readonly string[];
+  readonly row: NonNullable<RowChange["row"]>;
+}
+
 /** One row change, as the replica's change stream carries it. */
 export type { RowChange };

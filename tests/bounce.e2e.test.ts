@@ -4,7 +4,14 @@
  */
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, runPatina, until, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+import {
+  Cluster,
+  get,
+  runPatina,
+  until,
+  type TestHost,
+  type TestMachine,
+} from "./cluster-fixture.ts";
 
 const STALL_PATH = "/__stall";
 let cluster: Cluster;
@@ -90,6 +97,25 @@ test("the first change published after a bounce arrives at once, and broadcasts 
   await until("broadcasts have come in", async () => {
     return (await single.metric(news)) + (await single.metric(known)) > 0;
   });
+});
+
+test("after a drain it answers from the last known table, and says so until it has caught up", async () => {
+  single.signal("SIGTERM");
+  expect(await single.ending()).toMatchObject({ code: 0 });
+  const from = single.log.length;
+  await cluster.start("single");
+  expect(await single.logged("table-stale", { from })).toMatchObject({ source: "file" });
+  expect((await single.request("one.test")).text).toBe("one");
+  await single.logged("table-current", { from });
+  const events = single.log.slice(from).map(({ event }) => event);
+  // It answers before the replica, whose database it would otherwise have waited for.
+  expect(events.indexOf("table-stale")).toBeLessThan(events.indexOf("replica-started"));
+  expect(events.indexOf("replica-started")).toBeLessThan(events.indexOf("table-current"));
+  await until("the ready state says so too", async () => {
+    const { text } = await get(single.metricsPort, "/readyz");
+    return (JSON.parse(text) as { table: string }).table === "current";
+  });
+  expect(await single.metric("patina_route_stale")).toBe(0);
 });
 
 test("two data-plane threads answer on one port, and both learn changes after a bounce", async () => {

@@ -202,10 +202,12 @@ const GAUGE_UNITS: readonly string[] = [
   "threads",
   // A score, from 0.
   "awareness",
-  // Positions in the change stream, and a yes or no.
+  // Positions in the change stream, and yes or no; rows and origins held back.
   "watermark",
   "version",
   "ready",
+  "stale",
+  "holds",
 ];
 const DECLARING: ReadonlySet<string> = new Set([
   "proxy/metrics.ts",

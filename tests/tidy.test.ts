@@ -339,6 +339,7 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> watchdog/supervisor/supervisor-config.ts":
     "the effective config carries the supervisor's section",
   "bin -> proxy/effective-config.ts": "run freezes the config before it becomes the supervisor",
+  "bin -> proxy/table-file.ts": "restore removes the table of the database that is gone",
   "bin -> proxy/exit-code-of.ts": "one table of exit codes for all processes",
   "bin -> replica/driver/admin/admin-client.ts": "commands that ask a running replica",
   "bin -> replica/driver/admin/message-json.ts": "debug decode shows messages",

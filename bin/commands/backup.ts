@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { PatinaError } from "#base/errors.ts";
+import { tableFileOf } from "../../proxy/table-file.ts";
 import {
   backupDatabase,
   restoreDatabase,
@@ -25,6 +26,8 @@ export function restore(
   const identity = identityFrom(options);
   const actorId = restoreDatabase({ backup: resolve(path), target, identity });
   dropSubscriptions(subscriptionsFolder(options));
+  // It is of the database that is gone.
+  rmSync(tableFileOf(target), { force: true });
   process.stdout.write(`${target}: restored from ${path} as actor ${actorId}\n`);
   if (identity.kind === "new") return;
   process.stderr.write(

@@ -4,9 +4,9 @@ import { errorText, PatinaError } from "#base/errors.ts";
 import { LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../../replica/driver/store/store-client.ts";
-import { readTableSnapshot } from "../../replica/driver/store/table-snapshot.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
-import { DataPlane, ROUTING_TABLES } from "../data-plane.ts";
+import { DataPlane } from "../data-plane.ts";
+import { loadFirstTable } from "../first-table.ts";
 import type { DataPlaneThreadData, DataPlaneThreadEvent, ThreadCommand } from "./messages.ts";
 import { createThreadLog } from "./thread-log.ts";
 
@@ -16,11 +16,12 @@ await main();
 async function main(): Promise<void> {
   const { config } = data.effective;
   const loop = attachLoop(data.beat);
+  const log = createThreadLog(new LogLevelCell(data.logLevel), "data-plane");
   const plane = new DataPlane({
     config,
     metrics: MetricSlots.attach(data.metrics).writer(data.bank),
     beat: loop.beat,
-    log: createThreadLog(new LogLevelCell(data.logLevel), "data-plane"),
+    log,
     loadBuffer: data.loadBuffer,
     ticketKeys: data.ticketKeys,
   });
@@ -49,8 +50,7 @@ async function main(): Promise<void> {
     }
   });
   try {
-    const snapshot = readTableSnapshot(config.db.path, Object.keys(ROUTING_TABLES));
-    if (snapshot) plane.load(snapshot);
+    loadFirstTable(plane, { databasePath: config.db.path, log });
     if (plane.table.machineCount > 0) plane.setReady();
     await plane.listen(data.fds);
     loop.beat.enter("steady");

@@ -8,13 +8,15 @@
  * ```
  */
 import type { ActorId } from "../../replica/types.ts";
-import type { RowChange } from "../types.ts";
+import type { RowChange, TableRow } from "../types.ts";
 import {
   isPassing,
   readCheck,
   readMachine,
   readNode,
   readService,
+  writeMachine,
+  writeService,
   type CheckRow,
   type MachineRow,
   type NodeRow,
@@ -122,6 +124,34 @@ export class RouteRows {
 
   get machineCount(): number {
     return this.#machineById.size;
+  }
+
+  /**
+   * Every row, in the form that `apply` takes. Rows may change while it is under way: each is then
+   * given as it was or as it is, and a reader that hears of the change again ends up the same.
+   */
+  *rows(): Generator<TableRow> {
+    for (const [id, { actorId: actor_id, region, latitude, longitude }] of this.#nodeById) {
+      yield { table: "nodes", key: [id], row: { id, actor_id, region, latitude, longitude } };
+    }
+    for (const [hostname, app_id] of this.#appIdByHostname) {
+      yield { table: "hostnames", key: [hostname], row: { hostname, app_id } };
+    }
+    for (const [id, machine] of this.#machineById) {
+      yield { table: "machines", key: [id], row: writeMachine(id, machine) };
+    }
+    for (const [machineId, services] of this.#servicesByMachine) {
+      for (const service of services.values()) {
+        const row = writeService(machineId, service);
+        yield { table: "services", key: [machineId, service.name], row };
+      }
+    }
+    for (const [machineId, checks] of this.#checksByMachine) {
+      for (const { service, name, status } of checks.values()) {
+        const row = { machine_id: machineId, service, name, status };
+        yield { table: "checks", key: [machineId, service, name], row };
+      }
+    }
   }
 
   #applyNode(id: string, row: RowChange["row"]): void {

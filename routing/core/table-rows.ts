@@ -89,6 +89,18 @@ export function readCheck(row: Row): CheckRow {
   };
 }
 
+/** The `machines` row that reads as this machine. */
+export function writeMachine(id: string, machine: MachineRow): Row {
+  const { appId: app_id, nodeId: node_id, region, state } = machine;
+  return { id, app_id, node_id, region, state };
+}
+
+/** The `services` row that reads as this service. */
+export function writeService(machineId: string, service: ServiceRow): Row {
+  const { name, protocol, address, softLimit: soft_limit, hardLimit: hard_limit } = service;
+  return { machine_id: machineId, name, protocol, address, soft_limit, hard_limit };
+}
+
 /** Whether a machine in this state takes traffic. */
 export function isRoutableState(state: string): boolean {
   return state === "started";

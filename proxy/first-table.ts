@@ -1,0 +1,55 @@
+/**
+ * What a data plane serves from before its replica is up: the table's file, else the database as it
+ * was left.
+ */
+import { existsSync } from "node:fs";
+import type { Logger } from "#base/logger.ts";
+import { readTableSnapshot } from "../replica/driver/store/table-snapshot.ts";
+import { ROUTING_TABLES, type DataPlane } from "./data-plane.ts";
+import { readTableFile, setAside, tableFileOf, type TableFile } from "./table-file.ts";
+
+/** Where a first table came from. `savedMs` is when the file was written, by the wall clock. */
+export type FirstTable =
+  | { readonly source: "file"; readonly savedMs: number }
+  | { readonly source: "database" };
+
+/**
+ * Fills the table of a plane that is new; null = there is nothing to fill it from. Throws
+ * `STORE_CORRUPT` and the like when there is no file, and the database cannot be read.
+ */
+export function loadFirstTable(
+  plane: DataPlane,
+  options: { readonly databasePath: string; readonly log: Logger },
+): FirstTable | null {
+  const { databasePath, log } = options;
+  // A table without its database is somebody else's, or of one that was removed on purpose.
+  if (!existsSync(databasePath)) return null;
+  const file = readOrSetAside(tableFileOf(databasePath), log);
+  if (file !== null) {
+    plane.load(file);
+    return { source: "file", savedMs: file.savedMs };
+  }
+  const snapshot = readTableSnapshot(databasePath, Object.keys(ROUTING_TABLES));
+  if (snapshot === null) return null;
+  const { tables, watermark } = snapshot;
+  const rows = Object.entries(ROUTING_TABLES).flatMap(([table, keyColumns]) =>
+    (tables.get(table) ?? []).map((row) => ({
+      table,
+      key: keyColumns.map((column) => row[column] ?? null),
+      row,
+      // Whose transaction it was is not in the tables; the evidence of a stall says so.
+      actorId: "",
+      version: 0,
+    })),
+  );
+  plane.load({ rows, watermark });
+  return { source: "database" };
+}
+
+function readOrSetAside(path: string, log: Logger): TableFile | null {
+  const file = readTableFile(path);
+  if (file.ok) return file.value;
+  const msg = `the routing table's file is set aside: ${file.error}`;
+  log.warn?.("table-file-damaged", msg, { file: path, aside: setAside(path) });
+  return null;
+}

@@ -21,7 +21,7 @@ import { stringify } from "smol-toml";
 import { Pool, request } from "undici";
 import { loadConfig, stateFolderOf } from "../bin/config-file.ts";
 import { freePorts } from "../bin/demo/ports.ts";
-import { compileCacheFolder, crsqlitePath } from "../bin/setup/paths.js";
+import { compileCacheFolder, crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { writeEffectiveConfig } from "../proxy/effective-config.ts";
 import {
   createCertificateAuthority,
@@ -198,8 +198,8 @@ function spawnHost(spec: HostSpec, file: string): ChildProcess {
 function freezeConfig(mode: HostSpec["kind"], path: string): string {
   const { config, file, hash } = loadConfig({ file: path, environment: process.env });
   const stateFolder = stateFolderOf(config);
-  const extensionPath = crsqlitePath();
-  return writeEffectiveConfig({ mode, config, file, hash, stateFolder, extensionPath });
+  const paths = { extensionPath: crsqlitePath(), deadlinePath: sqlDeadlinePath() };
+  return writeEffectiveConfig({ mode, config, file, hash, stateFolder, ...paths });
 }
 
 function hostOf(

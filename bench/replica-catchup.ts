@@ -10,7 +10,7 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { crsqlitePath } from "../bin/setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { readSchemaFiles } from "../proxy/schema-sources.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore } from "../replica/driver/store/store-thread.ts";
@@ -123,6 +123,7 @@ async function withStore(
   const thread = await startStore({
     path: place.path,
     extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
     nodeId: "source",
     schemaFiles: readSchemaFiles([place.schema]),
   });

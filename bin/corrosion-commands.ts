@@ -35,11 +35,7 @@ function addStatementCommands(patina: Command): void {
     .argument("<sql>")
     .option("--token <token>", "bearer token")
     .option("--timer", "print how long it took")
-    .option(
-      "--timeout <seconds>",
-      "for Corrosion's sake; a transaction ends by itself",
-      wholeNumber,
-    )
+    .option("--timeout <seconds>", "undo the transaction after so long", wholeNumber)
     .option("--param <value>", "a positional parameter; once for each", collect)
     .action(async (sql: string, _options, command: Command) => {
       const { exec } = await import("./commands/query.ts");

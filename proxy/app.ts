@@ -194,11 +194,12 @@ export class App {
   }
 
   async #startStore(): Promise<StoreThread> {
-    const { config, extensionPath } = this.#options.effective;
+    const { config, extensionPath, deadlinePath } = this.#options.effective;
     const store = await startStore(
       {
         path: config.db.path,
         extensionPath,
+        deadlinePath,
         nodeId: config.replica.node,
         synchronous: config.db.synchronous,
         schemaFiles: readSchemaFiles(config.db.schema_paths),

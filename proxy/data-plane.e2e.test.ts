@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { createLogger, type Logger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
-import { crsqlitePath } from "../bin/setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
@@ -165,5 +165,11 @@ function openStore(path: string): Promise<StoreThread> {
   const schemaFiles = readdirSync(schema)
     .filter((name) => name.endsWith(".sql"))
     .map((name) => ({ name, text: readFileSync(new URL(name, schema), "utf8") }));
-  return startStore({ path, extensionPath: crsqlitePath(), nodeId: "n", schemaFiles });
+  return startStore({
+    path,
+    extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
+    nodeId: "n",
+    schemaFiles,
+  });
 }

@@ -23,6 +23,7 @@ export interface EffectiveConfig {
   readonly file: string;
   readonly stateFolder: string;
   readonly extensionPath: string;
+  readonly deadlinePath: string;
   readonly supervisor: SupervisorConfig;
 }
 
@@ -34,6 +35,7 @@ export interface EffectiveConfigSource {
   readonly file: string;
   readonly stateFolder: string;
   readonly extensionPath: string;
+  readonly deadlinePath: string;
 }
 
 /**

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
-import { crsqlitePath } from "../bin/setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { apiSection, dbSection, gossipSection, perfSection, replicaSection } from "./config.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import { startStore } from "./driver/store/store-thread.ts";
@@ -96,6 +96,7 @@ async function startHost(
     path,
     bootId,
     extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
     nodeId,
     schemaFiles,
   });
@@ -109,6 +110,7 @@ async function startHost(
     kind: "worker",
     storePort: store.connect(),
     extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
     log: createLogger({
       level: "info",
       nowMs: () => 0,

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
-import { crsqlitePath } from "../bin/setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { apiSection, dbSection, gossipSection, perfSection, replicaSection } from "./config.ts";
 import {
   createCertificateAuthority,
@@ -113,6 +113,7 @@ async function startHost(
     kind: "worker",
     storePort: store.connect(),
     extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
     log: createLogger({ level: "error", nowMs: () => 0, write: () => undefined }),
     metrics: MetricSlots.allocate(REPLICA_METRICS, 1).writer(0),
     events: {
@@ -183,7 +184,13 @@ function openStore(path: string, nodeId: string): Promise<StoreThread> {
   const schemaFiles = readdirSync(schema)
     .filter((name) => name.endsWith(".sql"))
     .map((name) => ({ name, text: readFileSync(new URL(name, schema), "utf8") }));
-  return startStore({ path, extensionPath: crsqlitePath(), nodeId, schemaFiles });
+  return startStore({
+    path,
+    extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
+    nodeId,
+    schemaFiles,
+  });
 }
 
 async function writeCertificates(): Promise<void> {

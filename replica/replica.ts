@@ -64,6 +64,8 @@ export interface ReplicaOptions {
   readonly storePort: MessagePort;
   /** Path of the cr-sqlite extension, for queries that read its tables. */
   readonly extensionPath: string;
+  /** Path of the extension for SQL deadlines. */
+  readonly deadlinePath: string;
   readonly log: Logger;
   readonly metrics: MetricWriter;
   /** Default: `RECOVERY_DEFAULTS`; tests are less patient. */
@@ -383,12 +385,13 @@ class RunningReplica implements Replica {
   }
 
   #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<OpenApi> {
-    const { api, db, extensionPath, log } = this.#options;
+    const { api, db, extensionPath, deadlinePath, log } = this.#options;
     const status = (): unknown => this.status();
     const store = this.#store;
     const onQuery: ApiRequest["onQuery"] = (result, seconds) =>
       this.#metrics.queryTime[result].observe(seconds);
-    return openApi({ api, db, extensionPath, store, core, driver, status, log, onQuery });
+    const paths = { extensionPath, deadlinePath };
+    return openApi({ api, db, ...paths, store, core, driver, status, log, onQuery });
   }
 
   async #openAdmin(parts: {

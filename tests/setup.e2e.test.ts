@@ -193,14 +193,39 @@ describe("cr-sqlite", () => {
   });
 
   test("a library given by the user is tried once and used under any name", async () => {
-    const given = join(folder, "mine.so");
-    symlinkSync(crsqlitePath(), given);
+    const given = givenLibrary();
     const first = startSetup({ PATINA_CRSQLITE: given });
     expect(await first.ended()).toEqual({ code: 0, signal: null });
     expect(first.output()).toContain(`trying ${given}`);
     const second = startSetup({ PATINA_CRSQLITE: given });
     expect(await second.ended()).toEqual({ code: 0, signal: null });
     expect(second.output()).toBe(`${given}\n`);
+  });
+});
+
+describe("the extension for SQL deadlines", () => {
+  test("without a C compiler one message names it and the way out", async () => {
+    const given = { PATINA_CRSQLITE: givenLibrary() };
+    const run = startPatina(["--version"], { ...given, PATH: emptyFolder() });
+    expect(await run.ended()).toEqual({ code: 3, signal: null });
+    expect(run.output()).toContain("building the extension for SQL deadlines needs a C compiler");
+    expect(run.output()).toContain("set PATINA_SQL_DEADLINE to one built elsewhere");
+  });
+
+  test("a compiler that makes no library is told, with its own words", async () => {
+    const given = { PATINA_CRSQLITE: givenLibrary() };
+    const cc = 'echo "error: no headers"; exit 1';
+    const run = startPatina(["--version"], { ...given, PATH: fakeTools({ cc }) });
+    expect(await run.ended()).toEqual({ code: 3, signal: null });
+    expect(run.output()).toContain("    error: no headers\n");
+    expect(run.output()).toContain("building the extension for SQL deadlines failed in cc");
+  });
+
+  test("a path given by the user that does not exist is named", async () => {
+    const given = { PATINA_CRSQLITE: givenLibrary(), PATINA_SQL_DEADLINE: "/nowhere.so" };
+    const run = startPatina(["--version"], given);
+    expect(await run.ended()).toEqual({ code: 3, signal: null });
+    expect(run.output()).toContain("PATINA_SQL_DEADLINE names /nowhere.so, which does not exist");
   });
 });
 
@@ -302,6 +327,13 @@ describe("the launcher", () => {
   });
 });
 
+/** A cr-sqlite as if the user had built it. */
+function givenLibrary(): string {
+  const given = join(folder, "mine.so");
+  symlinkSync(crsqlitePath(), given);
+  return given;
+}
+
 interface Run {
   child: ChildProcess;
   output(): string;
@@ -312,7 +344,13 @@ interface Run {
 type Variables = Record<string, string | undefined>;
 
 function start(file: string, args: string[], variables: Variables = {}): Run {
-  const env = { ...process.env, XDG_CACHE_HOME: folder, PATINA_CRSQLITE: undefined, ...variables };
+  const env = {
+    ...process.env,
+    XDG_CACHE_HOME: folder,
+    PATINA_CRSQLITE: undefined,
+    PATINA_SQL_DEADLINE: undefined,
+    ...variables,
+  };
   const child = spawn(file, args, { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
   children.push(child);
   let output = "";

@@ -14,8 +14,7 @@ export async function query(
   },
 ): Promise<void> {
   const body = statement(sql, options.param);
-  const { timeout } = options;
-  const path = `/v1/queries${timeout === undefined ? "" : `?timeout=${timeout}`}`;
+  const path = withTimeout("/v1/queries", options.timeout);
   const answer = await callApi(options, { method: "POST", path, body });
   if (answer.status >= 300) return void (await requireSuccess(answer));
   // A character may be cut by the end of a chunk.
@@ -31,10 +30,11 @@ export async function query(
 /** Runs one writing statement and prints what it did. */
 export async function exec(
   sql: string,
-  options: ApiOptions & { timer?: boolean; param?: string[] },
+  options: ApiOptions & { timer?: boolean; timeout?: number; param?: string[] },
 ): Promise<void> {
   const body = [statement(sql, options.param)];
-  const answer = await callApi(options, { method: "POST", path: "/v1/transactions", body });
+  const path = withTimeout("/v1/transactions", options.timeout);
+  const answer = await callApi(options, { method: "POST", path, body });
   const { results, time } = JSON.parse(await requireSuccess(answer)) as {
     results: { rows_affected: number }[];
     time: number;
@@ -42,6 +42,10 @@ export async function exec(
   const rows = results[0]?.rows_affected ?? 0;
   process.stdout.write(`Rows affected: ${rows}\n`);
   if (options.timer === true) process.stdout.write(`Run Time: real ${time}\n`);
+}
+
+function withTimeout(path: string, seconds: number | undefined): string {
+  return seconds === undefined ? path : `${path}?timeout=${seconds}`;
 }
 
 function statement(sql: string, params: readonly string[] | undefined): unknown {

@@ -8,7 +8,7 @@ import { writeEffectiveConfig, type Mode } from "../../proxy/effective-config.ts
 import { loadConfig, stateFolderOf } from "../config-file.ts";
 import { overridesFromFlags } from "../overrides.ts";
 import { overridesFromGlobals, type GlobalOptions } from "../targets.ts";
-import { crsqlitePath } from "../setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../setup/paths.js";
 
 /** Does not return when the config is valid; throws `CONFIG_INVALID` or `CONFIG_UNREADABLE`. */
 export function run(mode: Mode, options: GlobalOptions & { config: string; set?: string[] }): void {
@@ -26,6 +26,7 @@ export function run(mode: Mode, options: GlobalOptions & { config: string; set?:
     hash,
     stateFolder: stateFolderOf(config),
     extensionPath: crsqlitePath(),
+    deadlinePath: sqlDeadlinePath(),
   });
   const supervisor = fileURLToPath(new URL("../../watchdog/supervisor/main.ts", import.meta.url));
   process.execve?.(process.execPath, [process.execPath, supervisor, path]);

@@ -20,9 +20,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { runCommand } from "./command.js";
+import { findCompilers } from "./compilers.js";
 import { provideCrates } from "./crates.js";
 import { buildExtension, prepareSources } from "./crsqlite-recipe.js";
-import { findOnPath, runCommand } from "./command.js";
 import { withLock } from "./lock.js";
 import { sayWaiting } from "./packages.js";
 import { builtCrsqlitePath, cacheFolder, rootFolder } from "./paths.js";
@@ -117,7 +118,10 @@ async function checkGiven(given, nodePath) {
  * @param {{ root: string, nodePath: string, output: string }} options
  */
 async function buildHere({ root, nodePath, output }) {
-  const { cargo, cc } = await findCompilers();
+  const { cargo, cc } = await findCompilers(["cargo", "cc"], {
+    what: "cr-sqlite",
+    wayOut: "set PATINA_CRSQLITE to a crsqlite library built elsewhere",
+  });
   const folder = join(dirname(output), "sources");
   const packageFolder = join(root, "node_modules", "@vlcn.io", "crsqlite");
   const { version } = JSON.parse(readFileSync(join(packageFolder, "package.json"), "utf8"));
@@ -137,64 +141,6 @@ async function buildHere({ root, nodePath, output }) {
       { output: fault },
     );
   });
-}
-
-/** Finds cargo and a C compiler; on Debian as root, installs what is missing. */
-async function findCompilers() {
-  const find = () => ({
-    cargo: findOnPath("cargo"),
-    cc: findOnPath("cc") ?? findOnPath("gcc") ?? findOnPath("clang"),
-  });
-  let { cargo, cc } = find();
-  const wanted = [...(cargo ? [] : ["cargo", "rustc"]), ...(cc ? [] : ["gcc", "libc6-dev"])];
-  const aptGet = findOnPath("apt-get");
-  if (wanted.length > 0 && aptGet !== null && process.getuid?.() === 0) {
-    await runStep(`installing ${wanted.join(", ")} with apt-get`, () => aptInstall(aptGet, wanted));
-    ({ cargo, cc } = find());
-  }
-  if (cargo === null || cc === null) {
-    throw missingTools({ hasCargo: cargo !== null, hasCc: cc !== null });
-  }
-  return { cargo, cc };
-}
-
-/**
- * @param {string} aptGet
- * @param {readonly string[]} packages
- */
-async function aptInstall(aptGet, packages) {
-  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const args = ["install", "-y", "--no-install-recommends", ...packages];
-  let installed = await runCommand(aptGet, args, { env });
-  if (!installed.isOk) {
-    // A fresh container has no package lists.
-    await runCommand(aptGet, ["update"], { env });
-    installed = await runCommand(aptGet, args, { env });
-  }
-  if (installed.isOk) return;
-  throw new SetupError(`apt-get could not install ${packages.join(" ")} (output above).`, {
-    output: installed.output,
-  });
-}
-
-/** @param {{ hasCargo: boolean, hasCc: boolean }} found */
-function missingTools({ hasCargo, hasCc }) {
-  const rust = {
-    what: "Rust 1.63 or newer (cargo)",
-    debian: "cargo rustc",
-    mac: "brew install rust",
-  };
-  const c = { what: "a C compiler (cc)", debian: "gcc libc6-dev", mac: "xcode-select --install" };
-  const missing = [...(hasCargo ? [] : [rust]), ...(hasCc ? [] : [c])];
-  const what = missing.map((tool) => tool.what).join(" and ");
-  const hint =
-    process.platform === "darwin"
-      ? missing.map((tool) => tool.mac).join("; ")
-      : `on Debian or Ubuntu: apt-get install ${missing.map((tool) => tool.debian).join(" ")}`;
-  return new SetupError(
-    `building cr-sqlite needs ${what}, not found on PATH. Install what is missing (${hint}), or set` +
-      " PATINA_CRSQLITE to a crsqlite library built elsewhere.",
-  );
 }
 
 /** True when the library is there and is what was built. @param {string} library */

@@ -13,11 +13,12 @@ import { ensureSetup } from "./setup.js";
 export async function launch(args) {
   const isDev = args[0] === "dev";
   try {
-    const { nodePath, crsqlite } = await ensureSetup({ isDev });
+    const { nodePath, crsqlite, sqlDeadline } = await ensureSetup({ isDev });
     const entry = isDev ? join(rootFolder, "bin", "dev.js") : join(rootFolder, "bin", "cli.ts");
     const env = {
       ...process.env,
       PATINA_CRSQLITE: crsqlite,
+      PATINA_SQL_DEADLINE: sqlDeadline,
       NODE_COMPILE_CACHE: compileCacheFolder(),
     };
     endAs(await startEntry(nodePath, [entry, ...args.slice(isDev ? 1 : 0)], env));

@@ -67,6 +67,15 @@ export function crsqlitePath(env = process.env) {
 }
 
 /**
+ * The extension that interrupts SQL at its deadline, in the same way: PATINA_SQL_DEADLINE when set.
+ * @param {NodeJS.ProcessEnv} [env]
+ */
+export function sqlDeadlinePath(env = process.env) {
+  const given = env["PATINA_SQL_DEADLINE"];
+  return given ? resolve(given) : builtSqlDeadlinePath(env);
+}
+
+/**
  * Where the set-up puts its own build. The name carries the version of cr-sqlite, the platform, and
  * a hash of the recipe, so that a changed recipe never meets an old library.
  * @param {NodeJS.ProcessEnv} [env]
@@ -74,11 +83,22 @@ export function crsqlitePath(env = process.env) {
 export function builtCrsqlitePath(env = process.env) {
   const { dependencies } = JSON.parse(readFileSync(join(rootFolder, "package.json"), "utf8"));
   const version = dependencies["@vlcn.io/crsqlite"];
-  const recipe = readFileSync(join(rootFolder, "bin", "setup", "crsqlite-recipe.js"));
-  const recipeHash = createHash("sha256").update(recipe).digest("hex").slice(0, 12);
+  return libraryPath({ name: `crsqlite-${version}`, recipe: ["crsqlite-recipe.js"], env });
+}
+
+/** The same for the extension of deadlines. @param {NodeJS.ProcessEnv} [env] */
+export function builtSqlDeadlinePath(env = process.env) {
+  return libraryPath({ name: "sql-deadline", recipe: ["sql-deadline.c", "sql-deadline.js"], env });
+}
+
+/** @param {{ name: string, recipe: readonly string[], env: NodeJS.ProcessEnv }} options */
+function libraryPath({ name, recipe, env }) {
+  const hash = createHash("sha256");
+  for (const file of recipe) hash.update(readFileSync(join(rootFolder, "bin", "setup", file)));
+  const recipeHash = hash.digest("hex").slice(0, 12);
   const suffix = process.platform === "darwin" ? "dylib" : "so";
-  const name = `crsqlite-${version}-${process.platform}-${process.arch}-${recipeHash}.${suffix}`;
-  return join(cacheFolder(env), name);
+  const file = `${name}-${process.platform}-${process.arch}-${recipeHash}.${suffix}`;
+  return join(cacheFolder(env), file);
 }
 
 /**

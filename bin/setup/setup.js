@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The set-up as a whole: npm packages, the pinned Node, the cr-sqlite extension. Everything is
+ * The set-up as a whole: npm packages, the pinned Node, SQLite's extensions. Everything is
  * looked at on each start and only done when missing, so it may be called at any time.
  */
 import { existsSync, mkdirSync } from "node:fs";
@@ -11,11 +11,12 @@ import { releaseAll } from "./lock.js";
 import { ensurePackages } from "./packages.js";
 import { PINNED_NODE, compileCacheFolder, pinnedNodePath, rootFolder } from "./paths.js";
 import { SetupError, runStep } from "./report.js";
+import { ensureSqlDeadline } from "./sql-deadline.js";
 
 /**
  * Makes sure of everything and says where it is. Throws SetupError.
  * @param {{ root?: string, isDev?: boolean }} [options]
- * @returns {Promise<{ nodePath: string, crsqlite: string }>}
+ * @returns {Promise<{ nodePath: string, crsqlite: string, sqlDeadline: string }>}
  */
 export async function ensureSetup({ root = rootFolder, isDev = false } = {}) {
   const stopListening = endCleanlyOnSignal();
@@ -29,8 +30,9 @@ export async function ensureSetup({ root = rootFolder, isDev = false } = {}) {
       );
     }
     const crsqlite = await ensureCrsqlite({ root, nodePath });
+    const sqlDeadline = await ensureSqlDeadline({ root, nodePath });
     await fillCompileCache(nodePath);
-    return { nodePath, crsqlite };
+    return { nodePath, crsqlite, sqlDeadline };
   } finally {
     stopListening();
   }

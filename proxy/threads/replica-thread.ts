@@ -17,7 +17,7 @@ const questions = new EdgeQuestions(tell);
 await main();
 
 async function main(): Promise<void> {
-  const { config, mode, extensionPath } = data.effective;
+  const { config, mode, extensionPath, deadlinePath } = data.effective;
   const loop = attachLoop(data.beat);
   const faults = udpFaults(config.fault);
   const logLevel = new LogLevelCell(data.logLevel);
@@ -32,6 +32,7 @@ async function main(): Promise<void> {
       kind: mode === "edge" ? "edge" : "worker",
       storePort: data.storePort,
       extensionPath,
+      deadlinePath,
       log: createThreadLog(logLevel, "replica"),
       metrics: MetricSlots.attach(data.metrics).writer(data.bank),
       ...(faults ? { faults } : {}),

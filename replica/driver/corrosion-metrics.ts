@@ -113,6 +113,11 @@ export const CORROSION_METRICS: readonly CorrosionMetric[] = [
     [{ source: "updates", protocol: "http" }, ({ api }) => api.streams.updatesCount],
   ]),
 
+  counter("corro.sqlite.interrupt", "Queries and transactions whose time was up.", [
+    [{ source: "query", reason: "timeout" }, ({ api }) => api.queries.stats.timeouts],
+    [{ source: "query_endpoint", reason: "timeout" }, ({ store }) => store.timeouts],
+  ]),
+
   // Broadcast.
   counter(
     "corro.broadcast.recv.count",

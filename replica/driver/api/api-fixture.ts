@@ -115,6 +115,7 @@ export class ApiFixture {
     const queries = await QueryThread.start({
       databasePath: storeOptions.path,
       extensionPath: storeOptions.extensionPath,
+      deadlinePath: storeOptions.deadlinePath,
       ...options.queries,
     });
     const streams = await startStreams(folder, store, options.subscriptions ?? {});

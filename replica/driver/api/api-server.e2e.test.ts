@@ -115,7 +115,7 @@ test.each([
   ["STORE_LOCKED", 503],
   ["STORE_CLOSED", 503],
   ["STORE_FULL", 507],
-  ["STORE_TIMEOUT", 504],
+  ["STORE_TIMEOUT", 500],
   ["STORE_CORRUPT", 500],
 ] as const)("%s reaches the client as %i, in objects and transactions", async (code, status) => {
   const fail = (): Promise<never> => Promise.reject(storeError(code, "as told"));
@@ -248,8 +248,35 @@ test("a query over its time answers 200 with an error line", async () => {
   });
   expect(answer.status).toBe(200);
   expect(answer.text.trim().split("\n").at(-1)).toBe(
-    '{"error":"the query took longer than 1000 ms"}',
+    '{"error":"interrupted: the query took longer than 1000 ms"}',
   );
+  expect(api.queries.stats).toMatchObject({ open: 0, timeouts: 1, abandoned: 0 });
+});
+
+test("a transaction over its time is undone whole and told to nobody", async () => {
+  const api = await start();
+  const endless =
+    "INSERT INTO apps (id) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)" +
+    " SELECT 'a' || x FROM c";
+  const insert = "INSERT INTO apps (id) VALUES ('first')";
+  const late = await api.json("POST", "/v1/transactions?timeout=1", [insert, endless]);
+  const error = "interrupted: the transaction took longer than 1000 ms";
+  // Corrosion's status and shape.
+  expect(late).toEqual({
+    status: 500,
+    body: {
+      results: [{ error }],
+      time: 0,
+      version: null,
+      actor_id: api.store.actorId.replaceAll("-", ""),
+    },
+  });
+  expect(api.commits).toEqual([]);
+  expect((await api.query("SELECT id FROM apps")).lines.slice(1, -1)).toEqual([]);
+  const next = await api.json("POST", "/v1/transactions?timeout=60", [insert]);
+  expect([next.status, next.body?.["version"]]).toEqual([200, 1]);
+  expect(api.commits).toMatchObject([{ version: 1 }]);
+  expect((await api.store.stats()).timeouts).toBe(1);
 });
 
 async function start(options: ApiFixtureOptions = {}): Promise<ApiFixture> {

@@ -38,7 +38,8 @@ export interface Health {
 /** The replica as the API sees it. Every call may reject with a `PatinaError` of the store. */
 export interface ApiBackend {
   readonly actorId: ActorId;
-  transact(statements: readonly Statement[]): Promise<TransactionAnswer>;
+  /** All or nothing, within `timeoutMs`, else `STORE_TIMEOUT`; 0 = no limit. */
+  transact(statements: readonly Statement[], timeoutMs: number): Promise<TransactionAnswer>;
   /** Ends with `STORE_TIMEOUT` after `timeoutMs`; 0 = no limit. */
   query(statement: Statement, timeoutMs: number): Promise<QueryAnswer>;
   put<Kind extends ObjectKind>(kind: Kind, document: DocumentByKind[Kind]): Promise<ObjectAnswer>;

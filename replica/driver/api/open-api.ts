@@ -23,6 +23,7 @@ export interface ApiParts {
   readonly api: ApiConfig;
   readonly db: DbConfig;
   readonly extensionPath: string;
+  readonly deadlinePath: string;
   readonly store: StoreClient;
   readonly core: ReplicaCore;
   readonly driver: ReplicaDriver;
@@ -45,8 +46,8 @@ export interface OpenApi {
 
 /** Opens the API. Rejects with `API_BIND` or a code of the store; nothing is left open then. */
 export async function openApi(parts: ApiParts): Promise<OpenApi> {
-  const { api, db, extensionPath, store, core, driver, log } = parts;
-  const queries = QueryThread.create({ databasePath: db.path, extensionPath });
+  const { api, db, extensionPath, deadlinePath, store, core, driver, log } = parts;
+  const queries = QueryThread.create({ databasePath: db.path, extensionPath, deadlinePath });
   let streams: SubscriptionThread | null = null;
   try {
     streams = await SubscriptionThread.start({

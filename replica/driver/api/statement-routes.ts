@@ -22,7 +22,7 @@ import { readStatement, readStatements } from "./statements.ts";
 /** Runs a transaction: all or nothing. */
 export async function handleTransaction(request: ApiRequest): Promise<void> {
   requireMethod(request, "POST");
-  secondsParameter(request.url, "timeout");
+  const timeoutMs = secondsParameter(request.url, "timeout") ?? 0;
   const statements = readStatements(await readJsonBody(request));
   if (!statements.ok) throw new HttpProblem(422, `${BAD_SHAPE}${statements.error}`);
   const actor_id = request.backend.actorId.replaceAll("-", "");
@@ -36,7 +36,7 @@ export async function handleTransaction(request: ApiRequest): Promise<void> {
   if (statements.value.length === 0) return refuse(400, "at least 1 statement is required");
   request.stats.transactions += 1;
   try {
-    const answer = await request.backend.transact(statements.value);
+    const answer = await request.backend.transact(statements.value, timeoutMs);
     sendJson(request.response, 200, {
       results: answer.results.map((result) => ({
         rows_affected: result.rowsAffected,

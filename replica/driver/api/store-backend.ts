@@ -45,12 +45,12 @@ export function createStoreBackend(options: StoreBackendOptions): ApiBackend {
   };
   return {
     actorId,
-    transact: async (statements) => {
+    transact: async (statements, timeoutMs) => {
       const stored = statements.map((statement, index) => {
         const place = `statement ${index + 1}`;
         return toStoreStatement(statement, { index, place, text: texts.read(statement.sql) });
       });
-      const answer = await store.transact(stored, stamp());
+      const answer = await store.transact(stored, stamp(), timeoutMs);
       told(answer.commit);
       return answer;
     },

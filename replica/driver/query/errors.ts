@@ -4,6 +4,7 @@
  */
 import { PatinaError } from "#base/errors.ts";
 import type { StoreErrorKind } from "../store/errors.ts";
+import { timeoutError } from "../store/sql-deadline.ts";
 
 /** Codes of queries. */
 export type QueryErrorCode = keyof typeof QUERY_ERRORS;
@@ -43,6 +44,11 @@ export const QUERY_ERRORS = {
     httpStatus: 503,
   },
 } as const satisfies Record<string, StoreErrorKind>;
+
+/** The end of a query whose time is up. */
+export function queryTimeout(timeoutMs: number): PatinaError {
+  return timeoutError("the query", timeoutMs);
+}
 
 /** An error of a query. */
 export function queryError(code: QueryErrorCode, message: string): PatinaError {

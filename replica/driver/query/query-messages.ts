@@ -9,6 +9,7 @@ import type { ErrorRecord } from "../store/errors.ts";
 export interface QueryWorkerOptions {
   readonly databasePath: string;
   readonly extensionPath: string;
+  readonly deadlinePath: string;
   /** A query whose next page is not asked for in this time is given up. */
   readonly idleMs: number;
   /** Holds the id of the query that is being stepped, 0 = none: tells whose fault a silence is. */

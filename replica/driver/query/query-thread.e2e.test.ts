@@ -4,8 +4,8 @@ import { StoreFolder, write } from "../store/store-fixture.ts";
 import type { Store } from "../store/store.ts";
 import { QueryThread, type QueryResult, type QueryThreadOptions } from "./query-thread.ts";
 
-// Tests read the file of one store. A query that "does not come back" counts in a recursive CTE for
-// about a second, so that its thread can be joined at the end.
+// Tests read the file of one store. A query that "does not come back" takes about a second, so that
+// its thread can be joined at the end.
 
 const COUNT = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
 let folder: StoreFolder;
@@ -63,6 +63,11 @@ test.each([
     "crsql_as_crr is internal and cannot be named here",
   ],
   ["SELECT crsql_next_db_version(9)", "STORE_SQL", "no such function: crsql_next_db_version"],
+  [
+    'SELECT "patina_deadline"(0)',
+    "STORE_SQL",
+    "patina_deadline is internal and cannot be named here",
+  ],
 ])("%s is refused with %s", async (sql, code, message) => {
   await expect(shared.query({ sql }, 0)).rejects.toMatchObject({ code, message });
   expect(shared.stats.open).toBe(0);
@@ -141,14 +146,34 @@ test("rows that come too late for the deadline end with a timeout", async () => 
   })();
   await expect(drained).rejects.toMatchObject({
     code: "STORE_TIMEOUT",
-    message: "the query took longer than 50 ms",
+    message: "interrupted: the query took longer than 50 ms",
   });
-  expect(queries.stats).toMatchObject({ open: 0, abandoned: 0 });
+  expect(queries.stats).toMatchObject({ open: 0, timeouts: 1, abandoned: 0 });
 });
 
-test("a row that does not come back costs its thread, and the next query has another", async () => {
+test.each(["SELECT count(*) FROM c", "SELECT count(*) FROM crsql_changes, c"])(
+  "a row that does not come is given up at the deadline, and other queries go on: %s",
+  async (sql) => {
+    const queries = await startQueries({ marginMs: 60_000 });
+    const endless = await queries.query({ sql: `${COUNT} ${sql}` }, 50);
+    const neighbour = await queries.query({ sql: countTo(5_000) }, 0);
+    const lost = endless.pages.next();
+    const rows = rowsOf(neighbour);
+    await expect(lost).rejects.toMatchObject({
+      code: "STORE_TIMEOUT",
+      message: "interrupted: the query took longer than 50 ms",
+    });
+    expect(await rows).toHaveLength(5_000);
+    // The connection is used again: the deadline was its query's.
+    const long = `SELECT count(*) FROM (${countTo(1_000_000)})`;
+    expect(await rowsOf(await queries.query({ sql: long }, 0))).toEqual([[1_000_000n]]);
+    expect(queries.stats).toMatchObject({ open: 0, threads: 1, timeouts: 1, abandoned: 0 });
+  },
+);
+
+test("a function that does not come back costs its thread; the next query has another", async () => {
   const queries = await startQueries({ marginMs: 20 });
-  const stuck = await queries.query({ sql: STUCK }, 10);
+  const stuck = await queries.query({ sql: UNINTERRUPTED }, 10);
   const neighbour = await queries.query({ sql: countTo(5_000) }, 0);
   const lost = stuck.pages.next();
   const waiting = neighbour.pages.next();
@@ -215,8 +240,8 @@ test("closing fails what runs and what comes later", async () => {
 });
 
 function options(): QueryThreadOptions {
-  const { path: databasePath, extensionPath } = folder.options("reader");
-  return { databasePath, extensionPath };
+  const { path: databasePath, extensionPath, deadlinePath } = folder.options("reader");
+  return { databasePath, extensionPath, deadlinePath };
 }
 
 async function startQueries(changes: Partial<QueryThreadOptions> = {}): Promise<QueryThread> {
@@ -241,3 +266,5 @@ function countTo(limit: number): string {
 
 /** One row, after about a second of looking for it. */
 const STUCK = `SELECT count(*) FROM (${countTo(6_000_000)})`;
+/** As long, in one call of a function, within which SQLite looks for no interrupt. */
+const UNINTERRUPTED = "SELECT instr(hex(zeroblob(200000)), hex(zeroblob(100000)) || '1')";

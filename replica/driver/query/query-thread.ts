@@ -3,12 +3,13 @@
  *
  * One thread serves all queries page by page. While it has been silent for some time, because
  * SQLite takes long to find a row, further queries go to another thread, up to `THREADS_MAX`. A
- * query that is past its time and whose row is still looked for costs its thread: the other queries
- * of it fail with `QUERY_LOST`.
+ * query that is past its time is interrupted. One that SQLite does not interrupt, because a single
+ * function call (instr on long texts) takes so long, costs its thread: the other queries of it fail
+ * with `QUERY_LOST`.
  *
- * A thread that is given up ends only when SQLite returns: better-sqlite3 offers no way to
- * interrupt it. Until then it burns its core, counts against `THREADS_MAX`, and holds up an orderly
- * exit of the process (`process.exit` waits for it), which therefore must be able to kill itself.
+ * A thread that is given up ends only when SQLite returns. Until then it burns its core, counts
+ * against `THREADS_MAX`, and holds up an orderly exit of the process (`process.exit` waits for it),
+ * which therefore must be able to kill itself.
  */
 import { queryError } from "./errors.ts";
 import { QueryLane } from "./query-lane.ts";
@@ -22,6 +23,8 @@ export interface QueryThreadOptions {
   readonly databasePath: string;
   /** The cr-sqlite extension, loaded only for statements that name `crsql_changes` and its like. */
   readonly extensionPath: string;
+  /** The extension for SQL deadlines. */
+  readonly deadlinePath: string;
   /** A query whose rows are not taken for so long is given up. Default 30 s. */
   readonly idleMs?: number;
   /** Time of a query that asks for none (0), and the most that any gets. Default 10 min. */
@@ -45,6 +48,8 @@ export interface QueryStats {
   /** Threads given up that have not ended. */
   readonly stuckThreads: number;
   readonly started: number;
+  /** Ended because their time was up. */
+  readonly timeouts: number;
   /** Threads given up since the start. */
   readonly abandoned: number;
 }
@@ -56,6 +61,7 @@ export class QueryThread {
   #stuck = 0;
   #open = 0;
   #started = 0;
+  #timeouts = 0;
   #abandoned = 0;
   #nextId = 1;
   #isClosed = false;
@@ -92,6 +98,7 @@ export class QueryThread {
       threads: this.#lanes.size,
       stuckThreads: this.#stuck,
       started: this.#started,
+      timeouts: this.#timeouts,
       abandoned: this.#abandoned,
     };
   }
@@ -117,8 +124,9 @@ export class QueryThread {
       timeoutMs: limitMs,
       marginMs,
       onStuck: () => this.#abandon(lane, `another query did not come back in ${limitMs} ms`),
-      onEnd: () => {
+      onEnd: (error) => {
         this.#open -= 1;
+        if (error?.code === "STORE_TIMEOUT") this.#timeouts += 1;
         this.#retireIfIdle(lane);
       },
     });
@@ -153,8 +161,8 @@ export class QueryThread {
   }
 
   #startLane(): QueryLane {
-    const { databasePath, extensionPath, idleMs } = this.#options;
-    const lane = new QueryLane({ databasePath, extensionPath, idleMs });
+    const { databasePath, extensionPath, deadlinePath, idleMs } = this.#options;
+    const lane = new QueryLane({ databasePath, extensionPath, deadlinePath, idleMs });
     this.#lanes.add(lane);
     void lane.exited.then(() => this.#lanes.delete(lane));
     return lane;

@@ -3,17 +3,18 @@
  * write or the replica.
  *
  * One page is read each time one is asked for, so queries take turns page by page and a client that
- * takes nothing costs nothing but its snapshot, which ends with its time. The deadline is looked at
- * between rows. While SQLite looks for the next row nobody can interrupt it; the owner sees in
- * `stepping` whose fault the silence is, and replaces the thread.
+ * takes nothing costs nothing but its snapshot, which ends with its time. SQLite is interrupted at
+ * the deadline; where it does not look for interrupts (one function call that takes long), the owner
+ * sees in `stepping` whose fault the silence is, and replaces the thread.
  */
 import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "#base/errors.ts";
 import { failure, success, type Result } from "#base/machine.ts";
 import type { SqlValue, Statement } from "../../types.ts";
-import { errorToRecord, storeError, toStoreError } from "../store/errors.ts";
+import { errorToRecord, toStoreError } from "../store/errors.ts";
+import { isInterrupt } from "../store/sql-deadline.ts";
 import { tokenize } from "../store/sql-text.ts";
-import { queryError } from "./errors.ts";
+import { queryError, queryTimeout } from "./errors.ts";
 import { bindArguments, bindParameters } from "./parameters.ts";
 import type { QueryEvent, QueryRequest, QueryWorkerOptions } from "./query-messages.ts";
 import { needsExtension, prepareRead, ReadConnections } from "./read-connections.ts";
@@ -40,7 +41,7 @@ class QueryDesk {
   constructor(options: QueryWorkerOptions, send: (event: QueryEvent) => void) {
     this.#options = options;
     this.#send = send;
-    this.#connections = new ReadConnections(options.databasePath, options.extensionPath);
+    this.#connections = new ReadConnections(options.databasePath, options);
     this.#connections.release(this.#connections.take(false));
   }
 
@@ -68,6 +69,7 @@ class QueryDesk {
       if (!bound.ok) throw queryError("QUERY_PARAMETERS", bound.error);
       const columns = prepared.columns().map((column) => column.name);
       const rows = prepared.raw().iterate(...bindArguments(bound.value)) as Iterator<SqlValue[]>;
+      connection.deadline.start(timeoutMs);
       const deadlineMs = performance.now() + timeoutMs;
       const timer = this.#startTimer(id, { timeoutMs, deadlineMs });
       this.#queryById.set(id, { connection, rows, timeoutMs, deadlineMs, timer });
@@ -105,14 +107,17 @@ class QueryDesk {
         bytes += sizeOf(next.value);
         rows.push(next.value);
         const nowMs = performance.now();
-        if (nowMs >= query.deadlineMs) return failure(timeoutError(query.timeoutMs));
+        if (nowMs >= query.deadlineMs) return failure(queryTimeout(query.timeoutMs));
         if (nowMs >= untilMs) break;
       }
       return success({ rows, isLast: false });
     } catch (thrown) {
+      // cr-sqlite's table tells of an interrupt in words of its own.
+      const isLate = isInterrupt(thrown) || performance.now() >= query.deadlineMs;
+      const reason = isLate ? queryTimeout(query.timeoutMs) : thrown;
       // Rows before the bad one are the client's: the failure comes back with the next page.
-      if (rows.length === 0) return failure(thrown);
-      query.rows = failing(thrown);
+      if (rows.length === 0) return failure(reason);
+      query.rows = failing(reason);
       return success({ rows, isLast: false });
     } finally {
       Atomics.store(this.#options.stepping, 0, 0);
@@ -125,7 +130,7 @@ class QueryDesk {
     const leftMs = Math.max(1, query.deadlineMs - performance.now());
     const reason =
       leftMs <= idleMs
-        ? timeoutError(query.timeoutMs)
+        ? queryTimeout(query.timeoutMs)
         : queryError("QUERY_SLOW_CLIENT", `no rows were taken for ${idleMs} ms`);
     return setTimeout(() => this.#fail(id, reason), Math.min(idleMs, leftMs));
   }
@@ -142,6 +147,7 @@ class QueryDesk {
     clearTimeout(query.timer);
     // Ends the statement, without which the log of the database cannot be cut.
     query.rows.return?.();
+    query.connection.deadline.lift();
     this.#connections.release(query.connection);
   }
 }
@@ -159,10 +165,6 @@ function failing(thrown: unknown): Iterator<SqlValue[]> {
       throw thrown;
     },
   };
-}
-
-function timeoutError(timeoutMs: number): Error {
-  return storeError("STORE_TIMEOUT", `the query took longer than ${timeoutMs} ms`);
 }
 
 /** Bytes of a row's texts and blobs, roughly, and something for each cell. */

@@ -10,23 +10,32 @@
 import Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import { storeError } from "../store/errors.ts";
+import { SqlDeadline } from "../store/sql-deadline.ts";
 import { firstKeyword, type SqlToken } from "../store/sql-text.ts";
 
 /** A connection and which kind it is. */
 export interface ReadConnection {
   readonly database: Database.Database;
   readonly hasExtension: boolean;
+  readonly deadline: SqlDeadline;
+}
+
+/** Paths of the extensions. */
+export interface Extensions {
+  /** cr-sqlite. */
+  readonly extensionPath: string;
+  readonly deadlinePath: string;
 }
 
 /** Opens connections and keeps a few. */
 export class ReadConnections {
   readonly #path: string;
-  readonly #extensionPath: string;
+  readonly #extensions: Extensions;
   readonly #kept: ReadConnection[] = [];
 
-  constructor(path: string, extensionPath: string) {
+  constructor(path: string, extensions: Extensions) {
     this.#path = path;
-    this.#extensionPath = extensionPath;
+    this.#extensions = extensions;
   }
 
   /** A connection that nobody else uses. Throws what SQLite throws. */
@@ -48,8 +57,9 @@ export class ReadConnections {
     try {
       database.defaultSafeIntegers(true);
       database.pragma("query_only = ON");
-      if (hasExtension) database.loadExtension(this.#extensionPath);
-      return { database, hasExtension };
+      const deadline = new SqlDeadline(database, this.#extensions.deadlinePath);
+      if (hasExtension) database.loadExtension(this.#extensions.extensionPath);
+      return { database, hasExtension, deadline };
     } catch (thrown) {
       database.close();
       throw thrown;
@@ -58,15 +68,22 @@ export class ReadConnections {
 }
 
 /**
- * Whether a statement reads cr-sqlite's parts. Throws `STORE_SQL` when it names others beside them;
- * without the extension they do not exist, and SQLite says so.
+ * Whether a statement reads cr-sqlite's parts. Throws `STORE_SQL` when it names others beside them
+ * (without the extension they do not exist, and SQLite says so), or the function that would put off
+ * its own deadline.
  */
 export function needsExtension(tokens: readonly SqlToken[]): boolean {
+  const own = tokens.find(({ kind, text }) => kind !== "string" && /^patina_deadline$/i.test(text));
+  if (own !== undefined) throw internalError(own);
   const names = tokens.filter(({ kind, text }) => kind !== "other" && /^crsql_/i.test(text));
   if (!names.some(({ text }) => READABLE.has(text.toLowerCase()))) return false;
   const other = names.find(({ text }) => !READABLE.has(text.toLowerCase()));
   if (other === undefined) return true;
-  throw storeError("STORE_SQL", `${other.text} is internal and cannot be named here`);
+  throw internalError(other);
+}
+
+function internalError({ text }: SqlToken): Error {
+  return storeError("STORE_SQL", `${text} is internal and cannot be named here`);
 }
 
 /**
@@ -74,7 +91,7 @@ export function needsExtension(tokens: readonly SqlToken[]): boolean {
  * readonly` for whatever writes, attaches, or changes the connection.
  */
 export function prepareRead(
-  { database }: ReadConnection,
+  { database }: Pick<ReadConnection, "database">,
   sql: string,
   tokens: readonly SqlToken[],
 ): Database.Statement {

@@ -1,12 +1,12 @@
 /**
  * A query under way: columns, then pages when they are asked for, within its time.
  *
- * The thread keeps the deadline between rows. Here a timer some time later watches for the case
- * that it cannot, because SQLite does not come back.
+ * The thread keeps the deadline. Here a timer some time later watches for the case that it cannot,
+ * because SQLite does not come back.
  */
 import type { PatinaError } from "#base/errors.ts";
 import type { SqlValue } from "../../types.ts";
-import { storeError } from "../store/errors.ts";
+import { queryTimeout } from "./errors.ts";
 import type { LaneListener, QueryLane } from "./query-lane.ts";
 import type { QueryEvent } from "./query-messages.ts";
 
@@ -22,8 +22,8 @@ export interface RunningQueryOptions {
   readonly marginMs: number;
   /** Called when the deadline and the margin are over and SQLite still looks for a row of ours. */
   readonly onStuck: () => void;
-  /** Called once, when the query has ended in whatever way. */
-  readonly onEnd: () => void;
+  /** Called once, when the query has ended: with an error, or (null) otherwise. */
+  readonly onEnd: (error: PatinaError | null) => void;
 }
 
 interface Waiter<Value> {
@@ -77,7 +77,7 @@ export class RunningQuery implements LaneListener, AsyncIterableIterator<QueryPa
       const { lane, id } = this.#options;
       lane.close(id);
       // The guard stays while SQLite looks for a row of ours: nobody else watches for its end.
-      this.#finish({ keepGuard: lane.steppingId === id });
+      this.#finish(null, { keepGuard: lane.steppingId === id });
     }
     this.#settle((waiter) => waiter.resolve(DONE));
     return Promise.resolve(DONE);
@@ -93,14 +93,14 @@ export class RunningQuery implements LaneListener, AsyncIterableIterator<QueryPa
   }
 
   page({ rows, isLast }: Extract<QueryEvent, { kind: "page" }>): void {
-    if (isLast) this.#finish({ keepGuard: false });
+    if (isLast) this.#finish(null, { keepGuard: false });
     const isEmptyEnd = isLast && rows.length === 0;
     this.#settle((waiter) => waiter.resolve(isEmptyEnd ? DONE : { done: false, value: rows }));
   }
 
   failed(error: PatinaError): void {
     if (this.#isOver) return;
-    this.#finish({ keepGuard: false });
+    this.#finish(error, { keepGuard: false });
     const waiter = this.#columns ?? this.#waiter;
     this.#columns = null;
     this.#waiter = null;
@@ -113,7 +113,7 @@ export class RunningQuery implements LaneListener, AsyncIterableIterator<QueryPa
     const isStuck = lane.steppingId === id;
     if (!this.#isOver) {
       lane.close(id);
-      this.failed(storeError("STORE_TIMEOUT", `the query took longer than ${timeoutMs} ms`));
+      this.failed(queryTimeout(timeoutMs));
     }
     if (isStuck) this.#options.onStuck();
   }
@@ -124,10 +124,10 @@ export class RunningQuery implements LaneListener, AsyncIterableIterator<QueryPa
     if (waiter !== null) how(waiter);
   }
 
-  #finish({ keepGuard }: { keepGuard: boolean }): void {
+  #finish(error: PatinaError | null, { keepGuard }: { keepGuard: boolean }): void {
     this.#isOver = true;
     if (!keepGuard) clearTimeout(this.#guard);
-    this.#options.onEnd();
+    this.#options.onEnd(error);
   }
 }
 

@@ -16,6 +16,7 @@ import type { ActorId } from "../../types.ts";
 import { sqliteCode, storeError, toFileError } from "./errors.ts";
 import { renewIfRequested } from "./renew-identity.ts";
 import { readBootId, Run, type Synchronous } from "./run-marks.ts";
+import { SqlDeadline } from "./sql-deadline.ts";
 
 /** Where the database is and who owns it. */
 export interface DatabaseOptions {
@@ -23,6 +24,8 @@ export interface DatabaseOptions {
   readonly path: string;
   /** Path of the cr-sqlite extension. */
   readonly extensionPath: string;
+  /** Path of the extension for SQL deadlines. */
+  readonly deadlinePath: string;
   /** Identity for a database that is created; must match one that exists. Default: random. */
   readonly actorId?: ActorId;
   /** Default `normal`: what is committed outlives the process, not a power loss. */
@@ -39,6 +42,7 @@ export interface OpenDatabase {
   readonly databaseId: string;
   /** Says whether own versions may be gone. */
   readonly run: Run;
+  readonly deadline: SqlDeadline;
   /** Closes the database and gives up the lock. */
   close(): void;
 }
@@ -55,6 +59,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     const renewedId = renewIfRequested(database, unixMsToNtp64(Date.now()));
     const actorId = settleIdentity(database, renewedId === null ? options.actorId : undefined);
     loadCrsqlite(database, options.extensionPath);
+    const deadline = new SqlDeadline(database, options.deadlinePath);
     configure(database);
     const databaseId = settleDatabaseId(database);
     const { path, synchronous = "normal", bootId = readBootId() } = options;
@@ -66,7 +71,7 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
       if (opened.open) closeRun(run);
       closeAll(opened, lock);
     };
-    return { database: opened, actorId, databaseId, run, close };
+    return { database: opened, actorId, databaseId, run, deadline, close };
   } catch (thrown) {
     database?.close();
     lock.close();

@@ -86,10 +86,11 @@ export const STORE_ERRORS = {
     httpStatus: 503,
   },
   STORE_TIMEOUT: {
-    meaning: "a query took longer than its deadline",
-    effect: "none; the query was given up",
+    meaning: "a query or a transaction took longer than its time",
+    effect: "none; the query was given up, or the whole transaction was undone",
     retryable: true,
-    httpStatus: 504,
+    // Corrosion's.
+    httpStatus: 500,
   },
   STORE_CLOSED: {
     meaning: "the store was closed, or its thread ended",

@@ -12,6 +12,7 @@ import type { LocalCommit, SqlValue, Statement, TransactionAnswer } from "../../
 import type { CrrTables } from "./crr-tables.ts";
 import { isStorageFailure, storeError, toStoreError } from "./errors.ts";
 import type { Ledger } from "./ledger.ts";
+import type { SqlDeadline } from "./sql-deadline.ts";
 import { firstKeyword, internalName, quoteName, tokenize } from "./sql-text.ts";
 import type { VersionRowReader } from "./version-rows.ts";
 
@@ -21,6 +22,7 @@ export interface WriterContext {
   readonly tables: CrrTables;
   readonly ledger: Ledger;
   readonly rows: VersionRowReader;
+  readonly deadline: SqlDeadline;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -39,20 +41,22 @@ export class LocalWriter {
   }
 
   /**
-   * Carries out SQL statements, all or nothing. Throws `STORE_SQL` with the number of the bad
-   * statement, or a storage error; nothing has changed then.
+   * Carries out SQL statements, all or nothing, within `timeoutMs` (0 = without limit). Throws
+   * `STORE_SQL` with the number of the bad statement, `STORE_TIMEOUT`, or a storage error; nothing
+   * has changed then.
    */
-  transact(statements: readonly Statement[], ts: bigint): TransactionAnswer {
-    const { nowMs } = this.#context;
+  transact(statements: readonly Statement[], ts: bigint, timeoutMs = 0): TransactionAnswer {
+    const { nowMs, deadline } = this.#context;
     const startedMs = nowMs();
     const results: { rowsAffected: number; timeMs: number }[] = [];
-    const commit = this.write(ts, () => {
+    const runAll = (): void => {
       for (const [index, statement] of statements.entries()) {
         const statementMs = nowMs();
         const rowsAffected = this.#run(statement, index);
         results.push({ rowsAffected, timeMs: nowMs() - statementMs });
       }
-    });
+    };
+    const commit = this.write(ts, () => deadline.limit("the transaction", timeoutMs, runAll));
     return { results, timeMs: nowMs() - startedMs, commit };
   }
 

@@ -141,7 +141,8 @@ const CONSTRAINTS: ReadonlySet<string> = new Set([
   "CHECK",
   "FOREIGN",
 ]);
-const INTERNAL_NAME = /^(crsql_|__corro_|__patina_|sqlite_)\w*$|__crsql_(clock|pks)/i;
+const INTERNAL_NAME =
+  /^(crsql_|__corro_|__patina_|sqlite_)\w*$|^patina_deadline$|__crsql_(clock|pks)/i;
 const TOKEN = new RegExp(
   [
     String.raw`(?<space>\s+|--[^\n]*|/\*[^]*?(?:\*/|$))`,

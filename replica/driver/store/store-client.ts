@@ -69,11 +69,15 @@ export class StoreClient implements ChangeStore {
     return new StoreClient(calls, await calls.call<Greeting>({ kind: "greet" }));
   }
 
-  async transact(statements: readonly Statement[], ts: bigint): Promise<TransactionAnswer> {
+  /** See `ChangeStore.transact`; ends with `STORE_TIMEOUT` after `timeoutMs` of work, 0 = never. */
+  async transact(
+    statements: readonly Statement[],
+    ts: bigint,
+    timeoutMs = 0,
+  ): Promise<TransactionAnswer> {
     const packed = packStatements(statements);
-    return unpackAnswer(
-      await this.#calls.call<PackedAnswer>({ kind: "transact", statements: packed, ts }),
-    );
+    const request: StoreRequest = { kind: "transact", statements: packed, ts, timeoutMs };
+    return unpackAnswer(await this.#calls.call<PackedAnswer>(request));
   }
 
   /**

@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { crsqlitePath } from "../../../bin/setup/paths.js";
+import { crsqlitePath, sqlDeadlinePath } from "../../../bin/setup/paths.js";
 import type { ActorId, Changeset, SqlValue, Statement, VersionRange } from "../../types.ts";
 import type { OutcomeRecord } from "./apply.ts";
 import type { SchemaFile } from "./schema-files.ts";
@@ -22,6 +22,7 @@ export class StoreFolder {
     return {
       path: join(this.path, `${name}.db`),
       extensionPath: crsqlitePath(),
+      deadlinePath: sqlDeadlinePath(),
       nodeId: name,
       schemaFiles: SMALL_SCHEMA,
       ...changes,

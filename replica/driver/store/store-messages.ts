@@ -48,7 +48,13 @@ export interface StreamRequest {
 /** A request; what is answered is in the comment. */
 export type StoreRequest =
   /** PackedAnswer */
-  | { readonly kind: "transact"; readonly statements: PackedStatements; readonly ts: bigint }
+  | {
+      readonly kind: "transact";
+      readonly statements: PackedStatements;
+      readonly ts: bigint;
+      /** 0 = without limit. */
+      readonly timeoutMs: number;
+    }
   /** OutcomeRecord[] */
   | { readonly kind: "apply"; readonly packed: PackedChangesets; readonly isUrgent: boolean }
   /** PackedChangesets */

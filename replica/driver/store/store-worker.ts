@@ -161,7 +161,9 @@ class WorkLoop {
     const store = this.#store;
     switch (request.kind) {
       case "transact":
-        return packAnswer(store.transact(unpackStatements(request.statements), request.ts));
+        return packAnswer(
+          store.transact(unpackStatements(request.statements), request.ts, request.timeoutMs),
+        );
       case "putObject":
         return packCommit(store.putObject(request.objectKind, request.document, request.ts));
       case "deleteObject":

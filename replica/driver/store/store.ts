@@ -54,6 +54,8 @@ export interface StoreStats {
   /** Requests waiting in the worker. */
   readonly queued: number;
   readonly dbVersion: number;
+  /** Transactions undone because their time was up. */
+  readonly timeouts: number;
   /** Pages of the file that are free. */
   readonly freePages: number;
 }
@@ -78,6 +80,7 @@ export class Store {
   readonly #clocks: StoreClocks;
   readonly #writesRowsDirectly: boolean;
   readonly #applyStats: ApplyStats[] = [];
+  #timeouts = 0;
   #parts: Parts;
 
   /** Opens or creates the database and brings its schema up to date. */
@@ -129,10 +132,15 @@ export class Store {
   }
 
   /** See `LocalWriter.transact`. */
-  transact(statements: readonly Statement[], ts: bigint): TransactionAnswer {
-    const answer = this.#parts.writer.transact(statements, ts);
-    if (answer.commit !== null) this.publisher.committed();
-    return answer;
+  transact(statements: readonly Statement[], ts: bigint, timeoutMs = 0): TransactionAnswer {
+    try {
+      const answer = this.#parts.writer.transact(statements, ts, timeoutMs);
+      if (answer.commit !== null) this.publisher.committed();
+      return answer;
+    } catch (thrown) {
+      if (toStoreError(thrown, "STORE_SQL").code === "STORE_TIMEOUT") this.#timeouts += 1;
+      throw thrown;
+    }
   }
 
   /** See `Applier.applySlice`. */
@@ -282,7 +290,8 @@ export class Store {
     const apply = sumOf(this.#applyStats);
     const freePages = Number(this.#database.pragma("freelist_count", { simple: true }));
     const dbVersion = this.ledger.lastLocal;
-    return { apply, stream, streamReaders, queued, dbVersion, freePages };
+    const timeouts = this.#timeouts;
+    return { apply, stream, streamReaders, queued, dbVersion, timeouts, freePages };
   }
 
   /** Closes the database and gives up the lock. */
@@ -300,6 +309,7 @@ export class Store {
   #createParts(): Parts {
     const database = this.#database;
     const { ledger } = this;
+    const { deadline } = this.#open;
     const { nowMs } = this.#clocks;
     const tables = readCrrTables(database);
     const rows = new VersionRowReader(database, tables);
@@ -312,7 +322,7 @@ export class Store {
     });
     this.#applyStats.push(applier.stats);
     return {
-      writer: new LocalWriter({ database, tables, ledger, rows, nowMs }),
+      writer: new LocalWriter({ database, tables, ledger, rows, deadline, nowMs }),
       applier,
       server: new VersionServer({ database, ledger, rows }),
       objects: new ObjectStore(database),

@@ -56,7 +56,7 @@ export class QueryPlan {
     this.#database = database;
     this.#sql = sql;
     this.#shape = shapeOf(database, sql);
-    const plain = prepareRead({ database, hasExtension: false }, sql, tokenize(sql));
+    const plain = prepareRead({ database }, sql, tokenize(sql));
     this.columns = plain.columns().map((column) => column.name);
     this.tables = tablesOf(database, sql, tables);
     if (this.tables.size === 0) throw unsupported("the query reads no replicated table");

@@ -34,7 +34,7 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   counter("patina_sync_sessions_failed_total", "Of these, sessions that broke."),
   counter("patina_sync_versions_received_total", "Versions received by sync."),
   gauge("patina_sync_streams", "Sync streams open, both roles."),
-  gauge("patina_sync_needs_versions", "Versions known of and missing here."),
+  gauge("patina_sync_needs_versions", "Versions known of and missing here, or here in part."),
   gauge("patina_inbox_changesets", "Changesets received by broadcast and not applied yet."),
   counter("patina_changesets_refused_total", "Changesets the store refused."),
   counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),

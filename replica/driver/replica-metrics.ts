@@ -109,7 +109,7 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     sync_sessions_failed_total: sync.sessionsFailed,
     sync_versions_received_total: sync.versionsReceived,
     sync_streams: driver.syncStreams,
-    sync_needs_versions: missingVersions(core),
+    sync_needs_versions: lackingVersions(core),
     inbox_changesets: core.inboxSize,
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     clock_skews_total: core.stats.clockSkews,
@@ -165,7 +165,14 @@ function bytesOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-/** Versions that are known of and missing, over all actors. */
+/** Versions that are known of and not known whole, over all actors: missing, or in part. */
+export function lackingVersions(core: ReplicaCore): number {
+  let lacking = 0;
+  for (const actorId of core.books.actors()) lacking += core.books.lackingVersions(actorId);
+  return lacking;
+}
+
+/** Versions that are known of and missing, over all actors; partial ones are not counted. */
 export function missingVersions(core: ReplicaCore): number {
   let missing = 0;
   for (const actorId of core.books.actors()) missing += core.books.missingVersions(actorId);

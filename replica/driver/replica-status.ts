@@ -1,6 +1,6 @@
 /** How a replica stands, for its API, its admin socket and people. */
 import type { ReplicaCore } from "../core/replica-core.ts";
-import { missingVersions } from "./replica-metrics.ts";
+import { lackingVersions } from "./replica-metrics.ts";
 
 /** Identity, members with round trips, heads and needs; plain JSON. */
 export function statusOf(core: ReplicaCore): unknown {
@@ -18,6 +18,6 @@ export function statusOf(core: ReplicaCore): unknown {
       ring: core.rings.ring(actor.addr),
     })),
     heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
-    needs: missingVersions(core),
+    needs: lackingVersions(core),
   };
 }

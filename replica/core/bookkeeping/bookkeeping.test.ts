@@ -219,6 +219,8 @@ test("every version at or below the head is exactly one of known, gap and partia
         perform(books, each);
         if (each.kind === "complete") for (const version of integers(each)) closed.add(version);
       }
+      const lacking = integers({ start: 1, end: books.head(A) }).filter((at) => !closed.has(at));
+      expect(books.lackingVersions(A)).toBe(lacking.length);
       for (let version = 1; version <= books.head(A); version += 1) {
         const isPartial = books.partial(A, version) !== undefined;
         expect(books.contains(A, one(version))).toBe(closed.has(version));

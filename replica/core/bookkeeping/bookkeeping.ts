@@ -123,6 +123,11 @@ export class Bookkeeping {
     return this.#books.get(actorId)?.gaps.total ?? 0;
   }
 
+  /** How many versions of an actor are known of and not known whole: missing, or partial. O(1). */
+  lackingVersions(actorId: ActorId): number {
+    return this.missingVersions(actorId) + (this.#books.get(actorId)?.partials.size ?? 0);
+  }
+
   /** Whether any version of any actor is known of and not known whole. O(actors). */
   isLacking(): boolean {
     for (const book of this.#books.values()) {

@@ -3,8 +3,13 @@
  *
  * A slice is one IMMEDIATE transaction: rows, the record of versions and the bookkeeping are kept
  * or lost together. When a statement fails, the slice is undone and its changesets are tried one by
- * one, so that only the bad one is refused. How a version is merged, and why in this way, is in
- * docs/decisions/0004-version-map.md.
+ * one, so that only the bad one is refused.
+ *
+ * CHECK constraints are for local writes. A row that is merged column by column may break one on the
+ * way, or for good where two writers each kept to it, and whoever refused it would be without that
+ * version for ever.
+ *
+ * How a version is merged, and why in this way, is in docs/decisions/0004-version-map.md.
  */
 import type Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
@@ -66,9 +71,11 @@ export class Applier {
   readonly #context: ApplierContext;
   readonly #merger: Merger;
   readonly #statements: Statements;
+  readonly #hasChecks: boolean;
 
   constructor(context: ApplierContext) {
     this.#context = context;
+    this.#hasChecks = [...context.tables.values()].some((table) => table.hasChecks);
     this.#merger = new Merger(context);
     this.#statements = prepareStatements(context.database);
   }
@@ -82,8 +89,13 @@ export class Applier {
     const deadlineMs = startedMs + budgetMs;
     const first = job.outcomes.length;
     this.stats.slices += 1;
-    const failed = this.#attempt(job, { end: job.changesets.length, deadlineMs });
-    if (failed !== null) this.#applySingly(job, { end: failed.reached, budgetMs });
+    this.#setChecks(false);
+    try {
+      const failed = this.#attempt(job, { end: job.changesets.length, deadlineMs });
+      if (failed !== null) this.#applySingly(job, { end: failed.reached, budgetMs });
+    } finally {
+      this.#setChecks(true);
+    }
     this.stats.rowsWrittenDirectly = this.#merger.rowsWrittenDirectly;
     const tookMs = this.#context.nowMs() - startedMs;
     if (tookMs > budgetMs * OVERSHOOT) this.stats.slicesOverBudget += 1;
@@ -91,6 +103,12 @@ export class Applier {
       this.stats.rowsChanged += outcome.rowsChanged;
       if (outcome.kind === "refused") this.stats.changesetsRefused += 1;
     }
+  }
+
+  /** Both ways every statement is prepared anew: only where a table has a CHECK. */
+  #setChecks(isOn: boolean): void {
+    if (!this.#hasChecks) return;
+    this.#context.database.pragma(`ignore_check_constraints = ${isOn ? "OFF" : "ON"}`);
   }
 
   /** One changeset per transaction, up to the one that failed; that one is refused. */

@@ -7,12 +7,14 @@ import { unpackKey } from "../../core/wire/packed-key.ts";
 import type { ColumnChange, SqlValue } from "../../types.ts";
 import type { ColumnSpec } from "./schema-files.ts";
 import { readColumns } from "./schema-files.ts";
-import { quoteName } from "./sql-text.ts";
+import { checkTexts, quoteName, tokenize } from "./sql-text.ts";
 
 /** One replicated table. */
 export interface CrrTable {
   readonly name: string;
   readonly isStrict: boolean;
+  /** Whether it has CHECK constraints, which local writes are held to and merges are not. */
+  readonly hasChecks: boolean;
   /** Key columns in key order. */
   readonly keys: readonly ColumnSpec[];
   /** Columns outside the key, generated ones left out. */
@@ -26,21 +28,23 @@ export type CrrTables = ReadonlyMap<string, CrrTable>;
 /** Reads the replicated tables from the catalogue. */
 export function readCrrTables(database: Database.Database): CrrTables {
   const names = database
-    .prepare<[], { name: string; strict: number }>(
-      "SELECT l.name, l.strict FROM pragma_table_list l" +
+    .prepare<[], { name: string; strict: number; sql: string }>(
+      "SELECT l.name, l.strict, t.sql FROM pragma_table_list l" +
+        " JOIN sqlite_master t ON t.type = 'table' AND t.name = l.name" +
         " JOIN sqlite_master c ON c.name = l.name || '__crsql_clock'" +
         " WHERE l.schema = 'main' ORDER BY l.name",
     )
     .safeIntegers(false)
     .all();
   const tables = new Map<string, CrrTable>();
-  for (const { name, strict } of names) {
+  for (const { name, strict, sql } of names) {
     const columns = readColumns(database, name);
     const keys = columns.filter((column) => column.keyPosition > 0);
     keys.sort((left, right) => left.keyPosition - right.keyPosition);
     const values = columns.filter((column) => column.keyPosition === 0 && !column.isGenerated);
     const valueByName = new Map(values.map((column) => [column.name, column]));
-    tables.set(name, { name, isStrict: strict === 1, keys, values, valueByName });
+    const hasChecks = checkTexts(tokenize(sql)).length > 0;
+    tables.set(name, { name, isStrict: strict === 1, hasChecks, keys, values, valueByName });
   }
   return tables;
 }

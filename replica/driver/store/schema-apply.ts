@@ -9,7 +9,7 @@
 import type Database from "better-sqlite3";
 import type { ColumnSpec, Schema, TableSpec } from "./schema-files.ts";
 import { readColumns, readIndexes, schemaError } from "./schema-files.ts";
-import { columnTexts, quoteName, tokenize } from "./sql-text.ts";
+import { checkTexts, columnTexts, quoteName, tokenize } from "./sql-text.ts";
 
 /** What was changed; all zero when the database was up to date. */
 export interface SchemaChange {
@@ -120,6 +120,9 @@ function differences(table: TableSpec, present: readonly ColumnSpec[], sql: stri
     } else if (!isSameColumn(column, old) || !isSameText) {
       say(name, `the definition of column ${quoteName(name)} cannot be changed`);
     }
+  }
+  if (checkTexts(tokenize(sql)).join() !== checkTexts(tokenize(table.sql)).join()) {
+    say("", "CHECK constraints of a table that exists cannot be added, changed or removed");
   }
   for (const { name, keyPosition, isStored } of table.columns) {
     if (present.some((old) => old.name === name)) continue;

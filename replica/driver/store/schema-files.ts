@@ -311,7 +311,6 @@ const FORBIDDEN_WORDS: readonly (readonly [string, string])[] = [
   ["AUTOINCREMENT", "AUTOINCREMENT is not allowed: replicas would hand out the same numbers"],
   ["REFERENCES", FOREIGN_KEYS],
   ["FOREIGN", FOREIGN_KEYS],
-  ["CHECK", "CHECK is not allowed: a row may arrive column by column"],
 ];
 /** `hidden` of a generated column that is stored; 2 = computed when read. */
 const STORED = 3;

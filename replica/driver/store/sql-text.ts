@@ -87,6 +87,24 @@ export function columnTexts(tokens: readonly SqlToken[]): ColumnText[] {
   return columns;
 }
 
+/** The CHECK constraints in the tokens of a CREATE TABLE, each as its condition; sorted. */
+export function checkTexts(tokens: readonly SqlToken[]): string[] {
+  const found: string[] = [];
+  for (const [at, { kind, text }] of tokens.entries()) {
+    if (kind !== "word" || text.toUpperCase() !== "CHECK") continue;
+    let depth = 0;
+    const parts: string[] = [];
+    for (const token of tokens.slice(at + 1)) {
+      if (token.kind === "other" && token.text === "(") depth += 1;
+      if (token.kind === "other" && token.text === ")") depth -= 1;
+      parts.push(token.text);
+      if (depth === 0) break;
+    }
+    found.push(parts.join(" "));
+  }
+  return found.toSorted();
+}
+
 /** The first word in upper case (`SELECT`), or the empty string. */
 export function firstKeyword(tokens: readonly SqlToken[]): string {
   const first = tokens[0];

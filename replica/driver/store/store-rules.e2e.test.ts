@@ -1,7 +1,9 @@
 /** What holds of one store and its peers, rule by rule; cr-sqlite is the real one. */
+import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { packKey } from "../../core/wire/packed-key.ts";
 import type { Changeset, ColumnChange, FullChangeset } from "../../types.ts";
+import { backupDatabase } from "./backup.ts";
 import {
   StoreFolder,
   TS,
@@ -363,6 +365,50 @@ test("a changeset that fails inside SQLite is refused alone; local writes stay t
   expect(write(store, "INSERT INTO t VALUES ('own', 1, 'b')")).toHaveLength(1);
 });
 
+test("a CHECK holds for local writes; a merge that breaks one goes through, so that replicas agree", () => {
+  const schemaFiles = [{ name: "c.sql", text: CHECKED }];
+  const left = folder.open("left", { schemaFiles });
+  const right = folder.open("right", { schemaFiles });
+  apply(right, write(left, "INSERT INTO c VALUES ('x', 1, 10)"));
+  // Good before and after, and not between: a row is merged column by column.
+  const moved = write(left, "UPDATE c SET a = 50, b = 60");
+  expect(apply(right, moved)).toMatchObject([{ kind: "applied" }]);
+  // Each writer keeps to it, both together do not. What came with it in one batch is there, too.
+  const raised = write(left, "UPDATE c SET a = 57");
+  const lowered = write(right, "UPDATE c SET b = 53");
+  const more = write(right, "INSERT INTO c VALUES ('y', 2, 3)");
+  expect(apply(left, [...lowered, ...more]).map(({ kind }) => kind)).toEqual([
+    "applied",
+    "applied",
+  ]);
+  expect(apply(right, raised)).toMatchObject([{ kind: "applied" }]);
+  const rows = [
+    ["x", 57n, 53n],
+    ["y", 2n, 3n],
+  ];
+  for (const store of [left, right]) {
+    expect(rowsOf(store, "SELECT * FROM c ORDER BY id")).toEqual(rows);
+    const broken = /CHECK constraint failed: a < b/;
+    expect(() => write(store, "INSERT INTO c VALUES ('z', 3, 2)")).toThrow(broken);
+    expect(() => write(store, "UPDATE c SET a = 56 WHERE id = 'x'")).toThrow(broken);
+  }
+  const copy = { source: folder.options("left").path, target: join(folder.path, "left.backup") };
+  expect(backupDatabase(copy)).toBeGreaterThan(0);
+  apply(right, write(left, "UPDATE c SET a = 5 WHERE id = 'x'"));
+  expect(rowsOf(right, "SELECT a FROM c WHERE id = 'x'")).toEqual([[5n]]);
+});
+
+test("the CHECK constraints of a table that exists stay as they are", () => {
+  const store = folder.open("fixed", { schemaFiles: [{ name: "c.sql", text: CHECKED }] });
+  const declare = (text: string): unknown => store.applySchema([{ name: "c.sql", text }], TS);
+  const refusal = 'c.sql:1: table "c": CHECK constraints of a table that exists cannot be';
+  expect(() => declare(CHECKED.replace("a < b", "a <= b"))).toThrow(refusal);
+  expect(() => declare(CHECKED.replace(", CHECK (a < b)", ""))).toThrow(refusal);
+  expect(() => declare(CHECKED.replace(", CHECK", ", d CHECK (d > 0), CHECK"))).toThrow(refusal);
+  declare(CHECKED.replace(", CHECK (a < b)", ", d, check(a  <  b)"));
+  expect(rowsOf(store, "SELECT d FROM c")).toEqual([]);
+});
+
 test("known changesets do nothing, and a version of our own that we lack is refused", () => {
   const store = open();
   const changeset = changesetOf(actor(5), 1, {});
@@ -493,6 +539,10 @@ const ONE = { start: 1, end: 1 };
 const SMALL = `CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a, b TEXT NOT NULL DEFAULT '');
 CREATE TABLE k (id TEXT NOT NULL PRIMARY KEY);
 CREATE TABLE p (x INTEGER NOT NULL, y TEXT NOT NULL, v REAL, PRIMARY KEY (x, y));`;
+
+const CHECKED =
+  "CREATE TABLE c (id TEXT NOT NULL PRIMARY KEY, a INTEGER NOT NULL DEFAULT 0," +
+  " b INTEGER NOT NULL DEFAULT 9, CHECK (a < b))";
 
 /** A row written, deleted, written again, and changed in `b`: versions 1 to 4. */
 function resurrect(): { writer: Store; resurrection: Changeset[] } {

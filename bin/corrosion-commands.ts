@@ -1,5 +1,5 @@
 /** Commands that Corrosion has too, with its names and flags; each loads its file when asked for. */
-import type { Command } from "commander";
+import { InvalidArgumentError, type Command } from "commander";
 import { wholeNumber } from "./patina-commands.ts";
 import type { GlobalOptions } from "./targets.ts";
 
@@ -89,7 +89,7 @@ function addClusterCommands(patina: Command): void {
   cluster
     .command("set-id")
     .description("move to another cluster id, and keep it over restarts")
-    .argument("<id>", "0 to 65535", wholeNumber)
+    .argument("<id>", "0 to 65535", clusterId)
     .action(async (id: number, _options, command: Command) =>
       send({ Cluster: { SetId: id } }, command),
     );
@@ -112,7 +112,7 @@ function addRepairCommands(patina: Command): void {
   sync
     .command("process-buffered-changes")
     .description("merge what is buffered of a version that has arrived whole")
-    .argument("<actor-id>")
+    .argument("<actor-id>", "a UUID, as in sync generate", actorId)
     .argument("<version>", "the actor's version", wholeNumber)
     .option(
       "--chunk-size <number>",
@@ -121,12 +121,12 @@ function addRepairCommands(patina: Command): void {
     )
     .action(
       async (
-        actorId: string,
+        actor_id: string,
         version: number,
         options: { chunkSize?: number },
         command: Command,
       ) => {
-        const inner = { actor_id: actorId, version, chunk_size: options.chunkSize ?? 0 };
+        const inner = { actor_id, version, chunk_size: options.chunkSize ?? 0 };
         await send({ Sync: { ProcessBufferedChanges: inner } }, command);
       },
     );
@@ -138,10 +138,10 @@ function addInsightCommands(patina: Command): void {
     .description("actors")
     .command("version")
     .description("what is known of one version of an actor")
-    .argument("<actor-id>")
+    .argument("<actor-id>", "a UUID, as in sync generate", actorId)
     .argument("<version>", "the actor's version", wholeNumber)
-    .action(async (actorId: string, version: number, _options, command: Command) =>
-      send({ Actor: { Version: { actor_id: actorId, version } } }, command),
+    .action(async (actor_id: string, version: number, _options, command: Command) =>
+      send({ Actor: { Version: { actor_id, version } } }, command),
     );
   const subs = patina.command("subs").description("live subscriptions");
   subs
@@ -209,6 +209,17 @@ function addCertificateCommands(patina: Command): void {
 
 function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
+}
+
+function clusterId(text: string): number {
+  const id = wholeNumber(text);
+  if (id <= 0xffff) return id;
+  throw new InvalidArgumentError("A number from 0 to 65535 is expected.");
+}
+
+function actorId(text: string): string {
+  if (/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text;
+  throw new InvalidArgumentError("A UUID is expected; `patina sync generate` lists actor ids.");
 }
 
 /** The action of a command that is one request and takes nothing. */

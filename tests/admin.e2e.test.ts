@@ -74,7 +74,7 @@ describe("cluster", () => {
     await ask(edge, "cluster", "set-id", "0");
     await edge.ready();
     await until("the first id", async () => (await clusterOfEdge()) === 0);
-    expect(lineOf(await ask(edge, "cluster", "set-id", "65536"))).toContain("unknown request");
+    expect((await ask(edge, "cluster", "set-id", "65536")).stderr).toContain("0 to 65535");
   });
 });
 
@@ -101,6 +101,7 @@ describe("sync and actor", () => {
     expect(valuesOf(await ask(edge, "actor", "version", actor, "99999"))).toEqual([null]);
     const nobody = "00000000-0000-4000-8000-000000000000";
     expect(lineOf(await ask(edge, "actor", "version", nobody, "1"))).toContain("unknown actor");
+    expect((await ask(edge, "actor", "version", "no one", "1")).stderr).toContain("A UUID is");
     const merge = await ask(
       edge,
       "sync",

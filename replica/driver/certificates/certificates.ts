@@ -96,7 +96,7 @@ export async function issueServerCertificate(
 ): Promise<CertificatePems> {
   const names = options.names ?? [];
   for (const address of options.addresses) {
-    if (isIP(address) === 0) throw inputError("not an IP address", address);
+    if (isIP(address) === 0) throw inputError(`${address} is not an IP address`, address);
   }
   if (options.addresses.length + names.length === 0) {
     throw inputError("a server certificate needs an address or a name", null);

@@ -164,6 +164,30 @@ test("one that has had its share of the thread is told once of all that came mea
   expect(fixture.desk.dueMs).toBe(Infinity);
 });
 
+test("one that is read whole and has no reader is brought up to date now and then, and for a reader at once", () => {
+  const fixture = start();
+  const sql = "SELECT DISTINCT a FROM t";
+  const first = fixture.query(sql);
+  const set = (a: number): void => {
+    write(fixture.store, `INSERT INTO t VALUES ('${a}', ${a}, '')`);
+    fixture.desk.turn();
+  };
+  const lastChangeId = (): number | undefined =>
+    fixture.desk.views({ hash: first.queryHash, id: null })[0]?.lastChangeId;
+  set(1);
+  first.leave();
+  for (const a of [2, 3]) set(a);
+  expect(lastChangeId()).toBe(1);
+  fixture.nowMs = fixture.desk.dueMs;
+  fixture.desk.turn();
+  expect(lastChangeId()).toBe(3);
+  set(4);
+  const resumed = fixture.query(sql, { from: 1 });
+  expect(fixture.desk.dueMs).toBeLessThan(fixture.nowMs);
+  fixture.desk.turn();
+  expect(resumed.news().map(({ change }) => change?.[3])).toEqual([2, 3, 4]);
+});
+
 test("a row keeps its id, ids of changes go up by one, and a resumed reader misses nothing", () => {
   const fixture = start();
   write(fixture.store, "INSERT INTO t VALUES ('a', 1, '')");

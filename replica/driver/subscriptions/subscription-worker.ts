@@ -87,6 +87,7 @@ class DeskLoop {
     const { queryId, queryHash } = opened;
     this.#send({ kind: "opened", readerId, queryId, queryHash });
     opened.start(reader);
+    this.#turnWhenDue();
   }
 
   #turnAt(atMs: number): void {
@@ -106,6 +107,10 @@ class DeskLoop {
     // What is committed from here on is told anew.
     this.#options.commits.postMessage(null);
     this.#desk.turn();
+    this.#turnWhenDue();
+  }
+
+  #turnWhenDue(): void {
     const { dueMs } = this.#desk;
     if (dueMs < Infinity) this.#turnAt(Math.max(dueMs, this.#turnedMs + TURN_MS));
   }

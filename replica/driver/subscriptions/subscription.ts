@@ -36,6 +36,8 @@ export class Subscription {
   /** Whether everything must be read again, as soon as the pace allows. */
   #isStale = false;
   readonly #pace = new RefreshPace();
+  /** When everything was read last. */
+  #readMs = -Infinity;
   readonly #cost = new CostAverage();
   #lines: string[] = [];
   /** Whether the first result is there: what differs from it is a change. */
@@ -64,7 +66,7 @@ export class Subscription {
 
   /** When it wants to be refreshed though nothing changes; Infinity = never. */
   get dueMs(): number {
-    return this.#isStale ? this.#pace.dueMs : Infinity;
+    return this.#isStale ? this.#readableMs : Infinity;
   }
 
   /** What is shown of it to those who run the replica. */
@@ -111,10 +113,11 @@ export class Subscription {
     this.#isStale = this.isReadWhole(changed);
     const startMs = this.#clock();
     if (this.#isStale) {
-      if (startMs < this.#pace.dueMs) return;
+      if (startMs < this.#readableMs) return;
       this.#update(() => this.#compareAll());
       this.#isStale = false;
-      this.#pace.note(startMs, this.#clock());
+      this.#readMs = this.#clock();
+      this.#pace.note(startMs, this.#readMs);
     } else {
       this.#update(() => {
         for (const table of tables) {
@@ -159,6 +162,12 @@ export class Subscription {
   destroy(error: string | null): void {
     this.#endReaders(error);
     this.#file.destroy();
+  }
+
+  /** From when on everything may be read; without a reader nobody is kept waiting. */
+  get #readableMs(): number {
+    if (this.readers.size > 0) return this.#pace.dueMs;
+    return Math.max(this.#pace.dueMs, this.#readMs + UNREAD_MS);
   }
 
   #touched(changed: ReadonlyMap<string, readonly ChangedRow[]>): string[] {
@@ -298,6 +307,8 @@ function* chain(texts: Iterable<string>, last: string): Generator<string> {
   yield last;
 }
 
+/** Between two readings for nobody: what changed is then there for whoever resumes. */
+const UNREAD_MS = 1_000;
 /** Beyond, reading everything is about as fast as looking up so many keys. */
 const PARTIAL_ROWS_MAX = 2_000;
 /** Long enough for an average, short enough to see what is dear at present. */

@@ -84,8 +84,8 @@ function raise(entry: { readonly counter: MetricCounter; last: number }, value: 
   entry.last = value;
 }
 
-function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
-  const { core, driver, transport, api } = sources;
+/** Those of Patina's own figures that the core counts by itself, without `patina_`. */
+export function coreFigures(core: ReplicaCore): Record<string, number> {
   const swim = core.swim.stats;
   const broadcast = core.broadcast.stats;
   const sync = core.syncClient.stats;
@@ -108,11 +108,31 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     sync_sessions_total: sync.sessions,
     sync_sessions_failed_total: sync.sessionsFailed,
     sync_versions_received_total: sync.versionsReceived,
-    sync_streams: driver.syncStreams,
     sync_needs_versions: lackingVersions(core),
     inbox_changesets: core.inboxSize,
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     clock_skews_total: core.stats.clockSkews,
+  };
+}
+
+/** What Corrosion's figures are read from, as far as it is the core's. */
+export function coreCorrosionFigures(
+  core: ReplicaCore,
+): Pick<CorrosionFigures, "core" | "inbox" | "queue" | "broadcast" | "gaps"> {
+  return {
+    core,
+    inbox: core.inboxStats,
+    queue: core.syncClient.queueStats,
+    broadcast: core.broadcast.stats,
+    gaps: gapsByState(core),
+  };
+}
+
+function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
+  const { core, driver, transport, api } = sources;
+  return {
+    ...coreFigures(core),
+    sync_streams: driver.syncStreams,
     hostile_packets_total:
       driver.stats.badPackets + driver.stats.badFrames + driver.syncStats.badFrames,
     store_busy_total: driver.stats.storeBusy,
@@ -142,11 +162,8 @@ function corrosionFigures(sources: ReplicaMetricSources, store: StoreStats): Cor
   const { core, databasePath } = sources;
   return {
     ...sources,
+    ...coreCorrosionFigures(core),
     store,
-    inbox: core.inboxStats,
-    queue: core.syncClient.queueStats,
-    broadcast: core.broadcast.stats,
-    gaps: gapsByState(core),
     databaseBytes: bytesOf(databasePath),
     logBytes: bytesOf(`${databasePath}-wal`),
   };

@@ -19,6 +19,7 @@ import { formatAddress, parseAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
 import { DelayedAck } from "./delayed-ack.ts";
+import { HandshakeClock } from "./handshake-clock.ts";
 import type { TransportSettings } from "./options.ts";
 import type { OutboundStream } from "./outbound-stream.ts";
 import type { PacketBuffers } from "./packet-buffers.ts";
@@ -68,7 +69,7 @@ export class QuicConnection implements StreamHost {
   deadlineMs = Number.POSITIVE_INFINITY;
   /** When the handshake completed; `null` before. */
   openedMs: number | null = null;
-  readonly startedMs: number;
+  readonly handshake: HandshakeClock;
   readonly #native: Connection;
   readonly #parts: ConnectionParts;
   readonly #writes: WriteQueue;
@@ -102,7 +103,8 @@ export class QuicConnection implements StreamHost {
     this.peer = parts.peer;
     this.remote = formatAddress(parts.peer.host, parts.peer.port);
     this.isOutgoing = parts.acceptsServer !== null;
-    this.startedMs = parts.nowMs;
+    const timeoutMs = parts.settings.connectTimeoutMs;
+    this.handshake = new HandshakeClock({ startedMs: parts.nowMs, timeoutMs });
     this.#lastSendMs = parts.nowMs;
     this.#recvInfo = { from: parts.peer, to: parts.socket.bound };
     this.#writes = new WriteQueue(parts.native);
@@ -197,18 +199,15 @@ export class QuicConnection implements StreamHost {
     const goodbyeMs = this.#goodbye?.untilMs ?? Number.POSITIVE_INFINITY;
     this.deadlineMs = Math.min(quicheMs, this.#ack.dueMs, goodbyeMs);
     if (this.#state === "handshaking") {
-      const { connectTimeoutMs } = this.#parts.settings;
-      this.deadlineMs = Math.min(this.deadlineMs, this.startedMs + connectTimeoutMs);
+      this.deadlineMs = Math.min(this.deadlineMs, this.handshake.deadlineMs);
     }
     return hasMore;
   }
 
   /** Lets quiche act on what is overdue. */
   onTimer(nowMs: number): void {
-    const { connectTimeoutMs } = this.#parts.settings;
-    if (this.#state === "handshaking" && nowMs >= this.startedMs + connectTimeoutMs) {
-      this.discard(noAnswerError(connectTimeoutMs));
-      return;
+    if (this.#state === "handshaking" && nowMs >= this.handshake.deadlineMs) {
+      return this.discard(noAnswerError(this.#parts.settings.connectTimeoutMs));
     }
     this.#hasInput = true;
     if (this.#goodbye !== null && nowMs >= this.#goodbye.untilMs) this.#state = "closed";

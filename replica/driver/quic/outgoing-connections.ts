@@ -138,7 +138,7 @@ export class OutgoingConnections {
     connection?.keepAlive(this.#parts.nowMs(), 0);
     if (connection === null || !connection.isHandshaking) return;
     // Packets sent before the peer came up are lost, and quiche repeats them only after a second.
-    const isStuck = this.#parts.nowMs() - connection.startedMs > STUCK_DIAL_MS;
+    const isStuck = connection.handshake.elapsedMs(this.#parts.nowMs()) > STUCK_DIAL_MS;
     if (isStuck && connection.packetsAccepted === 0) this.forget(address, "dialling anew");
   }
 
@@ -167,7 +167,7 @@ export class OutgoingConnections {
       this.#parts.report(target.address, "down", error.message);
       return;
     }
-    const isQuick = this.#parts.nowMs() - connection.startedMs < QUICK_FAILURE_MS;
+    const isQuick = connection.handshake.elapsedMs(this.#parts.nowMs()) < QUICK_FAILURE_MS;
     if (isQuick && !isTls && !target.isSecondDial) {
       target.isSecondDial = true;
       this.#dial(target);

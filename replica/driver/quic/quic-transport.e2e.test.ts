@@ -233,6 +233,27 @@ test("a handshake from a peer that was unreachable ends the wait for it", async 
   expect(await left.transport.sendUni(target, [Buffer.from("welcome")])).toBe(true);
 });
 
+test("a loop that comes late does not blame the peer whose answer it has not read", async () => {
+  // Method: stop the thread in the middle of the handshake, for longer than that may take.
+  await using left = await openEndpoint({ certificates, connectTimeoutMs: 300 });
+  await using right = await openEndpoint({ certificates });
+  const sent = left.transport.sendUni(right.transport.local, [Buffer.from("x")]);
+  const { stats } = left.transport;
+  while (stats.packetsSent === 0) await new Promise((resolve) => setImmediate(resolve));
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
+  expect(await sent).toBe(true);
+  expect(stats.dials).toBe(1);
+});
+
+test("late answers to a dial that was given up begin no handshake of their own", async () => {
+  await using left = await openEndpoint({ certificates, connectTimeoutMs: 100 });
+  await using right = await openEndpoint({ certificates, faults: { delayMs: () => 400 } });
+  expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(false);
+  const { stats } = left.transport;
+  await everyTurn(() => stats.packetsUnknown >= 2);
+  expect(stats.handshakesFailed).toBe(0);
+});
+
 test("an address in use, or none of ours, is refused by code", async () => {
   await using left = await openEndpoint({ certificates });
   for (const local of [left.transport.local, "192.0.2.1:0", "localhost:0", "nonsense"]) {

@@ -55,6 +55,8 @@ export class QuicTransport implements Transport {
   readonly #owner: ConnectionOwner;
   readonly #connections = new Set<QuicConnection>();
   readonly #byId = new Map<string, QuicConnection>();
+  /** Ids of dials that were given up, by age: what the peer still says to them opens nothing. */
+  readonly #givenUpIds = new Set<string>();
   readonly #replies: ReplyBudget;
   readonly #buffers = new PacketBuffers();
   #config: HandshakeConfig;
@@ -294,8 +296,10 @@ export class QuicTransport implements Transport {
       this.stats.packetsMalformed += 1;
       return;
     }
-    const connection = this.#byId.get(connectionIdKey(header.dcid));
+    const key = connectionIdKey(header.dcid);
+    const connection = this.#byId.get(key);
     if (connection !== undefined) connection.receive(packet, host, port);
+    else if (this.#givenUpIds.has(key)) this.stats.packetsUnknown += 1;
     else if (header.kind === "initial") this.#accept(packet, header, { host, port });
     else this.#replyToStranger(packet, header, { host, port });
   }
@@ -372,6 +376,16 @@ export class QuicTransport implements Transport {
     if (!this.#connections.delete(connection)) return;
     for (const key of connection.idKeys) this.#byId.delete(key);
     if (!connection.isOutgoing) this.#inbound -= 1;
+    else if (connection.openedMs === null) this.#noteGivenUp(connection.idKeys);
+  }
+
+  /** A server's first packets look like a client's: each would begin a handshake that must fail. */
+  #noteGivenUp(keys: readonly string[]): void {
+    for (const key of keys) this.#givenUpIds.add(key);
+    for (const oldest of this.#givenUpIds) {
+      if (this.#givenUpIds.size <= GIVEN_UP_MAX) break;
+      this.#givenUpIds.delete(oldest);
+    }
   }
 
   // ------------------------------------------------------------------ turns and time
@@ -415,10 +429,12 @@ export class QuicTransport implements Transport {
   }
 
   #onTimer(): void {
+    const nowMs = performance.now();
+    const lateMs = nowMs - this.#timerMs;
     this.#timer = null;
     this.#timerMs = Number.POSITIVE_INFINITY;
     if (this.#closing !== null) return;
-    const nowMs = performance.now();
+    for (const connection of this.#connections) connection.handshake.forgive(lateMs, nowMs);
     this.#expireUnis(nowMs);
     if (nowMs >= this.#tickMs) {
       this.#tickMs = nowMs + this.#tickPeriodMs;
@@ -447,3 +463,5 @@ export class QuicTransport implements Transport {
 
 /** The reason Corrosion gives when it stops (protocol reference, section 1.4). */
 const SHUTTING_DOWN = "shutting down";
+/** Arbitrary; all dials of a large cluster, and 100 KB of ids. */
+const GIVEN_UP_MAX = 1_024;

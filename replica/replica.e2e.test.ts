@@ -1,13 +1,19 @@
-/** Replicas in one process on loopback, each with a store worker: what starts and ends bring about. */
+/**
+ * Replicas in one process on loopback, each with a store worker: what starts and ends bring about,
+ * and that a crowd of them agrees. `PATINA_CROWD=30` makes the crowd Corrosion's.
+ */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { createPrng } from "#base/prng.ts";
+import { freePorts } from "../bin/demo/ports.ts";
 import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { apiSection, dbSection, gossipSection, perfSection, replicaSection } from "./config.ts";
 import {
@@ -19,6 +25,11 @@ import { StoreClient } from "./driver/store/store-client.ts";
 import { startStore, type StoreThread } from "./driver/store/store-thread.ts";
 import { REPLICA_METRICS } from "./metrics.ts";
 import { startReplica, type Replica } from "./replica.ts";
+
+/** 30 replicas with ten links each and 800 rows between them take 25 s of CPU. */
+const CROWD = Number(process.env["PATINA_CROWD"] ?? 12);
+const CROWD_LINKS = Math.ceil(CROWD / 3);
+const CROWD_ROWS = Math.ceil((CROWD * 800) / 30);
 
 const folder = mkdtempSync(join(tmpdir(), "patina-replica-"));
 const closers: (() => Promise<void>)[] = [];
@@ -76,6 +87,35 @@ test("a host whose database was lost has its new actor id in its row, whichever 
   expect(new Set(actorIds).size).toBe(4);
 });
 
+test(
+  `${CROWD} replicas that start together, write together and know a few others each agree`,
+  { timeout: 300_000 },
+  async ({ signal }) => {
+    // Corrosion's stress test. Every link is drawn at random, so some know none that know them.
+    const prng = createPrng(Math.floor(Math.random() * 2 ** 32));
+    const ports = await freePorts(CROWD);
+    const crowd = await Promise.all(
+      ports.map((gossipPort, at) => {
+        const others = ports.filter((port) => port !== gossipPort);
+        const bootstrap = prng.sample(others, CROWD_LINKS).map((port) => `127.0.0.1:${port}`);
+        return startHost(`crowd-${at}`, { gossipPort, bootstrap });
+      }),
+    );
+    await Promise.all(
+      crowd.map(async (host, at) => {
+        for (let id = at; id < CROWD_ROWS; id += CROWD) await host.write(id, `by ${at}`);
+      }),
+    );
+    await Promise.all(crowd.map((host) => host.rowCount(CROWD_ROWS)));
+    const standings = (): Standing[] => crowd.map(({ replica }) => standingOf(replica));
+    await untilAgreed(standings, signal);
+    const tables = await Promise.all(crowd.map((host) => host.rows()));
+    expect(tables[0]).toHaveLength(CROWD_ROWS + CROWD);
+    for (const table of tables) expect(table).toEqual(tables[0]);
+    await Promise.all(crowd.map((host) => host.stop()));
+  },
+);
+
 interface TestHost {
   readonly replica: Replica;
   /** `synced`, `up <actor id>`, `down <actor id>`. */
@@ -83,13 +123,19 @@ interface TestHost {
   waitFor(event: string): Promise<void>;
   /** Waits until the row of the host `loser` carries this actor id. */
   rowNames(actorId: string): Promise<void>;
+  /** Writes a row of `t` through the API. */
+  write(id: number, v: string): Promise<void>;
+  /** Waits until `t` has so many rows. */
+  rowCount(count: number): Promise<void>;
+  /** Every row of `t` and `nodes`, as text. */
+  rows(): Promise<string[]>;
   stop(): Promise<void>;
 }
 
 /** `life` names another database of the same host. */
 async function startHost(
   node: string,
-  options: { bootstrap?: readonly string[]; apiPort?: number; life?: string },
+  options: { bootstrap?: readonly string[]; apiPort?: number; gossipPort?: number; life?: string },
 ): Promise<TestHost> {
   const path = join(folder, `${node}${options.life ?? ""}.db`);
   const store = await openStore(path, node);
@@ -97,7 +143,7 @@ async function startHost(
   const starting = startReplica({
     db: dbSection.parse({ path }),
     gossip: gossipSection.parse({
-      addr: "127.0.0.1:0",
+      addr: `127.0.0.1:${options.gossipPort ?? 0}`,
       bootstrap: options.bootstrap ?? [],
       preset: "lan",
       tls: {
@@ -137,7 +183,51 @@ async function startHost(
     await store.close();
   };
   closers.push(stop);
-  return { replica, events, waitFor, stop, rowNames: (actorId) => rowNames(client, actorId) };
+  const { apiAddress } = replica;
+  return {
+    replica,
+    events,
+    waitFor,
+    stop,
+    rowNames: (actorId) => rowNames(client, actorId),
+    write: (id, v) => writeRow(apiAddress, id, v),
+    rowCount: (count) => waitForRows(client, count),
+    rows: () => rowsOf(client),
+  };
+}
+
+/** One transaction of one row of `t`. */
+async function writeRow(apiAddress: string, id: number, v: string): Promise<void> {
+  const answer = await fetch(`http://${apiAddress}/v1/transactions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify([["INSERT INTO t (id, v) VALUES (?, ?)", [id, v]]]),
+  });
+  if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+}
+
+async function waitForRows(client: StoreClient, count: number): Promise<void> {
+  const ids = new Set<unknown>();
+  for await (const event of client.changes({ from: null, tables: ["t"] })) {
+    if (event.kind === "rows") for (const { key } of event.rows) ids.add(key[0]);
+    if (ids.size >= count) return;
+  }
+}
+
+/** All rows of all tables that a crowd writes, each with who wrote it, in an order of their own. */
+async function rowsOf(client: StoreClient): Promise<string[]> {
+  const lines: string[] = [];
+  for await (const event of client.changes({ from: null, tables: ["t", "nodes"] })) {
+    if (event.kind === "caughtUp") break;
+    if (event.kind !== "rows") continue;
+    for (const { table, row, actorId } of event.rows) {
+      const values = Object.entries(row ?? {}).map(
+        ([column, value]) => `${column}=${String(value)}`,
+      );
+      lines.push(`${table} ${values.toSorted().join(" ")} by ${actorId}`);
+    }
+  }
+  return lines.toSorted();
 }
 
 async function rowNames(client: StoreClient, actorId: string): Promise<void> {
@@ -181,9 +271,11 @@ async function membersIn(node: string) {
 
 function openStore(path: string, nodeId: string): Promise<StoreThread> {
   const schema = new URL("schema/", import.meta.url);
-  const schemaFiles = readdirSync(schema)
+  const own = readdirSync(schema)
     .filter((name) => name.endsWith(".sql"))
     .map((name) => ({ name, text: readFileSync(new URL(name, schema), "utf8") }));
+  const text = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT NOT NULL DEFAULT '');";
+  const schemaFiles = [...own, { name: "t.sql", text }];
   return startStore({
     path,
     extensionPath: crsqlitePath(),
@@ -206,4 +298,36 @@ async function writeCertificates(): Promise<void> {
     "client.key": client.keyPem,
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+}
+
+/** What a replica says of itself that all of a crowd must agree about. */
+interface Standing {
+  readonly heads: string;
+  readonly needs: number;
+  readonly members: number;
+}
+
+function standingOf(replica: Replica): Standing {
+  const status = replica.status() as {
+    heads: Readonly<Record<string, number>>;
+    needs: number;
+    members: readonly { state: string }[];
+  };
+  const heads = Object.entries(status.heads).map(([actor, head]) => `${actor} ${head}`);
+  const members = status.members.filter(({ state }) => state === "alive").length;
+  return { heads: heads.toSorted().join("\n"), needs: status.needs, members };
+}
+
+/** Waits until nobody needs anything, all heads are the same, and everybody counts as alive. */
+async function untilAgreed(
+  standings: () => readonly Standing[],
+  signal: AbortSignal,
+): Promise<void> {
+  const isAgreed = (): boolean => {
+    const all = standings();
+    const heads = new Set(all.map((one) => one.heads));
+    const isWhole = all.every(({ needs, members }) => needs === 0 && members === all.length - 1);
+    return isWhole && heads.size === 1;
+  };
+  while (!isAgreed()) await setTimeout(25, undefined, { signal });
 }

@@ -76,6 +76,9 @@ export class App {
   /** The main data plane's own connection to the store. */
   #client: StoreClient | null = null;
   #replica: Worker | null = null;
+  #ready: ReadyState = { isReady: false, reason: "starting" };
+  /** Why nothing can be written, when that lasts. */
+  #storeFault: string | null = null;
   #isStopping = false;
 
   constructor(options: AppOptions) {
@@ -259,6 +262,9 @@ export class App {
       case "synced":
         this.#onSynced().catch((error: unknown) => this.#fail(error));
         return;
+      case "storeFault":
+        this.#storeFault = event.reason;
+        return this.#tellReady();
       case "ask":
         return this.#answer(event);
       case "failed":
@@ -317,7 +323,16 @@ export class App {
     if (this.#isStopping) return;
     this.#plane?.setReady();
     this.#tellDataPlanes({ kind: "ready" });
-    this.#watchdog?.setReady({ isReady: true, reason, details });
+    this.#ready = { isReady: true, reason, details };
+    this.#tellReady();
+  }
+
+  /** Readiness outwards: requests go on being answered while the store cannot write. */
+  #tellReady(): void {
+    if (this.#isStopping) return;
+    const fault = this.#storeFault;
+    const state = fault === null ? this.#ready : { ...this.#ready, isReady: false, reason: fault };
+    this.#watchdog?.setReady(state);
   }
 
   #threadData(name: string): ThreadData {

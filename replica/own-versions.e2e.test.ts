@@ -122,6 +122,7 @@ async function startHost(
       rtt: () => undefined,
       host: () => undefined,
       synced: () => record("synced"),
+      storeFault: () => undefined,
       failed: (error) => record(`failed ${"code" in error ? String(error.code) : error.message}`),
     },
   });

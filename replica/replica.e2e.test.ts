@@ -166,6 +166,7 @@ async function startHost(
       rtt: () => undefined,
       host: (actorId, isDown) => record(`${isDown ? "down" : "up"} ${actorId}`),
       synced: () => record("synced"),
+      storeFault: () => undefined,
       failed: (error) => record(`failed ${error.message}`),
     },
   });

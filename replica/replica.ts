@@ -46,6 +46,7 @@ import { QuicTransport } from "./driver/quic/quic-transport.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
 import { ReplicaMetrics } from "./driver/replica-metrics.ts";
 import { statusOf } from "./driver/replica-status.ts";
+import { StoreFaultWatch } from "./driver/store-fault.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import type { ActorId, Address } from "./types.ts";
 
@@ -88,6 +89,8 @@ export interface ReplicaEvents {
    * learn from.
    */
   synced(): void;
+  /** Nothing can be written, and that lasts: why; null = it can be again. */
+  storeFault(reason: string | null): void;
   /** The store cannot go on: the process should end and say why. */
   failed(error: Error): void;
 }
@@ -129,6 +132,7 @@ class RunningReplica implements Replica {
   readonly #store: StoreClient;
   readonly #wallOffsetMs = Date.now() - performance.now();
   readonly #metrics: ReplicaMetrics;
+  readonly #storeFault: StoreFaultWatch;
   readonly #actorIdByAddress = new Map<Address, ActorId>();
   #core: ReplicaCore | null = null;
   #driver: ReplicaDriver | null = null;
@@ -144,6 +148,7 @@ class RunningReplica implements Replica {
     this.#options = options;
     this.#store = store;
     this.#metrics = new ReplicaMetrics(options.metrics);
+    this.#storeFault = new StoreFaultWatch(options);
   }
 
   get actorId(): ActorId {
@@ -185,7 +190,7 @@ class RunningReplica implements Replica {
   }
 
   status(): unknown {
-    return this.#core ? statusOf(this.#core) : { state: "starting" };
+    return this.#core ? statusOf(this.#core, this.#storeFault.reason) : { state: "starting" };
   }
 
   async reload(): Promise<void> {
@@ -385,13 +390,11 @@ class RunningReplica implements Replica {
   }
 
   #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<OpenApi> {
-    const { api, db, extensionPath, deadlinePath, log } = this.#options;
     const status = (): unknown => this.status();
     const store = this.#store;
     const onQuery: ApiRequest["onQuery"] = (result, seconds) =>
       this.#metrics.queryTime[result].observe(seconds);
-    const paths = { extensionPath, deadlinePath };
-    return openApi({ api, db, ...paths, store, core, driver, status, log, onQuery });
+    return openApi({ ...this.#options, store, core, driver, status, onQuery });
   }
 
   async #openAdmin(parts: {
@@ -453,7 +456,9 @@ class RunningReplica implements Replica {
       const api = this.#api;
       if (!core || !driver || !transport || !api) return;
       const parts = { core, driver, transport, api, databasePath };
-      this.#metrics.report(parts, await this.#store.stats());
+      const stats = await this.#store.stats();
+      this.#storeFault.take(stats.fault, performance.now());
+      this.#metrics.report(parts, stats);
     });
     every(MEMBERS_PERIOD_MS, "members-not-saved", async () => {
       if (this.#core) await this.#saveMembers(this.#core);

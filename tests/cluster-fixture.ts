@@ -5,7 +5,7 @@
  * Everything is waited for by asking or by reading logs, never by time. `close` ends every process,
  * also after a failure, and removes the folder; what a failed wait saw of the logs is in its error.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request as httpRequest, type IncomingHttpHeaders } from "node:http";
@@ -58,6 +58,7 @@ export interface Status {
   readonly members: readonly { actor: string; address: string; state: string }[];
   readonly heads: Readonly<Record<string, number>>;
   readonly needs: number;
+  readonly fault: string | null;
 }
 
 /** A line of a log. */
@@ -398,6 +399,21 @@ export function startPatina(
       clearTimeout(hard);
     },
   };
+}
+
+/** Whether file systems can be mounted: needs root, and a kernel that lets it. */
+export function canMount(): boolean {
+  const folder = mkdtempSync(join(tmpdir(), "patina-mount-"));
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "tmpfs", folder], { stdio: "ignore" });
+    execFileSync("umount", [folder], { stdio: "ignore" });
+    return true;
+  } catch (error) {
+    if (error instanceof Error) return false;
+    throw error;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 /** Runs `patina ARGUMENTS` to its end. */

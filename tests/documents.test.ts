@@ -206,6 +206,7 @@ const GAUGE_UNITS: readonly string[] = [
   "watermark",
   "version",
   "ready",
+  "writable",
   "stale",
   "holds",
 ];

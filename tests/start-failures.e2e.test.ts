@@ -5,12 +5,12 @@
 import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { Cluster, runPatina, type Ending, type TestHost } from "./cluster-fixture.ts";
+import { canMount, Cluster, runPatina, type Ending, type TestHost } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;
@@ -107,6 +107,23 @@ describe("a database", () => {
   });
 });
 
+describe("a folder that cannot be written", () => {
+  const isRoot = process.getuid?.() === 0;
+  test.skipIf(isRoot && !canMount())("for the database ends with 7 and names it", async () => {
+    const folder = join(cluster.folder, "read-only");
+    mkdirSync(folder, { mode: 0o555 });
+    if (isRoot) {
+      execFileSync("mount", ["-t", "tmpfs", "-o", "ro", "tmpfs", folder]);
+      onTestFinished(() => void execFileSync("umount", ["-l", folder]));
+    }
+    const state = `watchdog.state_folder=${edge.folder}/state`;
+    expect(failureOf(await runEdge(`db.path=${folder}/patina.db`, state))).toEqual({
+      code: EXIT.diskFull,
+      line: expect.stringContaining(`${folder}/patina.db`),
+    });
+  });
+});
+
 describe("a config", () => {
   test("with mistakes ends with 2 and a line for each", async () => {
     const ending = await runEdge("proxy.threads=0", "log.level=loud", "gosip.addr=x");
@@ -146,20 +163,4 @@ function failureOf({ code, stderr }: Ending): { code: number | null; line: strin
     code,
     line: errors.join("\n").includes("\n") ? `SEVERAL:\n${stderr}` : (errors[0] ?? ""),
   };
-}
-
-/** Needs root and a kernel that lets it: both are missing in most containers. */
-function canMount(): boolean {
-  const folder = "/tmp/patina-mount-try";
-  try {
-    mkdirSync(folder, { recursive: true });
-    execFileSync("mount", ["-t", "tmpfs", "tmpfs", folder], { stdio: "ignore" });
-    execFileSync("umount", [folder], { stdio: "ignore" });
-    return true;
-  } catch (error) {
-    if (error instanceof Error) return false;
-    throw error;
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
 }

@@ -18,6 +18,8 @@ interface Status {
   readonly heads: Readonly<Record<string, number>>;
   readonly needs: number;
   readonly store: { readonly dbVersion: number; readonly queued: number };
+  /** Why nothing can be written; null = it can be. */
+  readonly fault: string | null;
 }
 
 /** Prints a summary, or with `json` everything as it came. */
@@ -28,13 +30,14 @@ export async function status(options: GlobalOptions & { readonly json?: boolean 
 }
 
 function summary(value: Status): string {
-  const { actor, gossip, incarnation, members, heads, needs, store } = value;
+  const { actor, gossip, incarnation, members, heads, needs, store, fault } = value;
   const needed = needs === 0 ? "nothing" : `${needs} versions`;
   const up = members.filter(({ state }) => state === "alive").length;
   const lines = [
     `actor    ${actor}  incarnation ${incarnation}`,
     `gossip   ${gossip}`,
     `store    local version ${store.dbVersion}, ${store.queued} requests waiting`,
+    ...(fault === null ? [] : [`FAULT    ${fault}`]),
     `needs    ${needed}`,
     `members  ${members.length}, ${up} alive`,
   ];

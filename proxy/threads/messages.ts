@@ -43,6 +43,8 @@ export type ReplicaThreadEvent =
   | { readonly kind: "started"; readonly gossip: string; readonly api: string }
   /** Nothing is known to be missing any more; also said when there is nobody to learn from. */
   | { readonly kind: "synced" }
+  /** Nothing can be written, and that lasts; null = it can be again. */
+  | { readonly kind: "storeFault"; readonly reason: string | null }
   /** Asked on the admin socket; answered by `answer` with the same id. */
   | { readonly kind: "ask"; readonly id: number; readonly question: EdgeQuestion }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }

@@ -40,6 +40,7 @@ async function main(): Promise<void> {
         rtt: (actorId, rttMs) => tell({ kind: "rtt", actorId, rttMs }),
         host: (actorId, isDown) => tell({ kind: "host", actorId, isDown }),
         synced: () => tell({ kind: "synced" }),
+        storeFault: (reason) => tell({ kind: "storeFault", reason }),
         failed: (error) => tellFailure(error),
       },
       admin: {

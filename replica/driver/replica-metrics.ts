@@ -153,6 +153,7 @@ function storeFigures(store: StoreStats): Record<string, number> {
     store_rows_changed_total: store.apply.rowsChanged,
     store_slices_over_total: store.apply.slicesOverBudget,
     store_queue_requests: store.queued,
+    store_writable: store.fault === null ? 1 : 0,
     store_db_version: store.dbVersion,
     store_stream_resets_total: store.stream.resets,
   };

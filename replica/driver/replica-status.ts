@@ -2,8 +2,11 @@
 import type { ReplicaCore } from "../core/replica-core.ts";
 import { lackingVersions } from "./replica-metrics.ts";
 
-/** Identity, members with round trips, heads and needs; plain JSON. */
-export function statusOf(core: ReplicaCore): unknown {
+/**
+ * Identity, members with round trips, heads, needs, and why the store can keep nothing (`fault`,
+ * null = it can); plain JSON.
+ */
+export function statusOf(core: ReplicaCore, fault: string | null): unknown {
   const { self, incarnation, records } = core.swim;
   return {
     actor: self.id,
@@ -19,5 +22,6 @@ export function statusOf(core: ReplicaCore): unknown {
     })),
     heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
     needs: lackingVersions(core),
+    fault,
   };
 }

@@ -167,7 +167,8 @@ class Supervisor {
 
   #onLine(run: EdgeRun, line: PipeLine): void {
     run.beats += 1;
-    if (line.kind === "ready" && this.#run === run) {
+    // An edge that is ready again, because its disk has room again, is none that was started.
+    if (line.kind === "ready" && this.#run === run && !run.isReady) {
       run.isReady = true;
       const bootMs = Math.round(performance.now() - run.startedMs);
       this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });

@@ -166,7 +166,7 @@ function loadCrsqlite(database: Database.Database, path: string): void {
 }
 
 /** Throws SQLite's own error where the disk has no room for a few pages; leaves nothing behind. */
-function assertRoom(database: Database.Database): void {
+export function assertRoom(database: Database.Database): void {
   // With next to no cache, pages go to the log before the commit that never comes.
   database.pragma("cache_size = 8");
   database.exec("BEGIN");
@@ -175,6 +175,7 @@ function assertRoom(database: Database.Database): void {
     database.exec(`INSERT INTO __patina_room VALUES (zeroblob(${ROOM_BYTES}))`);
   } finally {
     if (database.inTransaction) database.exec("ROLLBACK");
+    database.pragma(`cache_size = -${CACHE_KIB}`);
   }
 }
 

@@ -152,6 +152,7 @@ class WorkLoop {
         reply(port, { kind: "done", id, value: this.#perform(request) });
       }
     } catch (thrown) {
+      this.#store.noteFailure(thrown);
       reply(port, { kind: "failed", id, error: errorToRecord(thrown) });
     }
     queue.shift();
@@ -195,6 +196,7 @@ class WorkLoop {
       case "loadMembers":
         return store.loadMembers();
       case "stats":
+        store.retryAfterFailure();
         return store.stats(this.queued);
       case "greet":
         return {

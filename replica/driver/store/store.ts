@@ -13,7 +13,7 @@ import type { PublisherStats } from "./change-publisher.ts";
 import { ChangePublisher } from "./change-publisher.ts";
 import { readCrrTables } from "./crr-tables.ts";
 import type { DatabaseOptions, OpenDatabase } from "./database.ts";
-import { openDatabase } from "./database.ts";
+import { assertRoom, openDatabase } from "./database.ts";
 import { toStoreError } from "./errors.ts";
 import { Ledger, actorBytes } from "./ledger.ts";
 import { LocalWriter } from "./local-write.ts";
@@ -46,6 +46,12 @@ export interface StoreClocks {
   readonly wallMs: () => number;
 }
 
+/** A failure of the disk or the file that concerns every write. */
+export interface StoreFault {
+  readonly code: string;
+  readonly message: string;
+}
+
 /** Counters and gauges of a store. */
 export interface StoreStats {
   readonly apply: ApplyStats;
@@ -54,6 +60,8 @@ export interface StoreStats {
   /** Requests waiting in the worker. */
   readonly queued: number;
   readonly dbVersion: number;
+  /** Why nothing can be kept; null = nothing is known against it. */
+  readonly fault: StoreFault | null;
   /** Transactions undone because their time was up. */
   readonly timeouts: number;
   /** Pages of the file that are free. */
@@ -81,6 +89,7 @@ export class Store {
   readonly #writesRowsDirectly: boolean;
   readonly #applyStats: ApplyStats[] = [];
   #timeouts = 0;
+  #fault: StoreFault | null = null;
   #parts: Parts;
 
   /** Opens or creates the database and brings its schema up to date. */
@@ -291,7 +300,28 @@ export class Store {
     const freePages = Number(this.#database.pragma("freelist_count", { simple: true }));
     const dbVersion = this.ledger.lastLocal;
     const timeouts = this.#timeouts;
-    return { apply, stream, streamReaders, queued, dbVersion, timeouts, freePages };
+    const fault = this.#fault;
+    return { apply, stream, streamReaders, queued, dbVersion, fault, timeouts, freePages };
+  }
+
+  /** Remembers a call that failed because of the disk or the file. */
+  noteFailure(thrown: unknown): void {
+    const { code, message } = toStoreError(thrown, "STORE_SQL");
+    if (code === "STORE_FULL" || code === "STORE_CORRUPT") this.#fault = { code, message };
+  }
+
+  /**
+   * After a failure of the disk: looks whether there is room again, by writing a piece that it takes
+   * back. A damaged file stays one.
+   */
+  retryAfterFailure(): void {
+    if (this.#fault?.code !== "STORE_FULL") return;
+    try {
+      assertRoom(this.#database);
+      this.#fault = null;
+    } catch (thrown) {
+      this.noteFailure(thrown);
+    }
   }
 
   /** Closes the database and gives up the lock. */

@@ -6,6 +6,7 @@ import { configFileOf, type GlobalOptions } from "./targets.ts";
 export function addPatinaCommands(patina: Command): void {
   addProcessCommands(patina);
   addEdgeCommands(patina);
+  addQuarantineCommands(patina);
   patina
     .command("publish")
     .description("publish whole machines from a JSON file to a replica's API")
@@ -91,6 +92,33 @@ function addEdgeCommands(patina: Command): void {
     .action(async (host: string, _options, command: Command) =>
       (await import("./commands/routes.ts")).explain(host, command.optsWithGlobals()),
     );
+}
+
+function addQuarantineCommands(patina: Command): void {
+  const quarantine = patina
+    .command("quarantine")
+    .description("changes that stalled an edge and are kept out of its routing table");
+  quarantine
+    .command("list")
+    .description("list what is held")
+    .option("--json", "as JSON")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/quarantine.ts")).list(command.optsWithGlobals()),
+    );
+  const actions = [
+    ["show", "print everything about one hold, with the row that is in force instead"],
+    ["release", "let a change, or an origin, in again"],
+    ["drop", "keep a change out for good; a newer version of its row is taken"],
+  ] as const;
+  for (const [action, text] of actions) {
+    quarantine
+      .command(action)
+      .description(text)
+      .argument("<id>", "as listed")
+      .action(async (id: string, _options, command: Command) =>
+        (await import("./commands/quarantine.ts")).one(action, id, command.optsWithGlobals()),
+      );
+  }
 }
 
 /** A whole number from 0, of a flag or an argument. */

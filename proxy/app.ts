@@ -21,7 +21,9 @@ import { MetricSlots } from "#base/metric-slots.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { REPLICA_METRICS } from "../replica/metrics.ts";
+import type { EdgeQuestion } from "../replica/replica.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
+import { NO_QUARANTINE } from "../routing/core/quarantine.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
 import type { LoopDeclaration, ReadyState } from "../watchdog/types.ts";
 import { DataPlane } from "./data-plane.ts";
@@ -29,12 +31,14 @@ import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { loadFirstTable, type FirstTable } from "./first-table.ts";
 import { PROXY_METRICS } from "./metrics.ts";
+import { QuarantineKeeper } from "./quarantine-keeper.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
 import { TableSaver } from "./table-saver.ts";
 import type {
   DataPlaneThreadData,
   DataPlaneThreadEvent,
   HostNews,
+  QuarantineNews,
   ReplicaThreadData,
   ReplicaThreadEvent,
   ThreadCommand,
@@ -72,6 +76,7 @@ export class App {
   #watchdog: Watchdog | null = null;
   #plane: DataPlane | null = null;
   #saver: TableSaver | null = null;
+  #keeper: QuarantineKeeper | null = null;
   #store: StoreThread | null = null;
   /** The main data plane's own connection to the store. */
   #client: StoreClient | null = null;
@@ -106,13 +111,20 @@ export class App {
     this.#watchdog = watchdog;
     const { beat } = attachLoop(watchdog.loopPlan("main"));
     const { mode } = this.#options.effective;
-    if (mode === "edge") await this.#startDataPlane(beat);
+    if (mode === "edge") {
+      this.#keeper = await this.#openQuarantine();
+      await this.#startDataPlane(beat, this.#keeper);
+    }
     await watchdog.started;
     this.#store = await this.#startStore();
     if (mode === "edge") {
       const client = await StoreClient.connect(this.#store.connect());
       this.#client = client;
-      this.#plane?.follow(client).catch((error: unknown) => this.#fail(error));
+      this.#plane?.follow(client).catch((error: unknown) => {
+        // In the turn of the exception: the breadcrumb is still that of the row.
+        if (!(error instanceof PatinaError)) this.#watchdog?.recordCrash("main", error);
+        this.#fail(error);
+      });
     }
     this.#startReplica(this.#store);
     if (mode === "edge") this.#startDataPlaneThreads(this.#store);
@@ -128,6 +140,7 @@ export class App {
     const threads = this.#workers.map((worker) => stopThread(worker, deadlineMs));
     const cut = (await this.#plane?.drain(deadlineMs)) ?? 0;
     await this.#saver?.stop();
+    await this.#keeper?.stop();
     await Promise.all(threads);
     if (this.#replica) await stopThread(this.#replica, deadlineMs);
     await this.#store?.close();
@@ -157,7 +170,22 @@ export class App {
     });
   }
 
-  async #startDataPlane(beat: DataPlaneBeat): Promise<void> {
+  /** Judges the stall that this start follows, before a row of it is touched. */
+  #openQuarantine(): Promise<QuarantineKeeper> {
+    const { effective, log } = this.#options;
+    return QuarantineKeeper.open({
+      stateFolder: effective.stateFolder,
+      holdMs: effective.config.watchdog.quarantine_ms,
+      log,
+      metrics: this.#metrics.writer(0),
+      onChange: (state, isRefeed) => {
+        this.#plane?.setQuarantine(state, isRefeed);
+        this.#tellDataPlanes({ kind: "quarantine", state, isRefeed });
+      },
+    });
+  }
+
+  async #startDataPlane(beat: DataPlaneBeat, keeper: QuarantineKeeper): Promise<void> {
     const { effective, log, fds } = this.#options;
     const { config } = effective;
     const plane = new DataPlane({
@@ -167,6 +195,8 @@ export class App {
       log,
       loadBuffer: this.#load.buffer,
       ticketKeys: this.#ticketKeys,
+      quarantine: keeper.state,
+      events: keeper,
     });
     this.#plane = plane;
     const first = loadFirstTable(plane, { databasePath: config.db.path, log });
@@ -275,9 +305,14 @@ export class App {
   }
 
   #answer({ id, question }: Extract<ReplicaThreadEvent, { kind: "ask" }>): void {
-    const table = this.#plane?.table;
-    const value = table ? answerEdge(table, question, performance.now()) : null;
+    const value = this.#answerTo(question);
     if (this.#replica) tell(this.#replica, { kind: "answer", id, value });
+  }
+
+  #answerTo(question: EdgeQuestion): unknown {
+    if (question.kind === "quarantine") return this.#keeper?.answer(question) ?? null;
+    const table = this.#plane?.table;
+    return table ? answerEdge(table, question, performance.now()) : null;
   }
 
   /** The store has everything; the table follows it at a distance. */
@@ -301,6 +336,7 @@ export class App {
           https: this.#options.fds.https[index + 1] ?? null,
         },
         ticketKeys: this.#ticketKeys,
+        quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };
       const worker = new Worker(new URL("./threads/data-plane-thread.ts", import.meta.url), {
         name,
@@ -315,7 +351,9 @@ export class App {
     }
   }
 
-  #tellDataPlanes(command: HostNews | { readonly kind: "ready" | "reload" }): void {
+  #tellDataPlanes(
+    command: HostNews | QuarantineNews | { readonly kind: "ready" | "reload" },
+  ): void {
     for (const worker of this.#workers) tell(worker, command);
   }
 

@@ -137,6 +137,10 @@ export const watchdogSection = z.strictObject({
   jitter_ms: wholeNumber.default(200),
   /** Silence of the whole process after which the supervisor kills it. Default 10,000. */
   silence_ms: milliseconds.default(10_000),
+  /** How long a change that stalled the routing table is kept out of it. Default 3,600,000. */
+  quarantine_ms: milliseconds.default(3_600_000),
+  /** Allows the fault that stalls the routing table, `fault.stall_row`. Default false. */
+  allow_fault_injection: z.boolean().default(false),
   /** URL that alerts are posted to as JSON. */
   webhook: z.url({ protocol: /^https?$/, error: "an http or https URL" }).optional(),
   /** Folder for evidence and run-time files. Default: beside the database. */
@@ -150,6 +154,16 @@ export const faultSection = z.strictObject({
   udp_rtt_ms: z.record(hostPort, wholeNumber).default({}),
   /** Emulated round trip in ms to machines at these `host:port` addresses. */
   tcp_rtt_ms: z.record(hostPort, wholeNumber).default({}),
+  /** Applying a row that has this value blocks the loop for ever; see `watchdog.allow_fault_injection`. */
+  stall_row: z
+    .strictObject({
+      table: z.string().min(1, "a table"),
+      column: z.string().min(1, "a column"),
+      value: z.string(),
+      /** When the row is applied, when candidates are made of it, or by an exception. */
+      at: z.enum(["apply", "rebuild", "throw"]).default("apply"),
+    })
+    .optional(),
   /** Path of a request that blocks the data plane's loop for ever. */
   stall_path: z.string().startsWith("/", "a path from /").optional(),
 });
@@ -196,10 +210,14 @@ interface WholeConfig {
   readonly gossip: GossipConfig;
   readonly proxy: z.infer<typeof proxySection>;
   readonly fault: z.infer<typeof faultSection>;
+  readonly watchdog: z.infer<typeof watchdogSection>;
 }
 
 /** Rules between keys. */
-function checkWhole({ gossip, proxy, fault }: WholeConfig, context: z.RefinementCtx): void {
+function checkWhole(
+  { gossip, proxy, fault, watchdog }: WholeConfig,
+  context: z.RefinementCtx,
+): void {
   if (!gossip.plaintext && gossip.tls === undefined) {
     context.addIssue({
       code: "custom",
@@ -226,7 +244,18 @@ function checkWhole({ gossip, proxy, fault }: WholeConfig, context: z.Refinement
     });
   }
   const { enabled, ...faults } = fault;
-  const asked = faults.stall_path !== undefined || hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
+  if (faults.stall_row !== undefined && !watchdog.allow_fault_injection) {
+    context.addIssue({
+      code: "custom",
+      path: ["fault", "stall_row"],
+      input: faults.stall_row,
+      message: "refused unless watchdog.allow_fault_injection = true: it stalls the edge for good",
+    });
+  }
+  const asked =
+    faults.stall_row !== undefined ||
+    faults.stall_path !== undefined ||
+    hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
   if (asked && !enabled) {
     context.addIssue({
       code: "custom",

@@ -9,6 +9,7 @@ import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
+import { NO_QUARANTINE, type QuarantineState } from "../routing/core/quarantine.ts";
 import { allocateLoops } from "../watchdog/core/shared-layout.ts";
 import { attachLoop } from "../watchdog/watchdog.ts";
 import { configFile } from "./config.ts";
@@ -88,6 +89,53 @@ test("the next start has the table from its file, and follows from there", async
   await followingAgain;
 });
 
+test("a held version is kept out while all else is followed, and let in by a release", async () => {
+  const writer = await createPlane("held");
+  await publish(writer.client, 4);
+  const { actorId } = writer.client;
+  const change = { actorId, version: 3, table: "machines", key: "m2", app: "a" };
+  const hold = {
+    id: "c1",
+    change,
+    isDown: false,
+    previous: null,
+    stallId: "s",
+    heldMs: 0,
+    stalls: 1,
+  };
+  const quarantine = { ...NO_QUARANTINE, holds: [{ ...hold, expiresMs: null }] };
+  const { plane, told } = await createPlane("held-reader", { quarantine });
+  const following = plane.follow(writer.client);
+  await plane.becomeReady(writer.client);
+  expect(plane.table.machineCount).toBe(3);
+  plane.setQuarantine(NO_QUARANTINE, true);
+  await publish(writer.client, 6);
+  // The refeed has come to its end when the held row is there, whatever came first.
+  while (plane.table.row({ table: "machines", key: ["m2"] }) === null) {
+    await plane.becomeReady(writer.client);
+  }
+  await plane.becomeReady(writer.client);
+  expect(plane.table.machineCount).toBe(6);
+  expect(told).toEqual([]);
+  await plane.drain(0);
+  await following;
+});
+
+test("rows of a suspected batch are taken one by one until it is through", async () => {
+  const { client } = await createPlane("caution");
+  await publish(client, 5);
+  const quarantine = { ...NO_QUARANTINE, cautiousUntil: 0 };
+  const { plane, told } = await createPlane("caution-reader", { quarantine });
+  const following = plane.follow(client);
+  await plane.becomeReady(client);
+  expect(plane.table.machineCount).toBe(5);
+  // One rebuild of the app per machine, where a batch takes one for all.
+  expect(plane.table.stats.rebuilds).toBeGreaterThanOrEqual(5);
+  expect(told).toEqual(["caution over"]);
+  await plane.drain(0);
+  await following;
+});
+
 test("a damaged file is set aside, and the database is read instead", async () => {
   const { plane, client, path } = await createPlane("damaged");
   await publish(client, 5);
@@ -106,12 +154,18 @@ test("a damaged file is set aside, and the database is read instead", async () =
   expect(existsSync(`${path}.table.damaged`)).toBe(true);
 });
 
-async function createPlane(name: string): Promise<{
+async function createPlane(
+  name: string,
+  options: { quarantine?: QuarantineState } = {},
+): Promise<{
   plane: DataPlane;
   client: StoreClient;
   path: string;
   log: Logger;
+  /** What the plane said of its quarantine. */
+  told: string[];
 }> {
+  const told: string[] = [];
   const path = join(folder, `${name}.db`);
   const store = await openStore(path);
   const client = await StoreClient.connect(store.connect());
@@ -139,8 +193,13 @@ async function createPlane(name: string): Promise<{
     log,
     loadBuffer: new LoadSlots({}).buffer,
     ticketKeys: new Uint8Array(48),
+    quarantine: options.quarantine ?? NO_QUARANTINE,
+    events: {
+      superseded: (ids) => void told.push(...ids.map((id) => `superseded ${id}`)),
+      cautionOver: () => void told.push("caution over"),
+    },
   });
-  return { plane, client, path, log };
+  return { plane, client, path, log, told };
 }
 
 async function publish(client: StoreClient, count: number): Promise<void> {

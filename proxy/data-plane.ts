@@ -6,15 +6,17 @@ import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
 import type { StoreClient } from "../replica/driver/store/store-client.ts";
-import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
+import type { ActorId, ChangeStreamEvent, RowChange, Watermark } from "../replica/types.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
+import type { QuarantineState } from "../routing/core/quarantine.ts";
+import { QuarantineGate } from "../routing/core/quarantine-gate.ts";
 import { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
 import { AccessLog } from "./access-log.ts";
-import { noteRequest, noteRow } from "./breadcrumbs.ts";
+import { noteBatch, noteRequest, noteRow } from "./breadcrumbs.ts";
 import type { PatinaConfig } from "./config.ts";
 import { EngineMetrics } from "./engine-metrics.ts";
-import { tcpDelays, withStallPath } from "./fault.ts";
+import { rowFault, tcpDelays, withStallPath } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
@@ -44,6 +46,17 @@ export interface DataPlaneOptions {
   readonly loadBuffer: SharedArrayBuffer;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;
+  /** What is kept out of the table. */
+  readonly quarantine: QuarantineState;
+  readonly events: DataPlaneEvents;
+}
+
+/** What a data plane tells of its table. */
+export interface DataPlaneEvents {
+  /** Newer versions of these held rows have been applied. */
+  superseded(ids: readonly string[]): void;
+  /** What was to be applied row by row has been. */
+  cautionOver(): void;
 }
 
 /** Sockets taken over from the supervisor; `null` = bind by the config. */
@@ -60,7 +73,7 @@ export class DataPlane {
   readonly #engine: Engine;
   readonly #accessLog: AccessLog | null;
   readonly #figures: Readonly<
-    Record<"machines" | "uncounted" | "watermark" | "stale", MetricGauge>
+    Record<"machines" | "uncounted" | "watermark" | "stale" | "denied", MetricGauge>
   >;
   readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
   readonly #listeners: HttpListener[] = [];
@@ -72,17 +85,36 @@ export class DataPlane {
   /** Who waits for the next event of the change stream. */
   readonly #waiting = new Set<() => void>();
   #stream: AsyncIterableIterator<ChangeStreamEvent> | null = null;
+  readonly #gate: QuarantineGate;
+  /** See `QuarantineState`; null = batches are applied as they come. */
+  #cautiousUntil: number | null;
+  /** The stream is to start over. */
+  #isRefeedAsked = false;
   #isStopped = false;
 
   constructor(options: DataPlaneOptions) {
     const { config, beat, metrics } = options;
     this.#options = options;
+    const fault = rowFault(config);
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
       load: new LoadSlots({ buffer: options.loadBuffer }),
-      onRow: (change) => noteRow(beat, change),
+      onRow: (change, previous) => {
+        noteRow(beat, change, previous);
+        fault?.(change, "apply");
+      },
+      onRebuild: (rows, watermark) => {
+        noteBatch(beat, rows, watermark);
+        if (fault) for (const row of rows) fault(row, "rebuild");
+      },
       onGone: (candidate) => this.#engine.pool.dropMachine(candidate.machineId),
     });
+    this.#gate = new QuarantineGate({
+      denied: this.table.denied,
+      rowInUse: (change) => this.table.row(change),
+    });
+    this.#gate.set(options.quarantine);
+    this.#cautiousUntil = options.quarantine.cautiousUntil;
     this.#router = new TableRouter(this.table, () => performance.now());
     this.#accessLog = openAccessLog(config.proxy, metrics);
     this.#engine = this.#createEngine();
@@ -91,6 +123,7 @@ export class DataPlane {
       uncounted: metrics.gauge("patina_route_uncounted_services"),
       watermark: metrics.gauge("patina_route_watermark"),
       stale: metrics.gauge("patina_route_stale"),
+      denied: metrics.gauge("patina_quarantine_denied_machines"),
     };
     this.#counts = {
       rows: metrics.counter("patina_route_rows_applied_total"),
@@ -145,10 +178,17 @@ export class DataPlane {
     return false;
   }
 
-  /** Fills a new table with all rows as of `watermark`. */
-  load({ rows, watermark }: Pick<TableFile, "rows" | "watermark">): void {
+  /**
+   * Fills a new table with all rows as of `watermark`. Rows of a file are rows in use; those of the
+   * database may be held.
+   */
+  load(
+    { rows, watermark }: Pick<TableFile, "rows" | "watermark">,
+    { isFromFile }: { readonly isFromFile: boolean },
+  ): void {
     this.#options.beat.enter("load");
-    this.table.apply({ kind: "rows", rows, watermark });
+    const admitted = rows.flatMap((row) => this.#gate.admitFirst(row, isFromFile) ?? []);
+    this.table.apply({ kind: "rows", rows: admitted, watermark });
     this.#options.beat.done();
     this.#watermark = watermark;
     this.#report();
@@ -168,18 +208,26 @@ export class DataPlane {
     }
   }
 
+  /** Takes over what is kept out of the table; a refeed has all rows come again. */
+  setQuarantine(state: QuarantineState, isRefeed: boolean): void {
+    this.#gate.set(state);
+    this.#report();
+    if (!isRefeed) return;
+    this.#isRefeedAsked = true;
+    void this.#stream?.return?.();
+  }
+
   /** Follows the change stream from where the table is, until the store closes or `drain`. */
   async follow(store: StoreClient): Promise<void> {
-    const { beat, log } = this.#options;
-    this.#stream = store.changes({ from: this.#watermark, tables: TABLE_NAMES });
+    const { log } = this.#options;
+    // While something is held all rows come, with their versions: the first table has none, and
+    // what was denied before this start has passed.
+    let from = this.#gate.isActive ? null : this.#watermark;
     try {
-      for await (const event of this.#stream) {
-        if (this.#isStopped) return;
-        beat.enter("apply");
-        this.#apply(event);
-        beat.done();
-        beat.enter("steady");
-        this.#wakeWaiting();
+      for (;;) {
+        await this.#followFrom(store, from);
+        if (this.#isStopped || !this.#isRefeedAsked) return;
+        from = null;
       }
     } catch (error) {
       if (this.#isStopped) return;
@@ -240,6 +288,40 @@ export class DataPlane {
     return false;
   }
 
+  async #followFrom(store: StoreClient, from: Watermark | null): Promise<void> {
+    this.#isRefeedAsked = false;
+    const stream = store.changes({ from, tables: TABLE_NAMES });
+    this.#stream = stream;
+    for await (const event of stream) {
+      if (this.#isStopped || this.#isRefeedAsked) return;
+      for (const part of this.#partsOf(event)) {
+        this.#options.beat.enter("apply");
+        this.#apply(part);
+        this.#options.beat.done();
+        this.#options.beat.enter("steady");
+        // Rows taken one by one are many turns: requests come in between.
+        if (part !== event) await new Promise((resolve) => setImmediate(resolve));
+      }
+      this.#endCaution(event);
+      this.#wakeWaiting();
+    }
+  }
+
+  /** A batch that may hold what stalled the table is taken row by row: a stall names the row. */
+  #partsOf(event: ChangeStreamEvent): readonly ChangeStreamEvent[] {
+    if (this.#cautiousUntil === null || event.kind !== "rows") return [event];
+    return event.rows.map((row) => ({ ...event, rows: [row] }));
+  }
+
+  #endCaution(event: ChangeStreamEvent): void {
+    const until = this.#cautiousUntil;
+    if (until === null || event.kind === "reset") return;
+    const isThrough = until > 0 && event.watermark.dbVersion >= until;
+    if (!isThrough && event.kind !== "caughtUp") return;
+    this.#cautiousUntil = null;
+    this.#options.events.cautionOver();
+  }
+
   #wakeWaiting(): void {
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
@@ -249,11 +331,26 @@ export class DataPlane {
     if (event.kind !== "rows") this.#isResetting = event.kind === "reset";
     if (event.kind === "reset") {
       this.#options.log.info?.("change-stream-reset", event.reason);
+      this.#gate.began();
     } else {
       this.#watermark = event.watermark;
     }
-    this.table.apply(event);
+    if (event.kind === "rows") this.table.apply({ ...event, rows: this.#admitted(event.rows) });
+    else this.table.apply(event);
+    if (event.kind === "caughtUp") this.#gate.caughtUp();
+    const superseded = this.#gate.drainSuperseded();
+    if (superseded.length > 0) this.#options.events.superseded(superseded);
     this.#report();
+  }
+
+  #admitted(rows: readonly RowChange[]): readonly RowChange[] {
+    if (!this.#gate.isActive && this.table.denied.size === 0) return rows;
+    return rows.flatMap((row) => {
+      const admitted = this.#gate.admit(row);
+      // Idle connections to what went down must not be used again.
+      if (admitted === null) this.#engine.pool.dropMachine(String(row.key[0]));
+      return admitted ?? [];
+    });
   }
 
   #report(): void {
@@ -262,6 +359,7 @@ export class DataPlane {
     this.#counts.resets.add(stats.resets - this.#resetsCounted);
     this.#rowsCounted = stats.rowsApplied;
     this.#resetsCounted = stats.resets;
+    this.#figures.denied.set(this.table.denied.size);
     this.#figures.machines.set(this.table.machineCount);
     this.#figures.uncounted.set(this.table.load.overflowed);
     this.#figures.watermark.set(this.#watermark?.dbVersion ?? 0);

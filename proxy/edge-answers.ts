@@ -23,7 +23,11 @@ export interface RouteLine {
 }
 
 /** Answers from the table. Cost of `routes`: the machines behind `limit` hostnames. */
-export function answerEdge(table: RoutingTable, question: EdgeQuestion, nowMs: number): unknown {
+export function answerEdge(
+  table: RoutingTable,
+  question: Exclude<EdgeQuestion, { kind: "quarantine" }>,
+  nowMs: number,
+): unknown {
   if (question.kind === "explain") return explanationView(table.explain(question.host, nowMs));
   const hostnames: string[] = [];
   let total = 0;

@@ -3,6 +3,7 @@
  */
 import { joinHostPort } from "#base/host-port.ts";
 import type { FaultInjection } from "../replica/driver/quic/options.ts";
+import type { RowChange } from "../replica/types.ts";
 import type { PatinaConfig } from "./config.ts";
 import type { DelayEmulation, Pick, PickRequest, Router } from "./types.ts";
 
@@ -19,6 +20,22 @@ export function tcpDelays(fault: PatinaConfig["fault"]): DelayEmulation | undefi
   const rttByAddress = new Map(Object.entries(fault.tcp_rtt_ms));
   return {
     oneWayDelayMs: ({ host, port }) => (rttByAddress.get(joinHostPort(host, port)) ?? 0) / 2,
+  };
+}
+
+/**
+ * A routing table's fault: called with a row and where the table is with it. Undefined = none
+ * asked for; the config refuses it unless `watchdog.allow_fault_injection` is set.
+ */
+export function rowFault(
+  config: PatinaConfig,
+): ((change: RowChange, at: "apply" | "rebuild") => void) | undefined {
+  const { enabled, stall_row: wanted } = config.fault;
+  if (!enabled || !config.watchdog.allow_fault_injection || wanted === undefined) return undefined;
+  return ({ table, row }, at) => {
+    if (table !== wanted.table || row?.[wanted.column] !== wanted.value) return;
+    if (at === wanted.at) blockForEver();
+    if (wanted.at === "throw") throw new Error("injected fault: a row that cannot be applied");
   };
 }
 

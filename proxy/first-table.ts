@@ -26,7 +26,7 @@ export function loadFirstTable(
   if (!existsSync(databasePath)) return null;
   const file = readOrSetAside(tableFileOf(databasePath), log);
   if (file !== null) {
-    plane.load(file);
+    plane.load(file, { isFromFile: true });
     return { source: "file", savedMs: file.savedMs };
   }
   const snapshot = readTableSnapshot(databasePath, Object.keys(ROUTING_TABLES));
@@ -42,7 +42,7 @@ export function loadFirstTable(
       version: 0,
     })),
   );
-  plane.load({ rows, watermark });
+  plane.load({ rows, watermark }, { isFromFile: false });
   return { source: "database" };
 }
 

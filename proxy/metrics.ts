@@ -154,6 +154,18 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     combine: "max",
   },
   {
+    name: "patina_quarantine_holds",
+    help: "Changes and origins that are kept out of the routing table because they stalled it.",
+    type: "gauge",
+    labels: { kind: ["change", "origin"] },
+  },
+  {
+    name: "patina_quarantine_denied_machines",
+    help: "Machines and hostnames that take no traffic by changes that the table does not apply.",
+    type: "gauge",
+    combine: "max",
+  },
+  {
     name: "patina_table_saves_total",
     help: "Files of the routing table written for the next start, by how that went.",
     type: "counter",

@@ -52,11 +52,25 @@ export function tableFileOf(databasePath: string): string {
  * pieces of 512 rows. Rejects when the disk refuses: the file before is then still there.
  */
 export async function writeTableFile(path: string, image: TableImage): Promise<number> {
+  let rows = 0;
+  await writeWhole(path, async (file) => {
+    rows = await writeAll(file, image);
+  });
+  return rows;
+}
+
+/**
+ * Has a file written under another name, synced and renamed: it is there whole, or as it was
+ * before. Rejects when the disk refuses.
+ */
+export async function writeWhole(
+  path: string,
+  write: (file: FileHandle) => Promise<void>,
+): Promise<void> {
   const temporary = `${path}.tmp`;
   const file = await open(temporary, "w", 0o640);
-  let rows: number;
   try {
-    rows = await writeAll(file, image);
+    await write(file);
     await file.sync();
   } catch (error) {
     await file.close();
@@ -66,7 +80,6 @@ export async function writeTableFile(path: string, image: TableImage): Promise<n
   await file.close();
   await rename(temporary, path);
   await syncFolder(dirname(path));
-  return rows;
 }
 
 /** Reads the file; null = there is none. The failure says what is wrong with it. Never throws. */

@@ -12,9 +12,10 @@
  *
  * It does no I/O and reads no clock.
  */
-import type { ActorId, ChangeStreamEvent } from "../replica/types.ts";
+import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
+import { DenySet } from "./core/deny-set.ts";
 import { LoadSlots } from "./core/load-slots.ts";
-import { pickCandidate, type Avoidance, type PickSlot } from "./core/pick.ts";
+import { pickCandidate, type Avoidance, type PickContext, type PickSlot } from "./core/pick.ts";
 import { RouteRows } from "./core/route-rows.ts";
 import { RttTable, type HostPlace } from "./core/rtt-table.ts";
 import {
@@ -39,8 +40,10 @@ export interface RoutingTableOptions {
   readonly standpoint: Standpoint;
   /** Requests in flight, shared by all threads of the process; its own when absent. */
   readonly load?: LoadSlots;
-  /** Called before each row is applied, for the watchdog's breadcrumb. */
-  readonly onRow?: (change: RowChange) => void;
+  /** Called before each row is applied, with the row in use: for the watchdog's breadcrumb. */
+  readonly onRow?: (change: RowChange, previous: TableRow["row"] | null) => void;
+  /** Called before candidates are made of the rows just applied. */
+  readonly onRebuild?: (rows: readonly RowChange[], watermark: Watermark) => void;
   /** Called for a service that takes no traffic any more, so that idle connections can go. */
   readonly onGone?: (candidate: Candidate) => void;
 }
@@ -58,6 +61,8 @@ export interface RoutingTableStats {
 /** The routing table of one data-plane thread. */
 export class RoutingTable {
   readonly load: LoadSlots;
+  /** What takes no traffic whatever the rows say; the owner's to fill. */
+  readonly denied = new DenySet();
   readonly stats: RoutingTableStats = { rowsApplied: 0, resets: 0, badAddresses: 0, rebuilds: 0 };
   readonly #options: RoutingTableOptions;
   readonly #rtt: RttTable;
@@ -72,10 +77,7 @@ export class RoutingTable {
   /** Round trips to replicas whose host row is not there yet. */
   readonly #earlyRttByActor = new Map<ActorId, number>();
   readonly #pick: PickSlot = { candidate: null, reason: "noApp" };
-  readonly #context: {
-    load: LoadSlots;
-    avoidance: (candidate: Candidate, nowMs: number) => Avoidance;
-  };
+  readonly #context: PickContext;
   #rotation = 0;
 
   constructor(options: RoutingTableOptions) {
@@ -84,6 +86,7 @@ export class RoutingTable {
     this.#rtt = new RttTable(options.standpoint);
     this.#context = {
       load: this.load,
+      denied: this.denied,
       avoidance: (candidate, nowMs) => this.#avoidance(candidate, nowMs),
     };
   }
@@ -97,6 +100,7 @@ export class RoutingTable {
         return;
       case "rows":
         for (const row of event.rows) this.#applyRow(row);
+        this.#options.onRebuild?.(event.rows, event.watermark);
         return this.#rebuildDirty();
       case "caughtUp":
         return this.#swapIncoming();
@@ -108,6 +112,7 @@ export class RoutingTable {
    * carry a port and a final dot; letters' case does not matter.
    */
   appOf(host: string): string | null {
+    if (this.denied.size > 0 && this.denied.hasHostname(normaliseHost(host))) return null;
     const exact = this.#rows.appIdOf(host);
     if (exact !== undefined) return exact;
     const name = normaliseHost(host);
@@ -193,6 +198,11 @@ export class RoutingTable {
     return this.#rows.hostnames();
   }
 
+  /** The row in use, with the columns that routing reads; null = there is none. */
+  row(change: Pick<RowChange, "table" | "key">): TableRow["row"] | null {
+    return this.#rows.row(change);
+  }
+
   /** Every row in use, for a file to start from; may be read in pieces, see `RouteRows.rows`. */
   rows(): Generator<TableRow> {
     return this.#rows.rows();
@@ -206,7 +216,9 @@ export class RoutingTable {
       candidate,
       inFlight: this.load.inFlight(candidate.slot),
       band: this.#band(candidate),
-      avoidedFor: this.#avoidance(candidate, nowMs),
+      avoidedFor: this.denied.hasService(candidate.machineId, candidate.serviceName)
+        ? ("denied" as const)
+        : this.#avoidance(candidate, nowMs),
     }));
     const excluded: ExcludedMachine[] = [];
     for (const machineId of this.#rows.machinesOf(appId))
@@ -233,7 +245,7 @@ export class RoutingTable {
   }
 
   #applyRow(change: RowChange): void {
-    this.#options.onRow?.(change);
+    this.#options.onRow?.(change, this.#rows.row(change));
     this.stats.rowsApplied++;
     // While rows are gathered anew, what they say counts at once for the ones in use too: a machine
     // that went down must not wait for the last row.

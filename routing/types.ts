@@ -77,8 +77,8 @@ export interface CandidateView {
   readonly candidate: Candidate;
   readonly inFlight: number;
   readonly band: LoadBand;
-  /** Empty, or why it is avoided: `connectFailed`, `hostDown`. */
-  readonly avoidedFor: "" | "connectFailed" | "hostDown";
+  /** Empty, or why it is avoided: `connectFailed`, `hostDown`; `denied` = it takes nothing at all. */
+  readonly avoidedFor: "" | "connectFailed" | "hostDown" | "denied";
 }
 
 /** A machine that takes no traffic, and why. */
@@ -101,8 +101,11 @@ export interface Explanation {
 export interface TableRow {
   readonly table: string;
   readonly key: readonly string[];
-  readonly row: NonNullable<RowChange["row"]>;
+  readonly row: ImageRow;
 }
+
+/** Columns that routing reads, as plain JSON has them. */
+export type ImageRow = Readonly<Record<string, string | number | null>>;
 
 /** One row change, as the replica's change stream carries it. */
 export type { RowChange };

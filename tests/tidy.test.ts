@@ -334,11 +334,17 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> replica/driver/quic/options.ts": "shape of the injected UDP faults",
   "proxy -> routing/core/load-slots.ts":
     "requests in flight are counted across threads: the app allocates, each table attaches",
+  "proxy -> routing/core/deny-set.ts": "breadcrumbs name rows as the quarantine finds them again",
+  "proxy -> routing/core/quarantine.ts": "the app keeps it over a restart, for all tables",
+  "proxy -> routing/core/quarantine-gate.ts": "a data plane has one before its table",
+  "proxy -> watchdog/driver/stall-files.ts": "the quarantine judges the evidence",
   "proxy -> watchdog/core/loop-beat.ts": "what a thread beats with; the type alone",
   "proxy -> watchdog/supervisor/exit-codes.ts": "one table of exit codes for all processes",
   "proxy -> watchdog/supervisor/supervisor-config.ts":
     "the effective config carries the supervisor's section",
   "bin -> proxy/effective-config.ts": "run freezes the config before it becomes the supervisor",
+  "bin -> proxy/quarantine-keeper.ts": "quarantine list of an edge that does not run",
+  "bin -> routing/core/quarantine.ts": "shape of what quarantine list shows",
   "bin -> proxy/table-file.ts": "restore removes the table of the database that is gone",
   "bin -> proxy/exit-code-of.ts": "one table of exit codes for all processes",
   "bin -> replica/driver/admin/admin-client.ts": "commands that ask a running replica",

@@ -116,4 +116,5 @@ const BANDS: Readonly<Record<string, string>> = {
 const AVOIDED: Readonly<Record<string, string>> = {
   connectFailed: "avoided: a connect failed",
   hostDown: "avoided: its host is down",
+  denied: "takes nothing: it went down by a change that is held",
 };

@@ -24,6 +24,9 @@ async function main(): Promise<void> {
     log,
     loadBuffer: data.loadBuffer,
     ticketKeys: data.ticketKeys,
+    quarantine: data.quarantine,
+    // The main thread's table sees the same changes, and keeps the books.
+    events: { superseded: () => undefined, cautionOver: () => undefined },
   });
   const connecting = StoreClient.connect(data.storePort);
   parentPort?.on("message", (command: ThreadCommand) => {
@@ -35,6 +38,8 @@ async function main(): Promise<void> {
       case "ready":
         void connecting.then((store) => plane.becomeReady(store));
         return;
+      case "quarantine":
+        return plane.setQuarantine(command.state, command.isRefeed);
       case "reload":
         return plane.refreshCertificates();
       case "answer":
@@ -57,7 +62,9 @@ async function main(): Promise<void> {
     tell({ kind: "listening", port: plane.address?.port ?? 0 });
     await plane.follow(await connecting);
   } catch (error) {
-    const code = error instanceof PatinaError ? error.code : "INTERNAL";
+    // Unforeseen: the end of this thread, with evidence of what it was at.
+    if (!(error instanceof PatinaError)) throw error;
+    const code = error.code;
     tell({ kind: "failed", code, message: errorText(error) });
   }
 }

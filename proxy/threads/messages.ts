@@ -3,6 +3,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
+import type { QuarantineState } from "../../routing/core/quarantine.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
@@ -30,12 +31,20 @@ export interface DataPlaneThreadData extends ThreadData {
   readonly fds: ListenFds;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;
+  readonly quarantine: QuarantineState;
 }
 
 /** What is learnt of other hosts, for every routing table. */
 export type HostNews =
   | { readonly kind: "rtt"; readonly actorId: ActorId; readonly rttMs: number }
   | { readonly kind: "host"; readonly actorId: ActorId; readonly isDown: boolean };
+
+/** What is kept out of every routing table; with `isRefeed`, all rows are to come again. */
+export interface QuarantineNews {
+  readonly kind: "quarantine";
+  readonly state: QuarantineState;
+  readonly isRefeed: boolean;
+}
 
 /** What the replica thread tells the main thread. */
 export type ReplicaThreadEvent =
@@ -60,6 +69,7 @@ export type DataPlaneThreadEvent =
 export type ThreadCommand =
   | HostNews
   | { readonly kind: "ready" }
+  | QuarantineNews
   /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */

@@ -11,6 +11,7 @@
  * One pass over an array sorted by distance; nothing is allocated.
  */
 import type { Candidate, NoPickReason, PickReason } from "../types.ts";
+import type { DenySet } from "./deny-set.ts";
 import type { LoadSlots } from "./load-slots.ts";
 
 /** Why a candidate is kept for the last resort. */
@@ -19,6 +20,8 @@ export type Avoidance = "" | "connectFailed" | "hostDown";
 /** What a decision needs to know beside the candidates. */
 export interface PickContext {
   readonly load: LoadSlots;
+  /** What takes no traffic whatever the candidates say. */
+  readonly denied: DenySet;
   avoidance(candidate: Candidate, nowMs: number): Avoidance;
 }
 
@@ -40,6 +43,7 @@ export function pickCandidate(
   result: PickSlot,
 ): void {
   const { context, excluded, nowMs } = options;
+  const { denied } = context;
   let soft: Candidate | null = null;
   let softNearestMs = 0;
   let softLoad = 0;
@@ -56,6 +60,7 @@ export function pickCandidate(
     const candidate = candidates[index] as Candidate;
     if (soft !== null && !isTie(softNearestMs, candidate.rttMs)) break;
     if (excluded.length > 0 && excluded.includes(candidate.key)) continue;
+    if (denied.size > 0 && denied.hasService(candidate.machineId, candidate.serviceName)) continue;
     const inFlight = context.load.inFlight(candidate.slot);
     if (candidate.hardLimit > 0 && inFlight >= candidate.hardLimit) {
       full++;

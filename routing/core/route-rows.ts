@@ -15,7 +15,9 @@ import {
   readMachine,
   readNode,
   readService,
+  writeCheck,
   writeMachine,
+  writeNode,
   writeService,
   type CheckRow,
   type MachineRow,
@@ -126,13 +128,42 @@ export class RouteRows {
     return this.#machineById.size;
   }
 
+  /** A row as `rows` gives it; null = there is none. */
+  row({ table, key }: Pick<RowChange, "table" | "key">): TableRow["row"] | null {
+    const [id = "", second = "", third = ""] = key.map(String);
+    switch (table) {
+      case "nodes": {
+        const node = this.#nodeById.get(id);
+        return node ? writeNode(id, node) : null;
+      }
+      case "hostnames": {
+        const app_id = this.#appIdByHostname.get(id.toLowerCase());
+        return app_id === undefined ? null : { hostname: id.toLowerCase(), app_id };
+      }
+      case "machines": {
+        const machine = this.#machineById.get(id);
+        return machine ? writeMachine(id, machine) : null;
+      }
+      case "services": {
+        const service = this.#servicesByMachine.get(id)?.get(second);
+        return service ? writeService(id, service) : null;
+      }
+      case "checks": {
+        const check = this.#checksByMachine.get(id)?.get(`${second}/${third}`);
+        return check ? writeCheck(id, check) : null;
+      }
+      default:
+        return null;
+    }
+  }
+
   /**
    * Every row, in the form that `apply` takes. Rows may change while it is under way: each is then
    * given as it was or as it is, and a reader that hears of the change again ends up the same.
    */
   *rows(): Generator<TableRow> {
-    for (const [id, { actorId: actor_id, region, latitude, longitude }] of this.#nodeById) {
-      yield { table: "nodes", key: [id], row: { id, actor_id, region, latitude, longitude } };
+    for (const [id, node] of this.#nodeById) {
+      yield { table: "nodes", key: [id], row: writeNode(id, node) };
     }
     for (const [hostname, app_id] of this.#appIdByHostname) {
       yield { table: "hostnames", key: [hostname], row: { hostname, app_id } };
@@ -140,16 +171,15 @@ export class RouteRows {
     for (const [id, machine] of this.#machineById) {
       yield { table: "machines", key: [id], row: writeMachine(id, machine) };
     }
-    for (const [machineId, services] of this.#servicesByMachine) {
+    for (const [id, services] of this.#servicesByMachine) {
       for (const service of services.values()) {
-        const row = writeService(machineId, service);
-        yield { table: "services", key: [machineId, service.name], row };
+        yield { table: "services", key: [id, service.name], row: writeService(id, service) };
       }
     }
-    for (const [machineId, checks] of this.#checksByMachine) {
-      for (const { service, name, status } of checks.values()) {
-        const row = { machine_id: machineId, service, name, status };
-        yield { table: "checks", key: [machineId, service, name], row };
+    for (const [id, checks] of this.#checksByMachine) {
+      for (const check of checks.values()) {
+        const { service, name } = check;
+        yield { table: "checks", key: [id, service, name], row: writeCheck(id, check) };
       }
     }
   }

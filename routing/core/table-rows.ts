@@ -5,7 +5,7 @@
  * column's default, an address that cannot be dialled keeps its service out of the table, and
  * neither ever throws.
  */
-import type { RowChange } from "../types.ts";
+import type { ImageRow, RowChange } from "../types.ts";
 
 type Row = NonNullable<RowChange["row"]>;
 
@@ -89,14 +89,25 @@ export function readCheck(row: Row): CheckRow {
   };
 }
 
+/** The `nodes` row that reads as this host. */
+export function writeNode(id: string, node: NodeRow): ImageRow {
+  const { actorId: actor_id, region, latitude, longitude } = node;
+  return { id, actor_id, region, latitude, longitude };
+}
+
+/** The `checks` row that reads as this check. */
+export function writeCheck(machineId: string, { service, name, status }: CheckRow): ImageRow {
+  return { machine_id: machineId, service, name, status };
+}
+
 /** The `machines` row that reads as this machine. */
-export function writeMachine(id: string, machine: MachineRow): Row {
+export function writeMachine(id: string, machine: MachineRow): ImageRow {
   const { appId: app_id, nodeId: node_id, region, state } = machine;
   return { id, app_id, node_id, region, state };
 }
 
 /** The `services` row that reads as this service. */
-export function writeService(machineId: string, service: ServiceRow): Row {
+export function writeService(machineId: string, service: ServiceRow): ImageRow {
   const { name, protocol, address, softLimit: soft_limit, hardLimit: hard_limit } = service;
   return { machine_id: machineId, name, protocol, address, soft_limit, hard_limit };
 }

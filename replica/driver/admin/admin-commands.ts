@@ -10,7 +10,7 @@ import type { ReplicaDriver } from "../replica-driver.ts";
 import type { SchemaFile } from "../store/schema-files.ts";
 import type { StoreClient } from "../store/store-client.ts";
 import type { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
-import type { AdminRequest } from "./admin-messages.ts";
+import type { AdminRequest, QuarantineQuestion } from "./admin-messages.ts";
 import type { AdminNote } from "./admin-server.ts";
 import {
   listedSubscription,
@@ -26,7 +26,9 @@ import { adminError } from "./errors.ts";
 /** What is asked of an edge's routing table. */
 export type EdgeQuestion =
   | { readonly kind: "routes"; readonly limit: number }
-  | { readonly kind: "explain"; readonly host: string };
+  | { readonly kind: "explain"; readonly host: string }
+  /** What is kept out of the table; the answer's `problem` says that there is no such `id`. */
+  | QuarantineQuestion;
 
 /** What a replica needs from the rest of its process for some requests. */
 export interface AdminSurroundings {
@@ -117,6 +119,7 @@ export async function* performAdmin(
       return;
     case "edgeRoutes":
     case "edgeExplain":
+    case "quarantine":
       yield json(await askEdge(context, request));
   }
 }
@@ -238,9 +241,10 @@ async function subscriptionsOf(
 
 function askEdge(
   context: AdminContext,
-  request: Extract<AdminRequest, { kind: "edgeRoutes" | "edgeExplain" }>,
+  request: Extract<AdminRequest, { kind: "edgeRoutes" | "edgeExplain" | "quarantine" }>,
 ): Promise<unknown> {
   if (context.edge === null) throw refusal("this replica is an agent: it routes nothing");
+  if (request.kind === "quarantine") return context.edge(request);
   return request.kind === "edgeRoutes"
     ? context.edge({ kind: "routes", limit: request.limit })
     : context.edge({ kind: "explain", host: request.host });

@@ -38,7 +38,15 @@ export type AdminRequest =
   | { readonly kind: "plumtreeStats" }
   /** At most `limit` hostnames and where they go. */
   | { readonly kind: "edgeRoutes"; readonly limit: number }
-  | { readonly kind: "edgeExplain"; readonly host: string };
+  | { readonly kind: "edgeExplain"; readonly host: string }
+  | QuarantineQuestion;
+
+/** What is asked of an edge's quarantine, or to be done to one of its holds; `list` needs no id. */
+export interface QuarantineQuestion {
+  readonly kind: "quarantine";
+  readonly action: "list" | "show" | "release" | "drop";
+  readonly id: string;
+}
 
 /** An answer as it travels. */
 export type AdminAnswer =
@@ -172,8 +180,16 @@ function edgeRequest(value: unknown): AdminRequest | null {
   const [name, fields] = onlyEntry(value);
   const { limit, host } = (fields ?? {}) as { limit?: unknown; host?: unknown };
   if (name === "Routes" && isWholeUpTo(limit, ROUTES_MAX)) return { kind: "edgeRoutes", limit };
+  if (name === "Quarantine") return quarantineQuestion(fields);
   if (name === "Explain" && typeof host === "string") return { kind: "edgeExplain", host };
   return null;
+}
+
+function quarantineQuestion(fields: unknown): QuarantineQuestion | null {
+  const { action, id } = (fields ?? {}) as Partial<QuarantineQuestion>;
+  const isAction = ["list", "show", "release", "drop"].includes(action ?? "");
+  if (!isAction || action === undefined || typeof id !== "string") return null;
+  return { kind: "quarantine", action, id };
 }
 
 function versionPlace(fields: unknown): { actorId: ActorId; version: number } | null {

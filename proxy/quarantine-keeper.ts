@@ -1,0 +1,223 @@
+/**
+ * Keeps the quarantine of an edge: judges the watchdog's evidence at a start, keeps what is held in
+ * a file, ends it in time, tells the routing tables, and answers the operator.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { errorText } from "#base/errors.ts";
+import type { Logger } from "#base/logger.ts";
+import type { MetricWriter } from "#base/metric-slots.ts";
+import type { EdgeQuestion } from "../replica/replica.ts";
+import {
+  NO_QUARANTINE,
+  Quarantine,
+  readState,
+  readSuspect,
+  type QuarantineNote,
+  type QuarantineState,
+} from "../routing/core/quarantine.ts";
+import { listStalls, readStall } from "../watchdog/driver/stall-files.ts";
+import type { StallEvidence } from "../watchdog/types.ts";
+import { setAside, writeWhole } from "./table-file.ts";
+
+/** What a keeper needs. */
+export interface QuarantineKeeperOptions {
+  readonly stateFolder: string;
+  readonly holdMs: number;
+  readonly log: Logger;
+  readonly metrics: MetricWriter;
+  /** What is held has changed; with `isRefeed`, rows that passed before are to come again. */
+  readonly onChange: (state: QuarantineState, isRefeed: boolean) => void;
+}
+
+/** The file that outlives the process. */
+export function quarantineFile(stateFolder: string): string {
+  return join(stateFolder, "quarantine.json");
+}
+
+/** Reads a state file; null = there is none. Throws what is wrong with it. */
+export function readQuarantineFile(stateFolder: string): QuarantineState | null {
+  let text: string;
+  try {
+    text = readFileSync(quarantineFile(stateFolder), "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+  const state = readState(JSON.parse(text));
+  if (state === null) throw new Error("it is no quarantine of a format known here");
+  return state;
+}
+
+/** One per edge process, in its main thread. */
+export class QuarantineKeeper {
+  readonly #options: QuarantineKeeperOptions;
+  readonly #quarantine: Quarantine;
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(options: QuarantineKeeperOptions, state: QuarantineState) {
+    this.#options = options;
+    this.#quarantine = new Quarantine(state, { holdMs: options.holdMs });
+  }
+
+  /** Judges what happened since the last start. Resolves when the outcome is on disk. */
+  static async open(options: QuarantineKeeperOptions): Promise<QuarantineKeeper> {
+    const keeper = new QuarantineKeeper(options, readOrSetAside(options));
+    keeper.#judge();
+    await keeper.#writing;
+    return keeper;
+  }
+
+  /** What is held. */
+  get state(): QuarantineState {
+    return this.#quarantine.state;
+  }
+
+  /** Newer versions of held rows have been applied. */
+  superseded(ids: readonly string[]): void {
+    for (const id of ids) this.#quarantine.superseded(id);
+    if (ids.length > 0) this.#settle({ isRefeed: false });
+  }
+
+  /** The table has taken what it was to take row by row. */
+  cautionOver(): void {
+    this.#quarantine.cautionOver();
+    this.#settle({ isRefeed: false });
+  }
+
+  /** Plain data for the operator. */
+  answer({ action, id }: Extract<EdgeQuestion, { kind: "quarantine" }>): unknown {
+    if (action === "list") return listing(this.state);
+    const { holds, origins } = this.state;
+    const found = [...holds, ...origins].find((one) => one.id === id);
+    if (found === undefined) return { problem: `nothing is held as ${id}` };
+    if (action === "release") {
+      this.#quarantine.release(id);
+      this.#settle({ isRefeed: true });
+    } else if (action === "drop") {
+      if (!this.#quarantine.drop(id)) {
+        return { problem: `${id} is an origin: it can be released, and expires` };
+      }
+      this.#settle({ isRefeed: false });
+    }
+    return found;
+  }
+
+  /** Ends the timer; resolves when everything is on disk. */
+  async stop(): Promise<void> {
+    clearTimeout(this.#timer);
+    await this.#writing;
+  }
+
+  #judge(): void {
+    const { stateFolder } = this.#options;
+    const last = this.state.lastStallId;
+    for (const id of listStalls(stateFolder).toReversed()) {
+      if (id <= last) continue;
+      const evidence = readStall(stateFolder, id);
+      if (!evidence.ok) continue;
+      const stalledMs = Date.parse(evidence.value.time);
+      const suspect = isOfTable(evidence.value) ? readSuspect(evidence.value.breadcrumb) : null;
+      this.#quarantine.blame({
+        stallId: id,
+        stalledMs: Number.isFinite(stalledMs) ? stalledMs : Date.now(),
+        suspect,
+      });
+    }
+    this.#quarantine.expire(Date.now());
+    this.#settle({ isRefeed: false });
+  }
+
+  #settle({ isRefeed }: { isRefeed: boolean }): void {
+    const { metrics, onChange } = this.#options;
+    for (const note of this.#quarantine.drain()) this.#tell(note);
+    const { holds, origins } = this.state;
+    metrics.gauge("patina_quarantine_holds", { kind: "change" }).set(holds.length);
+    metrics.gauge("patina_quarantine_holds", { kind: "origin" }).set(origins.length);
+    this.#write();
+    this.#schedule();
+    onChange(this.state, isRefeed);
+  }
+
+  #tell(note: QuarantineNote): void {
+    const { log } = this.#options;
+    switch (note.kind) {
+      case "held": {
+        const { id, change, isDown, stallId, stalls, expiresMs } = note.hold;
+        const how = isDown ? "is in force without the table" : "is held back";
+        const fields = { id, ...change, stall: stallId, stalls, expires: timeText(expiresMs) };
+        const msg = `a change stalled this edge and ${how}: patina quarantine show ${id}`;
+        return log.error("change-held", msg, fields);
+      }
+      case "originHeld": {
+        const { id, actorId, expiresMs } = note.origin;
+        const msg = `changes of one origin stalled this edge twice: patina quarantine release ${id}`;
+        return log.error("origin-held", msg, { id, actorId, expires: timeText(expiresMs) });
+      }
+      case "cautious":
+        log.warn?.("batch-suspected", "a batch stalled this edge; its rows are taken one by one");
+        return;
+      case "dropped":
+        log.info?.("change-dropped", "a held change stays out for good", { id: note.hold.id });
+        return;
+      case "ended":
+        log.info?.("hold-ended", `a hold has ended: ${note.why}`, { id: note.id, why: note.why });
+        return;
+    }
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timer);
+    const waitMs = this.#quarantine.deadlineMs - Date.now();
+    if (waitMs === Infinity) return;
+    this.#timer = setTimeout(
+      () => {
+        if (this.#quarantine.expire(Date.now())) this.#settle({ isRefeed: true });
+        else this.#schedule();
+      },
+      Math.min(Math.max(waitMs, 0), TIMER_MAX_MS),
+    ).unref();
+  }
+
+  #write(): void {
+    const { stateFolder, log } = this.#options;
+    const text = `${JSON.stringify(this.state, null, 2)}\n`;
+    this.#writing = this.#writing
+      .then(() => writeWhole(quarantineFile(stateFolder), (file) => file.appendFile(text)))
+      .catch((error: unknown) => {
+        const msg = `what is held does not outlive this process: ${errorText(error)}`;
+        log.warn?.("quarantine-not-saved", msg);
+      });
+  }
+}
+
+function readOrSetAside({ stateFolder, log }: QuarantineKeeperOptions): QuarantineState {
+  try {
+    return readQuarantineFile(stateFolder) ?? NO_QUARANTINE;
+  } catch (error) {
+    const file = quarantineFile(stateFolder);
+    // Evidence that is still there is judged anew, so that what it names stays held.
+    const msg = `the quarantine's file is set aside: ${errorText(error)}`;
+    log.warn?.("quarantine-file-damaged", msg, { file, aside: setAside(file) });
+    return NO_QUARANTINE;
+  }
+}
+
+/** Only threads with a routing table note rows, but another one's request may be anything. */
+function isOfTable({ kind, loop, action }: StallEvidence): boolean {
+  const isEnd = kind === "crash" || (kind === "stall" && action === "bounce");
+  return isEnd && (loop === "main" || loop.startsWith("data-plane-"));
+}
+
+/** What `patina quarantine list` shows: everything but the images. */
+export function listing({ holds, origins }: QuarantineState): unknown {
+  return { holds: holds.map(({ previous: _, ...rest }) => rest), origins };
+}
+
+function timeText(ms: number | null): string {
+  return ms === null ? "never" : new Date(ms).toISOString();
+}
+
+/** Timers hold 31 bits. */
+const TIMER_MAX_MS = 86_400_000;

@@ -199,7 +199,8 @@ export class App {
       events: keeper,
     });
     this.#plane = plane;
-    const first = loadFirstTable(plane, { databasePath: config.db.path, log });
+    const { cautiousUntil } = keeper.state;
+    const first = loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil });
     await plane.listen({ http: fds.http[0] ?? null, https: fds.https[0] ?? null });
     // The clock starts with the process: what a bounce costs before anybody is answered.
     const bootMs = Math.round(performance.now());
@@ -322,6 +323,8 @@ export class App {
     this.#plane.setStale(false);
     this.#options.log.info?.("table-current", "the routing table has caught up");
     this.#setReady("caught up", { table: "current" });
+    // The database has what the table takes next: without a file, a bounce would begin with it.
+    this.#saver?.saveNow();
   }
 
   #startDataPlaneThreads(store: StoreThread): void {

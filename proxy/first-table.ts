@@ -19,9 +19,15 @@ export type FirstTable =
  */
 export function loadFirstTable(
   plane: DataPlane,
-  options: { readonly databasePath: string; readonly log: Logger },
+  options: {
+    readonly databasePath: string;
+    readonly log: Logger;
+    /** See `QuarantineState`: all rows at once may be what stalled the last start. */
+    readonly cautiousUntil: number | null;
+  },
 ): FirstTable | null {
-  const { databasePath, log } = options;
+  const { databasePath, log, cautiousUntil } = options;
+  if (cautiousUntil === 0) return null;
   // A table without its database is somebody else's, or of one that was removed on purpose.
   if (!existsSync(databasePath)) return null;
   const file = readOrSetAside(tableFileOf(databasePath), log);
@@ -29,6 +35,8 @@ export function loadFirstTable(
     plane.load(file, { isFromFile: true });
     return { source: "file", savedMs: file.savedMs };
   }
+  // The suspected batch is in the database: its rows come one by one with the change stream.
+  if (cautiousUntil !== null) return null;
   const snapshot = readTableSnapshot(databasePath, Object.keys(ROUTING_TABLES));
   if (snapshot === null) return null;
   const { tables, watermark } = snapshot;

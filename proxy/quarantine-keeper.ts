@@ -15,6 +15,7 @@ import {
   readSuspect,
   type QuarantineNote,
   type QuarantineState,
+  type Suspect,
 } from "../routing/core/quarantine.ts";
 import { listStalls, readStall } from "../watchdog/driver/stall-files.ts";
 import type { StallEvidence } from "../watchdog/types.ts";
@@ -118,11 +119,12 @@ export class QuarantineKeeper {
       const evidence = readStall(stateFolder, id);
       if (!evidence.ok) continue;
       const stalledMs = Date.parse(evidence.value.time);
-      const suspect = isOfTable(evidence.value) ? readSuspect(evidence.value.breadcrumb) : null;
+      const suspect = isOfTable(evidence.value) ? suspectOf(evidence.value) : null;
       this.#quarantine.blame({
         stallId: id,
         stalledMs: Number.isFinite(stalledMs) ? stalledMs : Date.now(),
         suspect,
+        crumbs: evidence.value.lastBreadcrumbs,
       });
     }
     this.#quarantine.expire(Date.now());
@@ -204,6 +206,12 @@ function readOrSetAside({ stateFolder, log }: QuarantineKeeperOptions): Quaranti
   }
 }
 
+/** A first table that stalls as a whole is not to be loaded as a whole again. */
+function suspectOf({ breadcrumb, phase }: StallEvidence): Suspect | null {
+  const suspect = readSuspect(breadcrumb);
+  return suspect?.kind === "batch" && phase === "load" ? { ...suspect, untilVersion: 0 } : suspect;
+}
+
 /** Only threads with a routing table note rows, but another one's request may be anything. */
 function isOfTable({ kind, loop, action }: StallEvidence): boolean {
   const isEnd = kind === "crash" || (kind === "stall" && action === "bounce");
@@ -212,7 +220,7 @@ function isOfTable({ kind, loop, action }: StallEvidence): boolean {
 
 /** What `patina quarantine list` shows: everything but the images. */
 export function listing({ holds, origins }: QuarantineState): unknown {
-  return { holds: holds.map(({ previous: _, ...rest }) => rest), origins };
+  return { holds: holds.map((hold) => ({ ...hold, previous: undefined })), origins };
 }
 
 function timeText(ms: number | null): string {

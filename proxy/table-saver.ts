@@ -34,6 +34,11 @@ export class TableSaver {
     this.#schedule(options.periodMs);
   }
 
+  /** Saves what has changed, at once. */
+  saveNow(): void {
+    this.#saving = this.#saving.then(() => this.#save());
+  }
+
   /** Saves a last time what has changed. */
   async stop(): Promise<void> {
     this.#isStopped = true;
@@ -45,7 +50,8 @@ export class TableSaver {
   #schedule(waitMs: number): void {
     this.#timer = setTimeout(() => {
       const startedMs = performance.now();
-      this.#saving = this.#save().then(() => {
+      this.saveNow();
+      void this.#saving.then(() => {
         if (this.#isStopped) return;
         const spentMs = performance.now() - startedMs;
         this.#schedule(Math.max(this.#options.periodMs, spentMs * PAUSE_FACTOR));

@@ -55,7 +55,8 @@ async function main(): Promise<void> {
     }
   });
   try {
-    loadFirstTable(plane, { databasePath: config.db.path, log });
+    const { cautiousUntil } = data.quarantine;
+    loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil });
     if (plane.table.machineCount > 0) plane.setReady();
     await plane.listen(data.fds);
     loop.beat.enter("steady");

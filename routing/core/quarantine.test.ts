@@ -75,12 +75,17 @@ test("two stalls that are farther apart than a hold do not hold the origin", () 
 
 test("a batch makes the next start cautious, and the row it then names is held", () => {
   const quarantine = create();
-  quarantine.blame({ stallId: "1", stalledMs: 0, suspect: { kind: "batch", untilVersion: 90 } });
+  const batch = { kind: "batch", untilVersion: 90 } as const;
+  const before = { what: "row", actor: "a", version: 7, table: "machines", key: "m1" };
+  const crumbs = [{ what: "batch" }, { ...before, previous: { id: "m1", region: "exact" } }];
+  quarantine.blame({ stallId: "1", stalledMs: 0, suspect: batch, crumbs });
   expect(quarantine.state).toMatchObject({ cautiousUntil: 90, holds: [] });
-  quarantine.blame({ stallId: "2", stalledMs: 1, suspect: row(FIRST) });
-  expect(quarantine.state.holds).toHaveLength(1);
+  // The next start's table had less of the row than the one that stalled.
+  const named = { ...row(FIRST), previous: null };
+  quarantine.blame({ stallId: "2", stalledMs: 1, suspect: named });
+  expect(quarantine.state.holds).toMatchObject([{ previous: { region: "exact" } }]);
   quarantine.cautionOver();
-  expect(quarantine.state.cautiousUntil).toBe(null);
+  expect(quarantine.state).toMatchObject({ cautiousUntil: null, images: [] });
 });
 
 test("a dropped change stays out for good, until its row has a newer version", () => {

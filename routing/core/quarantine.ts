@@ -70,6 +70,15 @@ export interface QuarantineState {
   readonly blamed: readonly { readonly change: ChangeName; readonly atMs: number }[];
   /** Rows are applied one by one up to this local version; 0 = until the first `caughtUp`. */
   readonly cautiousUntil: number | null;
+  /** Rows that were in use before the suspected batch: the next start may know older ones only. */
+  readonly images: readonly RowImage[];
+}
+
+/** A row that was in use. */
+export interface RowImage {
+  readonly table: string;
+  readonly key: string;
+  readonly image: ImageRow;
 }
 
 /** What evidence says of the work in progress: the breadcrumb, decoded and checked. */
@@ -87,6 +96,8 @@ export interface Blame {
   readonly stallId: string;
   readonly stalledMs: number;
   readonly suspect: Suspect | null;
+  /** Decoded breadcrumbs before it, newest first: of a batch they have the rows that were in use. */
+  readonly crumbs?: readonly unknown[];
 }
 
 /** What the owner tells the operator. */
@@ -129,12 +140,12 @@ export class Quarantine {
   }
 
   /** Judges one stall; one that was judged before changes nothing. Oldest first. */
-  blame({ stallId, stalledMs, suspect }: Blame): void {
+  blame({ stallId, stalledMs, suspect, crumbs = [] }: Blame): void {
     if (stallId <= this.#state.lastStallId) return;
     this.#set({ lastStallId: stallId });
     if (suspect === null) return;
     if (suspect.kind === "batch") {
-      this.#set({ cautiousUntil: suspect.untilVersion });
+      this.#set({ cautiousUntil: suspect.untilVersion, images: crumbs.flatMap(imageOf) });
       this.#outbox.push({ kind: "cautious", untilVersion: suspect.untilVersion });
       return;
     }
@@ -173,7 +184,7 @@ export class Quarantine {
 
   /** The batch that was to be taken row by row is through. */
   cautionOver(): void {
-    this.#set({ cautiousUntil: null });
+    this.#set({ cautiousUntil: null, images: [] });
   }
 
   #hold(
@@ -184,7 +195,7 @@ export class Quarantine {
     const before = this.#state.holds.find((hold) => isSameRow(hold.change, change));
     const isSame = before !== undefined && isSameChange(before.change, change);
     const stalls = 1 + this.#stallsOf(change);
-    const image = isSame ? (before.previous ?? previous) : previous;
+    const image = (isSame ? before.previous : this.#imageOf(change)) ?? previous;
     const hold: Hold = {
       id: before?.id ?? `c${this.#state.nextId}`,
       change,
@@ -220,6 +231,10 @@ export class Quarantine {
     this.#outbox.push({ kind: "originHeld", origin });
   }
 
+  #imageOf({ table, key }: ChangeName): ImageRow | undefined {
+    return this.#state.images.find((one) => one.table === table && one.key === key)?.image;
+  }
+
   #stallsOf(change: ChangeName): number {
     return this.#state.blamed.filter((one) => isSameChange(one.change, change)).length;
   }
@@ -249,6 +264,7 @@ export const NO_QUARANTINE: QuarantineState = {
   origins: [],
   blamed: [],
   cautiousUntil: null,
+  images: [],
 };
 
 /** Reads what a breadcrumb's decoder said; null = it names no change. Total for any value. */
@@ -275,11 +291,12 @@ export function readSuspect(crumb: unknown): Suspect | null {
 export function readState(value: unknown): QuarantineState | null {
   if (typeof value !== "object" || value === null) return null;
   const state = value as Partial<QuarantineState>;
-  const { format, nextId, lastStallId, holds, origins, blamed, cautiousUntil } = state;
+  const { format, nextId, lastStallId, holds, origins, blamed, cautiousUntil, images } = state;
   if (format !== 1 || !Number.isSafeInteger(nextId) || typeof lastStallId !== "string") return null;
   if (!Array.isArray(holds) || !holds.every(isHold)) return null;
   if (!Array.isArray(origins) || !origins.every(isOriginHold)) return null;
   if (!Array.isArray(blamed) || !blamed.every((one) => isName(one?.change))) return null;
+  if (!Array.isArray(images) || !images.every(isRowImage)) return null;
   if (cautiousUntil !== null && !Number.isSafeInteger(cautiousUntil)) return null;
   return state as QuarantineState;
 }
@@ -291,6 +308,18 @@ function isSameChange(one: ChangeName, other: ChangeName): boolean {
 
 function isSameRow(one: ChangeName, other: ChangeName): boolean {
   return one.table === other.table && one.key === other.key;
+}
+
+function imageOf(crumb: unknown): RowImage[] {
+  const suspect = readSuspect(crumb);
+  if (suspect?.kind !== "row" || !suspect.previous) return [];
+  const { table, key } = suspect.change;
+  return [{ table, key, image: suspect.previous }];
+}
+
+function isRowImage(value: Partial<RowImage> | null): boolean {
+  const { table, key, image } = value ?? {};
+  return typeof table === "string" && typeof key === "string" && Boolean(readImage(image));
 }
 
 function readImage(value: unknown): Image | undefined {

@@ -278,7 +278,7 @@ export async function endProcess(child: ChildProcess): Promise<void> {
 
 /** Waits; only for polls of other processes. */
 export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
 }
 
 const CLI = fileURLToPath(new URL("../bin/cli.ts", import.meta.url));

@@ -30,14 +30,17 @@ async function* run(context: BenchContext): AsyncIterable<Sample> {
   const rate = Number(context.flags.get("rate") ?? RATE_PER_SECOND);
   const hosts = await startReplicas(context, count);
   context.note(`${count} replicas, ${rate} writes/s for ${SECONDS} s`);
-  for (let from = 1; ; from += rate * SECONDS) yield await load(hosts, { rate, from });
+  let from = 1;
+  await load(hosts, { rate, from, writes: rate * WARM_UP_SECONDS });
+  from += rate * WARM_UP_SECONDS;
+  for (; ; from += rate * SECONDS) yield await load(hosts, { rate, from, writes: rate * SECONDS });
 }
 
 async function load(
   hosts: readonly Host[],
-  parts: { readonly rate: number; readonly from: number },
+  parts: { readonly rate: number; readonly from: number; readonly writes: number },
 ): Promise<Sample> {
-  const writes = parts.rate * SECONDS;
+  const { writes } = parts;
   const dueMsById = new Map<number, number>();
   const takenMs: number[] = [];
   const streams = await openStreams(hosts, (at, id, nowMs) => {
@@ -91,5 +94,7 @@ function cpuOf(hosts: readonly Host[]): number {
 const REPLICAS = 10;
 const RATE_PER_SECOND = 100;
 const SECONDS = 20;
+/** Code is compiled by then, as it is in a replica that has run for some minutes. */
+const WARM_UP_SECONDS = 10;
 /** Metrics are as much as a second old; lines of the last writes come in, too. */
 const SETTLE_MS = 2_500;

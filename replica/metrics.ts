@@ -53,6 +53,8 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   counter("patina_store_busy_total", "Requests the busy store turned away; repeated."),
   counter("patina_store_failures_total", "Requests the store failed: disk full, file damaged."),
   gauge("patina_store_writable", "0 while the disk is full or the file cannot be written."),
+  counter("patina_store_checkpoints_total", "Checkpoints of the database's write-ahead log."),
+  counter("patina_store_checkpoints_failed_total", "Checkpoints the disk could not take."),
   gauge("patina_store_queue_requests", "Requests waiting in the store worker."),
   gauge("patina_store_db_version", "cr-sqlite's local version: position of the change stream."),
   counter("patina_store_stream_resets_total", "Change streams that had to start over."),

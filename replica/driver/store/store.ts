@@ -11,6 +11,8 @@ import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-chec
 import { checkBooks, checkRows, repairBooks } from "./books-check.ts";
 import type { PublisherStats } from "./change-publisher.ts";
 import { ChangePublisher } from "./change-publisher.ts";
+import type { CheckpointStats } from "./checkpoint-pace.ts";
+import { CheckpointPace } from "./checkpoint-pace.ts";
 import { readCrrTables } from "./crr-tables.ts";
 import type { DatabaseOptions, OpenDatabase } from "./database.ts";
 import { assertRoom, openDatabase } from "./database.ts";
@@ -56,6 +58,7 @@ export interface StoreFault {
 export interface StoreStats {
   readonly apply: ApplyStats;
   readonly stream: PublisherStats;
+  readonly checkpoints: CheckpointStats;
   readonly streamReaders: number;
   /** Requests waiting in the worker. */
   readonly queued: number;
@@ -86,6 +89,7 @@ export class Store {
   readonly #open: OpenDatabase;
   readonly #database: Database.Database;
   readonly #clocks: StoreClocks;
+  readonly #checkpoints: CheckpointPace;
   readonly #writesRowsDirectly: boolean;
   readonly #applyStats: ApplyStats[] = [];
   #timeouts = 0;
@@ -97,6 +101,7 @@ export class Store {
     this.#open = openDatabase(options);
     this.#database = this.#open.database;
     this.#clocks = clocks;
+    this.#checkpoints = new CheckpointPace(this.#database, options.path);
     this.actorId = this.#open.actorId;
     this.databaseId = this.#open.databaseId;
     this.nodeId = options.nodeId;
@@ -108,6 +113,7 @@ export class Store {
       this.publisher = new ChangePublisher(this.#publisherSource());
       this.applySchema(options.schemaFiles, 0n);
     } catch (thrown) {
+      this.#checkpoints.close();
       this.#open.close();
       throw toStoreError(thrown, "STORE_CORRUPT");
     }
@@ -144,7 +150,7 @@ export class Store {
   transact(statements: readonly Statement[], ts: bigint, timeoutMs = 0): TransactionAnswer {
     try {
       const answer = this.#parts.writer.transact(statements, ts, timeoutMs);
-      if (answer.commit !== null) this.publisher.committed();
+      if (answer.commit !== null) this.#committed(answer.commit.lastSeq + 1);
       return answer;
     } catch (thrown) {
       if (toStoreError(thrown, "STORE_SQL").code === "STORE_TIMEOUT") this.#timeouts += 1;
@@ -155,8 +161,10 @@ export class Store {
   /** See `Applier.applySlice`. */
   applySlice(job: ApplyJob, budgetMs: number): void {
     const before = this.ledger.lastLocal;
+    const { stats } = this.#parts.applier;
+    const rowsBefore = stats.rowsChanged;
     this.#parts.applier.applySlice(job, budgetMs);
-    if (this.ledger.lastLocal !== before) this.publisher.committed();
+    if (this.ledger.lastLocal !== before) this.#committed(stats.rowsChanged - rowsBefore);
   }
 
   /** See `VersionServer.read`. */
@@ -301,7 +309,9 @@ export class Store {
     const dbVersion = this.ledger.lastLocal;
     const timeouts = this.#timeouts;
     const fault = this.#fault;
-    return { apply, stream, streamReaders, queued, dbVersion, fault, timeouts, freePages };
+    const checkpoints = { ...this.#checkpoints.stats };
+    const gauges = { streamReaders, queued, dbVersion, freePages };
+    return { apply, stream, checkpoints, fault, timeouts, ...gauges };
   }
 
   /** Remembers a call that failed because of the disk or the file. */
@@ -327,13 +337,19 @@ export class Store {
   /** Closes the database and gives up the lock. */
   close(): void {
     this.publisher.close();
+    this.#checkpoints.close();
     this.#open.close();
   }
 
   #write(ts: bigint, work: () => void): LocalCommit | null {
     const commit = this.#parts.writer.write(ts, work);
-    if (commit !== null) this.publisher.committed();
+    if (commit !== null) this.#committed(commit.lastSeq + 1);
     return commit;
+  }
+
+  #committed(changes: number): void {
+    this.#checkpoints.committed(changes);
+    this.publisher.committed();
   }
 
   #createParts(): Parts {

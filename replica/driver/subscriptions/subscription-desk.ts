@@ -62,12 +62,14 @@ export class SubscriptionDesk {
   /** Restored when somebody asks, or one after the other in idle time. */
   readonly #unrestored = new Map<string, SubscriptionFile>();
   readonly #topicByTable = new Map<string, UpdatesTopic>();
+  readonly #statements: Statements;
   #watch: TableWatch;
   #schemaVersion: unknown;
 
   constructor(options: DeskOptions) {
     this.#options = options;
     this.#database = options.database;
+    this.#statements = prepareStatements(options.database);
     this.#watch = new TableWatch(this.#database);
     this.#schemaVersion = this.#readSchemaVersion();
     this.#findKept();
@@ -327,18 +329,33 @@ export class SubscriptionDesk {
   }
 
   #readSchemaVersion(): unknown {
-    return this.#database.pragma("schema_version", { simple: true });
+    return this.#statements.schemaVersion.get();
   }
 
   #inTransaction<Value>(work: () => Value): Value {
     if (this.#database.inTransaction) return work();
-    this.#database.exec("BEGIN");
+    this.#statements.begin.run();
     try {
       return work();
     } finally {
-      this.#database.exec("COMMIT");
+      this.#statements.commit.run();
     }
   }
+}
+
+/** Run in every turn: to prepare them took longer than to find out what changed. */
+interface Statements {
+  readonly begin: Database.Statement<[]>;
+  readonly commit: Database.Statement<[]>;
+  readonly schemaVersion: Database.Statement<[], bigint>;
+}
+
+function prepareStatements(database: Database.Database): Statements {
+  return {
+    begin: database.prepare<[]>("BEGIN"),
+    commit: database.prepare<[]>("COMMIT"),
+    schemaVersion: database.prepare<[], bigint>("PRAGMA schema_version").pluck(),
+  };
 }
 
 function isSameForm(

@@ -5,20 +5,19 @@ import { apply, copyAll, rowsOf, StoreFolder, write, writeAll } from "./store-fi
 const folder = new StoreFolder();
 afterAll(() => folder.remove());
 
-test("single-row versions keep the log short, by checkpoints between them", async () => {
+test("single-row versions are checkpointed between commits, again and again", async () => {
   const store = folder.open("single");
   for (let id = 1; store.stats(0).checkpoints.done < 3; id += 1) {
     write(store, "INSERT INTO t (id, a) VALUES (?, ?)", `row-${id}`, "x".repeat(60));
     if (id % 50 === 0) await turnOfTheLoop();
-    expect(id).toBeLessThan(5_000);
+    expect(id).toBeLessThan(10_000);
   }
   expect(store.stats(0).checkpoints.failed).toBe(0);
-  expect(logBytes("single")).toBeLessThan(3_000 * 4_120);
 });
 
 test("bulk versions are given a longer log", async () => {
   const store = folder.open("bulk");
-  for (let at = 0; logBytes("bulk") < 4_000 * 4_120; at += 1) {
+  for (let at = 0; logBytes("bulk") < 7_000 * 4_120; at += 1) {
     writeAll(store, manyRows(at));
     await turnOfTheLoop();
     expect(at).toBeLessThan(200);

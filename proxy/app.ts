@@ -26,7 +26,7 @@ import { LoadSlots } from "../routing/core/load-slots.ts";
 import { NO_QUARANTINE } from "../routing/core/quarantine.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
 import type { LoopDeclaration, ReadyState } from "../watchdog/types.ts";
-import { DataPlane } from "./data-plane.ts";
+import { DataPlane, type ListenFds } from "./data-plane.ts";
 import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { loadFirstTable, type FirstTable } from "./first-table.ts";
@@ -34,11 +34,8 @@ import { PROXY_METRICS } from "./metrics.ts";
 import { QuarantineKeeper } from "./quarantine-keeper.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
 import { TableSaver } from "./table-saver.ts";
+import { DataPlaneThreads, stopThread, type EndCause } from "./threads/data-plane-threads.ts";
 import type {
-  DataPlaneThreadData,
-  DataPlaneThreadEvent,
-  HostNews,
-  QuarantineNews,
   ReplicaThreadData,
   ReplicaThreadEvent,
   ThreadCommand,
@@ -51,6 +48,8 @@ export interface InheritedFds {
   /** One per data-plane thread. */
   readonly http: readonly number[];
   readonly https: readonly number[];
+  /** Second descriptors of the same sockets but the first, by name, for threads that replace. */
+  readonly spares: { readonly http?: readonly number[]; readonly https?: readonly number[] };
 }
 
 /** What the app is made of. */
@@ -72,7 +71,7 @@ export class App {
   readonly #load = new LoadSlots({});
   /** A client may come back to any thread with the ticket of another. */
   readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
-  readonly #workers: Worker[] = [];
+  #planes: DataPlaneThreads | null = null;
   #watchdog: Watchdog | null = null;
   #plane: DataPlane | null = null;
   #saver: TableSaver | null = null;
@@ -80,7 +79,7 @@ export class App {
   #store: StoreThread | null = null;
   /** The main data plane's own connection to the store. */
   #client: StoreClient | null = null;
-  #replica: Worker | null = null;
+  #replica: { readonly worker: Worker; readonly ended: Promise<void> } | null = null;
   #ready: ReadyState = { isReady: false, reason: "starting" };
   /** Why nothing can be written, when that lasts. */
   #storeFault: string | null = null;
@@ -127,7 +126,7 @@ export class App {
       });
     }
     this.#startReplica(this.#store);
-    if (mode === "edge") this.#startDataPlaneThreads(this.#store);
+    if (mode === "edge") this.#startDataPlaneThreads(watchdog, this.#store);
     beat.enter("steady");
   }
 
@@ -137,11 +136,11 @@ export class App {
     this.#isStopping = true;
     const deadlineMs = this.#options.effective.config.proxy.drain_timeout_ms;
     this.#watchdog?.setReady({ isReady: false, reason: "draining" });
-    const threads = this.#workers.map((worker) => stopThread(worker, deadlineMs));
+    const threads = this.#planes?.stop(deadlineMs);
     const cut = (await this.#plane?.drain(deadlineMs)) ?? 0;
     await this.#saver?.stop();
     await this.#keeper?.stop();
-    await Promise.all(threads);
+    await threads;
     if (this.#replica) await stopThread(this.#replica, deadlineMs);
     await this.#store?.close();
     this.#options.log.info?.("stopped", "drained and closed", { connectionsCut: cut });
@@ -152,8 +151,8 @@ export class App {
     const { effective, fds } = this.#options;
     const { config, stateFolder, hash } = effective;
     const { watchdog, telemetry } = config;
-    return startWatchdog({
-      loops: this.#threadNames.map((name) => loopDeclaration(name, watchdog.boot_ms)),
+    const options = {
+      loops: this.#threadNames.map((name) => this.#loopDeclaration(name)),
       metrics: this.#metrics.plan,
       stateFolder,
       http: splitHostPort(telemetry.prometheus.addr),
@@ -167,7 +166,22 @@ export class App {
       jitterMs: watchdog.jitter_ms,
       breadcrumbDecoderUrl: new URL("./breadcrumbs.ts", import.meta.url).href,
       configHash: hash,
-    });
+    };
+    return startWatchdog(options, { onStall: ({ loop }) => this.#planes?.stalled(loop) });
+  }
+
+  /**
+   * A statement is one turn of the store's loop, however large its author made it: a transaction of
+   * 100,000 rows takes seconds, and killing the process would only make it start over. A data plane
+   * that can be replaced is only reported.
+   */
+  #loopDeclaration(name: string): LoopDeclaration {
+    const storeBudgetMs = this.#options.effective.config.watchdog.boot_ms;
+    if (name === "store") {
+      return { name, budgets: { steady: storeBudgetMs, apply: storeBudgetMs } };
+    }
+    const index = this.#threadNames.indexOf(name) - FIRST_DATA_PLANE;
+    return index >= 0 && this.#spareOf(index) !== null ? { name, action: "report" } : { name };
   }
 
   /** Judges the stall that this start follows, before a row of it is touched. */
@@ -180,7 +194,7 @@ export class App {
       metrics: this.#metrics.writer(0),
       onChange: (state, isRefeed) => {
         this.#plane?.setQuarantine(state, isRefeed);
-        this.#tellDataPlanes({ kind: "quarantine", state, isRefeed });
+        this.#planes?.tell({ kind: "quarantine", state, isRefeed });
       },
     });
   }
@@ -189,6 +203,7 @@ export class App {
     const { effective, log, fds } = this.#options;
     const { config } = effective;
     const plane = new DataPlane({
+      loop: "main",
       config,
       metrics: this.#metrics.writer(0),
       beat,
@@ -249,9 +264,9 @@ export class App {
 
   /** Has the schema files applied anew, once there is a replica; the log says what came of it. */
   reload(): void {
-    if (this.#replica) tell(this.#replica, { kind: "reload" });
+    this.#tellReplica({ kind: "reload" });
     this.#plane?.refreshCertificates();
-    this.#tellDataPlanes({ kind: "reload" });
+    this.#planes?.tell({ kind: "reload" });
   }
 
   #startReplica(store: StoreThread): void {
@@ -263,7 +278,8 @@ export class App {
       transferList: [storePort],
       resourceLimits: { maxYoungGenerationSizeMb: REPLICA_YOUNG_GENERATION_MIB },
     });
-    this.#replica = worker;
+    const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+    this.#replica = { worker, ended };
     worker.on("message", (event: ReplicaThreadEvent) => this.#onReplicaEvent(event));
     this.#watchThread(worker, "replica");
   }
@@ -283,10 +299,12 @@ export class App {
     switch (event.kind) {
       case "rtt":
         this.#plane?.sampleRtt(event.actorId, event.rttMs);
-        return this.#tellDataPlanes(event);
+        this.#planes?.tell(event);
+        return;
       case "host":
         this.#plane?.setHostDown(event.actorId, event.isDown);
-        return this.#tellDataPlanes(event);
+        this.#planes?.tell(event);
+        return;
       case "started":
         if (this.#options.effective.mode === "agent") this.#setReady("replica started");
         return;
@@ -306,8 +324,7 @@ export class App {
   }
 
   #answer({ id, question }: Extract<ReplicaThreadEvent, { kind: "ask" }>): void {
-    const value = this.#answerTo(question);
-    if (this.#replica) tell(this.#replica, { kind: "answer", id, value });
+    this.#tellReplica({ kind: "answer", id, value: this.#answerTo(question) });
   }
 
   #answerTo(question: EdgeQuestion): unknown {
@@ -327,43 +344,53 @@ export class App {
     this.#saver?.saveNow();
   }
 
-  #startDataPlaneThreads(store: StoreThread): void {
+  #startDataPlaneThreads(watchdog: Watchdog, store: StoreThread): void {
+    const { effective, fds, log } = this.#options;
+    const replaced = (cause: EndCause) =>
+      this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
+    const counters = { crash: replaced("crash"), stall: replaced("stall") };
+    const planes = new DataPlaneThreads({
+      watchdog,
+      log,
+      replaceLimitMs: effective.config.watchdog.replace_ms,
+      connectStore: () => store.connect(),
+      onEnded: () => undefined,
+      onReplaced: (cause) => counters[cause].add(),
+      onFailure: (error) => this.#fail(error),
+      onHopeless: (error) => {
+        log.error("edge-failed", error.message, { code: error.code });
+        process.kill(process.pid, "SIGKILL");
+      },
+    });
+    this.#planes = planes;
     for (const [index, name] of this.#threadNames.slice(FIRST_DATA_PLANE).entries()) {
-      const storePort = store.connect();
-      const data: DataPlaneThreadData = {
+      const data = {
         ...this.#threadData(name),
-        storePort,
         loadBuffer: this.#load.buffer,
-        fds: {
-          http: this.#options.fds.http[index + 1] ?? null,
-          https: this.#options.fds.https[index + 1] ?? null,
-        },
         ticketKeys: this.#ticketKeys,
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };
-      const worker = new Worker(new URL("./threads/data-plane-thread.ts", import.meta.url), {
-        name,
-        workerData: data,
-        transferList: [storePort],
-      });
-      worker.on("message", (event: DataPlaneThreadEvent) => {
-        if (event.kind === "failed") this.#fail(new PatinaError(event.code, event.message));
-      });
-      this.#watchThread(worker, name);
-      this.#workers.push(worker);
+      const own = { http: fds.http[index + 1] ?? null, https: fds.https[index + 1] ?? null };
+      planes.start({ name, data, fds: own, spare: this.#spareOf(index) });
     }
   }
 
-  #tellDataPlanes(
-    command: HostNews | QuarantineNews | { readonly kind: "ready" | "reload" },
-  ): void {
-    for (const worker of this.#workers) tell(worker, command);
+  /** Second descriptors of a data-plane thread's sockets; null unless there is one for each. */
+  #spareOf(index: number): ListenFds | null {
+    const { spares, https: all } = this.#options.fds;
+    const http = spares.http?.[index] ?? null;
+    const https = spares.https?.[index] ?? null;
+    return http === null || (https === null && all.length > 0) ? null : { http, https };
+  }
+
+  #tellReplica(command: ThreadCommand): void {
+    this.#replica?.worker.postMessage(command);
   }
 
   #setReady(reason: string, details: ReadyState["details"] = {}): void {
     if (this.#isStopping) return;
     this.#plane?.setReady();
-    this.#tellDataPlanes({ kind: "ready" });
+    this.#planes?.tell({ kind: "ready" });
     this.#ready = { isReady: true, reason, details };
     this.#tellReady();
   }
@@ -378,6 +405,7 @@ export class App {
 
   #threadData(name: string): ThreadData {
     return {
+      loop: name,
       effective: this.#options.effective,
       metrics: this.#metrics.plan,
       bank: this.#threadNames.indexOf(name),
@@ -404,36 +432,12 @@ export class App {
   }
 }
 
-/**
- * A statement is one turn of the store's loop, however large its author made it: a transaction of
- * 100,000 rows takes seconds, and killing the process would only make it start over.
- */
-function loopDeclaration(name: string, storeBudgetMs: number): LoopDeclaration {
-  return name === "store"
-    ? { name, budgets: { steady: storeBudgetMs, apply: storeBudgetMs } }
-    : { name };
-}
-
 type DataPlaneBeat = ConstructorParameters<typeof DataPlane>[0]["beat"];
-
-function tell(worker: Worker, command: ThreadCommand): void {
-  worker.postMessage(command);
-}
-
-/** Asks a thread to stop and waits for its end; one that does not end is terminated. */
-async function stopThread(worker: Worker, deadlineMs: number): Promise<void> {
-  const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
-  tell(worker, { kind: "stop", deadlineMs });
-  const timer = setTimeout(() => void worker.terminate(), deadlineMs + THREAD_MARGIN_MS);
-  await ended;
-  clearTimeout(timer);
-}
 
 /** After main, replica and store. */
 const FIRST_DATA_PLANE = 3;
 /** Name, HMAC and AES keys, as OpenSSL takes them. */
 const TICKET_KEYS_BYTES = 48;
-const THREAD_MARGIN_MS = 5_000;
 /**
  * Messages of a repair are garbage as soon as the store has them: V8's default lets three times
  * 16 MiB pile up before it looks (docs/performance.md).

@@ -135,6 +135,8 @@ export const watchdogSection = z.strictObject({
   boot_ms: milliseconds.default(15_000),
   /** Upper end of the random delay before an accusation. Default 200. */
   jitter_ms: wholeNumber.default(200),
+  /** From the end of a data-plane thread until another accepts in its place. Default 1,000. */
+  replace_ms: milliseconds.default(1_000),
   /** Silence of the whole process after which the supervisor kills it. Default 10,000. */
   silence_ms: milliseconds.default(10_000),
   /** How long a change that stalled the routing table is kept out of it. Default 3,600,000. */
@@ -166,6 +168,10 @@ export const faultSection = z.strictObject({
     .optional(),
   /** Path of a request that blocks the data plane's loop for ever. */
   stall_path: z.string().startsWith("/", "a path from /").optional(),
+  /** Path of a request that ends the data plane's thread with an exception. */
+  crash_path: z.string().startsWith("/", "a path from /").optional(),
+  /** The loop that these two concern (`main`, `data-plane-1`); absent = any data plane's. */
+  loop: z.string().min(1, "the name of a loop").optional(),
 });
 
 /** Sections of the file but `[api]`. */
@@ -255,6 +261,7 @@ function checkWhole(
   const asked =
     faults.stall_row !== undefined ||
     faults.stall_path !== undefined ||
+    faults.crash_path !== undefined ||
     hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
   if (asked && !enabled) {
     context.addIssue({

@@ -191,6 +191,7 @@ async function createPlane(
   });
   const log = createLogger({ level: "error", nowMs: () => 0, write: () => undefined });
   const plane = new DataPlane({
+    loop: "main",
     config,
     metrics: MetricSlots.allocate(PROXY_METRICS, 1).writer(0),
     beat: loop.beat,

@@ -16,7 +16,7 @@ import { AccessLog } from "./access-log.ts";
 import { noteBatch, noteRequest, noteRow } from "./breadcrumbs.ts";
 import type { PatinaConfig } from "./config.ts";
 import { EngineMetrics } from "./engine-metrics.ts";
-import { rowFault, tcpDelays, withStallPath } from "./fault.ts";
+import { rowFault, tcpDelays, withFaultPaths } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
@@ -38,6 +38,8 @@ const TABLE_NAMES = Object.keys(ROUTING_TABLES);
 
 /** What a data plane is made of. */
 export interface DataPlaneOptions {
+  /** Name of the loop it runs in. */
+  readonly loop: string;
   readonly config: PatinaConfig;
   readonly metrics: MetricWriter;
   readonly beat: LoopBeat;
@@ -376,12 +378,8 @@ export class DataPlane {
       accessLog: log === null ? undefined : (summary) => log.write(summary),
     });
     const delay = tcpDelays(fault);
-    const router =
-      fault.enabled && fault.stall_path !== undefined
-        ? withStallPath(this.#router, fault.stall_path)
-        : this.#router;
     return createEngine({
-      router,
+      router: withFaultPaths(this.#router, fault, this.#options.loop),
       observer,
       forwarding: {
         viaName: viaNameOf(config),

@@ -57,8 +57,11 @@ async function main(configPath: string): Promise<void> {
 }
 
 function inheritedFds(): InheritedFds {
-  const text = process.env["PATINA_FDS"];
-  if (text === undefined) return { beat: null, http: [], https: [] };
-  const fds = JSON.parse(text) as { beat?: number; http?: number[]; https?: number[] };
-  return { beat: fds.beat ?? null, http: fds.http ?? [], https: fds.https ?? [] };
+  const fds = JSON.parse(process.env["PATINA_FDS"] ?? "{}") as Partial<InheritedFds>;
+  return {
+    beat: fds.beat ?? null,
+    http: fds.http ?? [],
+    https: fds.https ?? [],
+    spares: fds.spares ?? {},
+  };
 }

@@ -39,11 +39,18 @@ export function rowFault(
   };
 }
 
-/** A router that blocks the loop for ever at a request to `path`; else the router given. */
-export function withStallPath(router: Router, path: string): Router {
+/**
+ * A router that blocks the loop for ever at a request to `stall_path`, and throws outside every
+ * handler at one to `crash_path`; else the router given. `loop` is the loop that it runs in.
+ */
+export function withFaultPaths(router: Router, fault: PatinaConfig["fault"], loop: string): Router {
+  const { enabled, stall_path: stallPath, crash_path: crashPath, loop: only = loop } = fault;
+  const isAsked = stallPath !== undefined || crashPath !== undefined;
+  if (!enabled || !isAsked || only !== loop) return router;
   return {
     pick: (request: PickRequest): Pick => {
-      if (request.target === path) blockForEver();
+      if (request.target === stallPath) blockForEver();
+      if (request.target === crashPath) crash();
       return router.pick(request);
     },
     started: (upstream) => router.started(upstream),
@@ -51,6 +58,11 @@ export function withStallPath(router: Router, path: string): Router {
     connectFailed: (upstream, code) => router.connectFailed(upstream, code),
     connectRtt: (upstream, ms) => router.connectRtt(upstream, ms),
   };
+}
+
+/** As an exception that nobody catches. */
+function crash(): never {
+  throw new Error("the fault crash_path was asked for");
 }
 
 /** The fault itself, under a name that evidence shows. */

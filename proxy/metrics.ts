@@ -70,6 +70,12 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     type: "counter",
   },
   {
+    name: "patina_data_plane_replacements_total",
+    help: "Data-plane threads that ended and were replaced alone, by what ended them.",
+    type: "counter",
+    labels: { cause: ["crash", "stall"] },
+  },
+  {
     name: "patina_log_lines_dropped_total",
     help: "Lines of the access log that were lost because the disk was too slow, or refused.",
     type: "counter",

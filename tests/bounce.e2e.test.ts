@@ -1,9 +1,10 @@
 /**
  * A stalled loop under real processes: the edge is bounced on the same listening sockets, says what
- * stalled it, and is back in the cluster at once. One edge has one data-plane thread, one has two.
+ * stalled it, and is back in the cluster at once. One edge has one data-plane thread, one has two, of
+ * which the second is replaced alone, once.
  */
 import { connect, type Socket } from "node:net";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import {
   Cluster,
   get,
@@ -14,6 +15,9 @@ import {
 } from "./cluster-fixture.ts";
 
 const STALL_PATH = "/__stall";
+const CRASH_PATH = "/__crash";
+/** The loop of the second edge that these paths concern. */
+const SECOND_LOOP = "data-plane-1";
 let cluster: Cluster;
 let single: TestHost;
 let double: TestHost;
@@ -22,15 +26,16 @@ let machine: TestMachine;
 
 beforeAll(async () => {
   const fault = { enabled: true, stall_path: STALL_PATH };
+  const secondFault = { ...fault, crash_path: CRASH_PATH, loop: SECOND_LOOP };
   // Long enough for other connections to be answered, and for the other tests' load.
-  const watchdog = { steady_ms: 3_000 };
+  const watchdog = { steady_ms: 3_000, replace_ms: 60_000 };
   // A thread that does not end by itself would be ended after the longest drain: never, here.
   const proxy = { threads: 2, drain_timeout_ms: 600_000 };
   const edge = { kind: "edge", bootstrap: ["worker"] } as const;
   cluster = await Cluster.create([
     { name: "worker", kind: "worker" },
     { ...edge, name: "single", config: { fault, watchdog } },
-    { ...edge, name: "double", config: { fault, watchdog, proxy } },
+    { ...edge, name: "double", config: { fault: secondFault, watchdog, proxy } },
   ]);
   single = cluster.host("single");
   double = cluster.host("double");
@@ -118,26 +123,60 @@ test("after a drain it answers from the last known table, and says so until it h
   expect(await single.metric("patina_route_stale")).toBe(0);
 });
 
-test("two data-plane threads answer on one port, and both learn changes after a bounce", async () => {
+test("a data-plane thread that crashes is replaced alone, and no connection is refused", async () => {
   const from = double.log.length;
-  const clients = await Promise.all(Array.from({ length: 24 }, () => Client.open(double)));
+  const pid = double.edgePid();
+  const clients = await openClients();
   await everyClientGets(clients, "one.test", "one");
+  const traffic = steadyTraffic(double);
+  // The thread that has them dies with its connections; those of the other one are answered.
+  const answers = await Promise.all(clients.map((client) => client.get("one.test", CRASH_PATH)));
+  expectSome(answers);
 
-  // The thread that has the first client's connection stalls; the other one answers its own.
-  const [first, ...others] = clients;
-  first?.ask("one.test", STALL_PATH);
-  const answers = others.map((client) => client.get("one.test"));
+  const alert = await double.logged("loop-crashed", { from });
+  expect(alert).toMatchObject({ kind: "crash", loop: SECOND_LOOP });
+  expect(alert["error"]).toContain("crash_path");
+  const line = await double.logged("data-plane-replaced", { from });
+  expect(line).toMatchObject({ loop: SECOND_LOOP, cause: "crash" });
+  traffic.noteBounce();
+  expect((await traffic.stop()).refused).toBe(0);
+  expect(double.edgePid()).toBe(pid);
+  const replaced = 'patina_data_plane_replacements_total{cause="crash"}';
+  expect(await double.metric(replaced)).toBe(1);
+
+  await everyClientGets(await openClients(), "one.test", "one");
+});
+
+test("when the same thread stalls, its spare used up, the process is bounced", async () => {
+  const from = double.log.length;
+  const clients = await openClients();
+  await everyClientGets(clients, "one.test", "one");
+  const traffic = steadyTraffic(double);
+  const answers = clients.map((client) => client.get("one.test", STALL_PATH));
   const alert = await double.logged("edge-bounced", { from });
-  const answered = (await Promise.all(answers)).filter((answer) => answer === "one");
-  expect(answered.length).toBeGreaterThan(0);
-  expect(answered.length).toBeLessThan(others.length);
-  expect(["main", "data-plane-1"]).toContain(alert["loop"]);
+  traffic.noteBounce();
+  expectSome(await Promise.all(answers));
+  expect(alert).toMatchObject({ signal: "SIGKILL", kind: "stall", loop: SECOND_LOOP });
+  expect((await traffic.stop()).refused).toBe(0);
+});
 
-  await double.logged("replica-started", { from });
+test("after the bounce both threads learn changes, and one that stalls is replaced alone", async () => {
   await publish("both.test");
-  const later = await Promise.all(Array.from({ length: 24 }, () => Client.open(double)));
-  await everyClientGets(later, "both.test", "one");
-  for (const client of later) client.close();
+  await everyClientGets(await openClients(), "both.test", "one");
+
+  const from = double.log.length;
+  const pid = double.edgePid();
+  const clients = await openClients();
+  await everyClientGets(clients, "both.test", "one");
+  const answers = await Promise.all(clients.map((client) => client.get("both.test", STALL_PATH)));
+  expectSome(answers);
+  const alert = await double.logged("loop-stalled", { from });
+  expect(alert).toMatchObject({ kind: "stall", loop: SECOND_LOOP });
+  expect(alert["at"]).toContain("blockForEver");
+  const line = await double.logged("data-plane-replaced", { from });
+  expect(line).toMatchObject({ loop: SECOND_LOOP, cause: "stall" });
+  expect(double.edgePid()).toBe(pid);
+  await everyClientGets(await openClients(), "both.test", "one");
 });
 
 test("an edge with two data-plane threads ends as soon as nothing is in flight", async () => {
@@ -189,6 +228,22 @@ function steadyTraffic(edge: TestHost): {
   };
 }
 
+/** Enough that each thread has some: the kernel spreads them over the sockets of the group. */
+async function openClients(): Promise<readonly Client[]> {
+  const clients = await Promise.all(Array.from({ length: 24 }, () => Client.open(double)));
+  onTestFinished(() => {
+    for (const client of clients) client.close();
+  });
+  return clients;
+}
+
+/** Some connections were cut, and some were not. */
+function expectSome(answers: readonly (string | null)[]): void {
+  const answered = answers.filter((answer) => answer === "one").length;
+  expect(answered).toBeGreaterThan(0);
+  expect(answered).toBeLessThan(answers.length);
+}
+
 /** Both threads get the change, each through its own table: every connection must see it. */
 async function everyClientGets(
   clients: readonly Client[],
@@ -236,9 +291,9 @@ class Client {
   }
 
   /** The body of the answer; null when the connection was cut first. */
-  async get(host: string): Promise<string | null> {
+  async get(host: string, path = "/"): Promise<string | null> {
     this.#text = "";
-    this.ask(host);
+    this.ask(host, path);
     for (;;) {
       const body = bodyOf(this.#text);
       if (body !== null || this.#isOver) return body;

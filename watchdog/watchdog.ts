@@ -8,7 +8,7 @@
 import { Worker } from "node:worker_threads";
 import { PatinaError, assert, errorText } from "#base/errors.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
-import { allocateLoops, loopRegion, readLoop } from "./core/shared-layout.ts";
+import { allocateLoops, CELL, loopRegion, readLoop } from "./core/shared-layout.ts";
 import { STALL_BUDGETS } from "./core/stall-detector.ts";
 import { type AttachedLoop, attachLoop as attach } from "./driver/attach-loop.ts";
 import { buildEvidence, errorFrames, loopStatus } from "./driver/evidence.ts";
@@ -18,7 +18,7 @@ import type { WatchdogThreadData, WatchedLoop } from "./driver/thread-messages.t
 import { writeText } from "./driver/write-line.ts";
 import { WATCHDOG_LISTEN } from "./errors.ts";
 import { watchdogMetrics } from "./metric-declarations.ts";
-import type { BreadcrumbDecoder, LoopBeatPlan, ReadyState } from "./types.ts";
+import type { BreadcrumbDecoder, LoopBeatPlan, ReadyState, StallAction } from "./types.ts";
 import type { WatchdogEvents, WatchdogOptions } from "./types.ts";
 
 /** A running watchdog. */
@@ -34,9 +34,13 @@ export interface Watchdog {
   setReady(state: ReadyState): void;
   /**
    * Writes evidence of an exception that ends the process, synchronously. The main thread's own
-   * uncaught exceptions are recorded without a call.
+   * uncaught exceptions are recorded without a call. `report`: the process goes on without it.
    */
-  recordCrash(loop: string, thrown: unknown): void;
+  recordCrash(loop: string, thrown: unknown, action?: StallAction): void;
+  /** Sets what a stall of loop `name` leads to from here on. */
+  setAction(name: string, action: StallAction): void;
+  /** The thread of loop `name` has ended: it is not watched until another one attaches. */
+  noteEnd(name: string): void;
   /** Ends watching and the health port. The last thing of a drain. */
   stop(): Promise<void>;
 }
@@ -81,12 +85,21 @@ class RunningWatchdog implements Watchdog {
     this.#post({ kind: "ready", state });
   }
 
-  recordCrash(loop: string, thrown: unknown): void {
+  setAction(name: string, action: StallAction): void {
+    this.#post({ kind: "action", loop: this.loopPlan(name).loop, action });
+  }
+
+  noteEnd(name: string): void {
+    const { buffer, loop } = this.loopPlan(name);
+    Atomics.store(loopRegion(buffer, loop).cells, CELL.watched, 2);
+  }
+
+  recordCrash(loop: string, thrown: unknown, action: StallAction = "bounce"): void {
     const region = loopRegion(this.#data.loopBuffer, this.loopPlan(loop).loop);
     const evidence = buildEvidence({
       kind: "crash",
       loop,
-      action: "bounce",
+      action,
       phase: readLoop(region).phase,
       budgetMs: 0,
       silentMs: 0,

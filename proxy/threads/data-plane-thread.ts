@@ -17,9 +17,13 @@ async function main(): Promise<void> {
   const { config } = data.effective;
   const loop = attachLoop(data.beat);
   const log = createThreadLog(new LogLevelCell(data.logLevel), "data-plane");
+  const metrics = MetricSlots.attach(data.metrics).writer(data.bank);
+  // Another thread may have died in this one's place.
+  metrics.resetGauges();
   const plane = new DataPlane({
+    loop: data.loop,
     config,
-    metrics: MetricSlots.attach(data.metrics).writer(data.bank),
+    metrics,
     beat: loop.beat,
     log,
     loadBuffer: data.loadBuffer,

@@ -10,6 +10,8 @@ import type { EffectiveConfig } from "../effective-config.ts";
 
 /** What every thread gets as `workerData`. */
 export interface ThreadData {
+  /** Name of the thread's loop. */
+  readonly loop: string;
   readonly effective: EffectiveConfig;
   readonly metrics: MetricSlotsPlan;
   /** The thread's own bank of metrics. */

@@ -197,6 +197,17 @@ export class MetricWriter {
     return new Histogram(this.#cells, offset, Float64Array.from(bounds));
   }
 
+  /**
+   * Sets this writer's share of every gauge to 0: what a thread that died had open is gone with it,
+   * while what it counted did happen.
+   */
+  resetGauges(): void {
+    for (const { declaration, series } of this.#placeByName.values()) {
+      if (declaration.type !== "gauge") continue;
+      for (const { offset } of series) this.#cells[offset] = 0;
+    }
+  }
+
   #find(name: string, type: MetricDeclaration["type"], labels: MetricLabels): SeriesPlace {
     const metric = this.#placeByName.get(name);
     assert(metric?.declaration.type === type, `metric ${name} is a declared ${type}`);

@@ -101,6 +101,14 @@ test("a loop with action report is reported once per stall", () => {
   expect(world.kinds().slice(4)).toEqual(["suspect", "accuse", "report"]);
 });
 
+test("a loop whose action is changed is bounced at its next stall", () => {
+  const world = new World({ action: "report" });
+  world.pollFor(1000);
+  world.detector.handle({ kind: "action", loop: 0, action: "bounce" }, world.nowMs);
+  world.captured();
+  expect(world.kinds()).toEqual(["suspect", "accuse", "bounce"]);
+});
+
 test.each([
   ["stopped or starved: both clocks went on", { monotonicMs: 3000, wallMs: 3000 }],
   ["suspended: only the wall clock went on", { monotonicMs: 50, wallMs: 3_600_000 }],

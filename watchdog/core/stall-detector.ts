@@ -40,7 +40,9 @@ export interface LoopReading {
 export type StallInput =
   | { readonly kind: "poll"; readonly wallMs: number; readonly loops: readonly LoopReading[] }
   /** Evidence against the loop is on disk (or cannot be had); `beats` as read after that. */
-  | { readonly kind: "captured"; readonly loop: number; readonly beats: number };
+  | { readonly kind: "captured"; readonly loop: number; readonly beats: number }
+  /** What a proven stall of the loop leads to from here on. */
+  | { readonly kind: "action"; readonly loop: number; readonly action: StallAction };
 
 /** Facts of an accusation. */
 export interface StallFacts {
@@ -99,7 +101,7 @@ export const STALL_BUDGETS: StallBudgets = {
 type Stage = "calm" | "suspected" | "accused" | "acted";
 
 interface LoopCase {
-  readonly rules: LoopRules;
+  rules: LoopRules;
   stage: Stage;
   beats: number;
   phase: LoopPhase;
@@ -138,6 +140,7 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
 
   handle(input: StallInput, nowMs: number): void {
     if (input.kind === "captured") return this.#onCaptured(input.loop, input.beats);
+    if (input.kind === "action") return this.#setAction(input.loop, input.action);
     return this.#onPoll(input.loops, { nowMs, wallMs: input.wallMs });
   }
 
@@ -230,6 +233,11 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
     // A beat that no poll has seen yet cancels too; the next poll says `recovered`.
     if (one === undefined || one.stage !== "accused" || beats !== one.beats) return;
     this.#act(loop, one);
+  }
+
+  #setAction(loop: number, action: StallAction): void {
+    const one = this.#cases[loop];
+    if (one !== undefined) one.rules = { ...one.rules, action };
   }
 
   #act(loop: number, one: LoopCase): void {

@@ -28,6 +28,7 @@ export interface WatchdogThreadData {
 /** Owner to thread. */
 export type ToWatchdogThread =
   | { readonly kind: "ready"; readonly state: ReadyState }
+  | { readonly kind: "action"; readonly loop: number; readonly action: StallAction }
   | { readonly kind: "stop" };
 
 /** Thread to owner. */

@@ -14,7 +14,7 @@ import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
-import type { BreadcrumbDecoder, LoopStatus, ReadyState } from "../types.ts";
+import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
 import type { StackEvidence, StallEvidence } from "../types.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus } from "./evidence.ts";
@@ -29,6 +29,8 @@ import { writeText } from "./write-line.ts";
 class WatchdogThread implements HealthSource {
   readonly #data: WatchdogThreadData;
   readonly #regions: readonly LoopRegion[];
+  /** What a stall of each loop leads to at present. */
+  readonly #actions: StallAction[];
   readonly #detector: StallDetector;
   readonly #slots: readonly MetricSlots[];
   readonly #metrics: ProcessMetrics;
@@ -48,6 +50,7 @@ class WatchdogThread implements HealthSource {
 
   constructor(data: WatchdogThreadData) {
     this.#data = data;
+    this.#actions = data.loops.map(({ action }) => action);
     this.#regions = data.loops.map((_loop, at) => loopRegion(data.loopBuffer, at));
     this.#detector = new StallDetector({
       loops: data.loops,
@@ -75,6 +78,11 @@ class WatchdogThread implements HealthSource {
     if (message.kind === "stop") {
       this.#server?.close();
       process.exit(0);
+    }
+    if (message.kind === "action") {
+      this.#actions[message.loop] = message.action;
+      this.#detector.handle(message, performance.now());
+      return;
     }
     const wasReady = this.#ready.isReady;
     this.#ready = message.state;
@@ -170,12 +178,13 @@ class WatchdogThread implements HealthSource {
     const begun = this.#stackByLoop.get(stall.loop) ?? this.#captureStack(stall.loop);
     this.#stackByLoop.delete(stall.loop);
     const stack = await begun;
+    const action = this.#actions[stall.loop] ?? loop.action;
     const { beats } = readLoop(region);
     const evidence = buildEvidence({
       ...stall,
       kind: "stall",
       loop: loop.name,
-      action: loop.action,
+      action,
       configHash: this.#data.configHash,
       stack,
       error: null,
@@ -185,7 +194,7 @@ class WatchdogThread implements HealthSource {
     });
     this.#metrics.loops[stall.loop]?.stalls.add();
     this.#writeEvidence(evidence);
-    if (loop.action === "report") this.#post({ kind: "stall", loop: loop.name, id: evidence.id });
+    if (action === "report") this.#post({ kind: "stall", loop: loop.name, id: evidence.id });
     const input = { kind: "captured", loop: stall.loop, beats } as const;
     this.#detector.handle(input, performance.now());
     this.#perform();

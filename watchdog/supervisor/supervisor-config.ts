@@ -17,6 +17,8 @@ export interface ListenConfig {
   readonly port: number;
   /** Sockets of one SO_REUSEPORT group, one per data-plane thread; default 1. */
   readonly sockets?: number;
+  /** All threads accept from one socket; default: only where the system has no SO_REUSEPORT. */
+  readonly isShared?: boolean;
   /** Default: true where another entry has the same port on IPv4, else false. */
   readonly isIpv6Only?: boolean;
 }

@@ -75,6 +75,22 @@ test("a stalled loop that is only reported leaves the process serving", async ()
   expect(frames.map((frame) => frame.function)).toContain("blockThisWorker");
 });
 
+test("where the system has no socket groups, all threads accept from one socket", async () => {
+  const edge = open({
+    listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2, isShared: true }],
+  });
+  const clients = edge.steadyClients(4);
+  const before = await edge.answer();
+  process.kill(before.pid, "SIGKILL");
+  await edge.line("edge-bounced");
+  const after = await edge.answer();
+  expect(after.pid).not.toBe(before.pid);
+  expect(await clients.stop()).toBeGreaterThan(0);
+  expect(edge.refused).toBe(0);
+  const ports = edge.lines.filter(({ event }) => event === "listening").map(({ port }) => port);
+  expect(ports).toEqual([ports[0], ports[0]]);
+});
+
 test("an edge whose watchdog is itself blocked is killed by the supervisor", async () => {
   const edge = open({ silenceLimitMs: 2000 });
   const before = await edge.answer();

@@ -182,8 +182,12 @@ class Supervisor {
   #onEvidence(run: EdgeRun, id: string): void {
     const evidence = readStall(this.#parts.config.stateFolder, id);
     if (evidence.ok && evidence.value.action === "report") {
-      const { loop } = evidence.value;
-      this.#alerts.send("loop-stalled", `loop ${loop} stalled`, this.#evidenceFields(id));
+      const { loop, kind } = evidence.value;
+      const [event, what] =
+        kind === "crash"
+          ? (["loop-crashed", "crashed"] as const)
+          : (["loop-stalled", "stalled"] as const);
+      this.#alerts.send(event, `loop ${loop} ${what}`, this.#evidenceFields(id));
     } else {
       run.stallId = id;
     }

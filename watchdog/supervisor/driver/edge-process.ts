@@ -1,7 +1,10 @@
 /**
  * One run of the edge process: spawned on the held sockets, listened to through its pipe.
  *
- * Descriptors are described to it in the environment: `PATINA_FDS={"beat":3,"http":[4,5]}`.
+ * Descriptors are described to it in the environment:
+ * `PATINA_FDS={"beat":3,"http":[4,5],"spares":{"http":[6]}}`. A thread closes its socket's descriptor
+ * when it dies, so every socket but the first of a group, which is the main thread's, comes with a
+ * second descriptor for the thread that replaces the first one.
  * It leads a process group of its own, so that a Ctrl-C in a terminal reaches the supervisor alone
  * and the edge hears of it once.
  */
@@ -38,10 +41,11 @@ export interface EdgeProcess {
 /** Starts an edge. */
 export function startEdge(request: EdgeRequest, events: EdgeEvents): EdgeProcess {
   const { config, configPath, sockets } = request;
+  const { fds, stdio } = describeFds(sockets);
   const flags = config.nodeFlags ?? [];
   const child = spawn(process.execPath, [...flags, config.edgeEntry, configPath], {
-    stdio: ["ignore", "inherit", "inherit", "pipe", ...sockets.map((socket) => socket.fd)],
-    env: { ...process.env, ...config.env, PATINA_FDS: JSON.stringify(describeFds(sockets)) },
+    stdio: ["ignore", "inherit", "inherit", "pipe", ...stdio],
+    env: { ...process.env, ...config.env, PATINA_FDS: JSON.stringify(fds) },
     detached: true,
   });
   const isPipeRead = readPipe(child, events);
@@ -61,14 +65,31 @@ export function startEdge(request: EdgeRequest, events: EdgeEvents): EdgeProcess
   };
 }
 
-/** `{"beat":3,"http":[4,5]}`: stdio positions by name, in the order of the config. */
-export function describeFds(sockets: readonly { readonly name: string }[]): object {
-  const fds: Record<string, number | number[]> = { beat: BEAT_FD };
-  for (const [index, { name }] of sockets.entries()) {
+/** What stands in `PATINA_FDS`: stdio positions by name, in the order of the config. */
+interface FdDescription {
+  readonly beat: number;
+  /** By name, those of the second and further sockets of each group. */
+  readonly spares: Record<string, number[]>;
+  [name: string]: number | number[] | Record<string, number[]>;
+}
+
+/** Which descriptors of this process a child gets behind its beat pipe, and what they are to it. */
+function describeFds(sockets: readonly Pick<HeldSocket, "name" | "fd">[]): {
+  readonly fds: FdDescription;
+  readonly stdio: readonly number[];
+} {
+  const fds: FdDescription = { beat: BEAT_FD, spares: {} };
+  const stdio: number[] = [];
+  for (const { name, fd } of sockets) {
     const group = (fds[name] ??= []);
-    if (Array.isArray(group)) group.push(BEAT_FD + 1 + index);
+    if (!Array.isArray(group)) continue;
+    group.push(BEAT_FD + stdio.push(fd));
+    if (group.length === 1) continue;
+    // The same descriptor named twice is duplicated for the child.
+    const spares = (fds.spares[name] ??= []);
+    spares.push(BEAT_FD + stdio.push(fd));
   }
-  return fds;
+  return { fds, stdio };
 }
 
 function readPipe(child: ChildProcess, events: EdgeEvents): Promise<void> {

@@ -4,6 +4,7 @@
  * Each socket is held by a thread of its own (`hold-socket-thread.ts`). Several sockets on one
  * address form an SO_REUSEPORT group, over which the kernel spreads connections. Such a group would
  * let a second Patina of the same user join in silently, so the address is first bound without it.
+ * Where the system has no such groups, all threads accept from one socket.
  */
 import { once } from "node:events";
 import { type ListenOptions, type Server, createServer, isIPv6 } from "node:net";
@@ -54,20 +55,30 @@ async function holdGroup(
 ): Promise<Result<readonly HeldSocket[], HoldFailure>> {
   const { host, port, sockets = 1 } = config;
   const options: ListenOptions = { host, port, ipv6Only, backlog: BACKLOG };
-  if (sockets === 1) {
-    const only = await holdOne(config, options);
-    return only.ok ? success([only.value]) : only;
-  }
+  if (sockets === 1 || config.isShared === true) return await holdShared(config, options);
   const reserved = await reserve(options);
   if (!reserved.ok) return failure(explain(config, reserved.error));
-  const bound = { ...options, port: reserved.value, reusePort: true };
-  const group = await Promise.all(Array.from({ length: sockets }, () => holdOne(config, bound)));
+  const bound = { ...options, port: reserved.value };
+  const grouped = { ...bound, reusePort: true };
+  const group = await Promise.all(Array.from({ length: sockets }, () => holdOne(config, grouped)));
   const held: HeldSocket[] = [];
   for (const one of group) {
-    if (!one.ok) return one;
-    held.push(one.value);
+    if (one.ok) held.push(one.value);
+    // The system knows no SO_REUSEPORT groups.
+    else if (one.error.code === "ENOTSUP") return await holdShared(config, bound);
+    else return failure(explain(config, one.error));
   }
   return success(held);
+}
+
+/** One socket, which stands for all of the group. */
+async function holdShared(
+  config: ListenConfig,
+  options: ListenOptions,
+): Promise<Result<readonly HeldSocket[], HoldFailure>> {
+  const one = await holdOne(config, options);
+  if (!one.ok) return failure(explain(config, one.error));
+  return success(Array.from({ length: config.sockets ?? 1 }, () => one.value));
 }
 
 /** Binds without SO_REUSEPORT to find out whether somebody else has the address, and its port. */
@@ -89,11 +100,11 @@ async function reserve(options: ListenOptions): Promise<Result<number, NodeJS.Er
 async function holdOne(
   config: ListenConfig,
   options: ListenOptions,
-): Promise<Result<HeldSocket, HoldFailure>> {
+): Promise<Result<HeldSocket, Extract<HoldReply, { kind: "failed" }>>> {
   const url = new URL("./hold-socket-thread.ts", import.meta.url);
   const worker = new Worker(url, { name: "held-socket", workerData: options });
   const [reply] = (await once(worker, "message")) as [HoldReply];
-  if (reply.kind === "failed") return failure(explain(config, reply));
+  if (reply.kind === "failed") return failure(reply);
   return success({ name: config.name, host: config.host, port: reply.port, fd: reply.fd });
 }
 

@@ -17,14 +17,23 @@ export function addPatinaCommands(patina: Command): void {
       const { apiTarget } = await import("./targets.ts");
       await publish(file, apiTarget(command.optsWithGlobals()));
     });
+  const showStalls = async (
+    id: string | undefined,
+    _options: unknown,
+    command: Command,
+  ): Promise<void> => {
+    const { stalls } = await import("./commands/stalls.ts");
+    stalls(id, { config: configFileOf(command.optsWithGlobals()) });
+  };
   patina
     .command("stalls")
     .description("list stalls, or print one")
     .argument("[id]", "a stall's id")
-    .action(async (id: string | undefined, _options, command: Command) => {
-      const { stalls } = await import("./commands/stalls.ts");
-      stalls(id, { config: configFileOf(command.optsWithGlobals()) });
-    });
+    .action(showStalls)
+    .command("show")
+    .description("print one stall")
+    .argument("<id>", "a stall's id")
+    .action(showStalls);
   patina
     .command("debug")
     .description("looks inside")

@@ -79,7 +79,9 @@ test("a stalled edge is bounced without a refused connection, and says which fun
   const id = String(alert["stall"]);
   const list = await runPatina(["stalls", "--config", single.configFile]);
   expect(list.stdout).toContain(`${id}  stall of main`);
-  const one = await runPatina(["stalls", id, "--config", single.configFile]);
+  const one = await runPatina(["stalls", "show", id, "--config", single.configFile]);
+  const short = await runPatina(["stalls", id, "--config", single.configFile]);
+  expect(short.stdout).toBe(one.stdout);
   expect(JSON.parse(one.stdout)).toMatchObject({
     id,
     kind: "stall",

@@ -60,6 +60,13 @@ export function anytimeMemoryIsBehindDisk({ replicas }: WorldView): string[] {
   });
 }
 
+/** Whenever a change stream says where it stands, its fold is what a query gives there. */
+export function anytimeStreamEqualsQuery({ replicas }: WorldView): string[] {
+  return replicas.flatMap(({ address, reader }) =>
+    reader.contradictions.map((text) => `${address}: ${text}`),
+  );
+}
+
 /** Every replica runs and lacks nothing. */
 export function eventuallyNothingIsMissing(world: WorldView): string[] {
   const { replicas, committed } = world;
@@ -146,6 +153,13 @@ export function finallyNothingIsQueued({ replicas }: WorldView): string[] {
   });
 }
 
+/** Every reader of a change stream has been told of everything. */
+export function finallyStreamsAreAtTheEnd({ replicas }: WorldView): string[] {
+  return replicas
+    .filter(({ reader }) => !reader.isAtEnd)
+    .map(({ address }) => `${address}: the reader of its change stream waits`);
+}
+
 /** In a form that does not depend on the order in which actors and versions were learnt. */
 function plainBooks(books: ReturnType<ModelStore["loadBooks"]>): unknown {
   return [...books]
@@ -163,6 +177,7 @@ export const ANYTIME: readonly Checker[] = [
   anytimeOnlyCommittedVersionsAreKnown,
   anytimeOwnVersionsAreKept,
   anytimeMemoryIsBehindDisk,
+  anytimeStreamEqualsQuery,
 ];
 /** In the order of what they cost. */
 export const EVENTUALLY: readonly Checker[] = [
@@ -171,4 +186,8 @@ export const EVENTUALLY: readonly Checker[] = [
   eventuallyRowsAgree,
 ];
 /** Looked at after a quiet time that follows agreement. */
-export const FINALLY: readonly Checker[] = [finallyBooksAgree, finallyNothingIsQueued];
+export const FINALLY: readonly Checker[] = [
+  finallyBooksAgree,
+  finallyNothingIsQueued,
+  finallyStreamsAreAtTheEnd,
+];

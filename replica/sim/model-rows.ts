@@ -5,8 +5,13 @@
  *
  * Each live entry (a column, or the row's sentinel) belongs to the version that wrote it last. A
  * version whose entries all belong to others is empty, here as in the database.
+ *
+ * For the change stream there is a local number per version that left anything, and a log of which
+ * rows it touched.
  */
-import type { ActorId, ColumnChange, SqlValue } from "../types.ts";
+import { assert } from "#base/errors.ts";
+import type { StreamPage } from "../core/change-stream/stream-publisher.ts";
+import type { ActorId, ColumnChange, RowChange, SqlValue } from "../types.ts";
 
 /** Who wrote an entry. */
 export interface Writer {
@@ -14,9 +19,25 @@ export interface Writer {
   readonly version: number;
 }
 
+/** A row as a query sees it. */
+export interface ModelRow {
+  /** Table and packed key, as text. */
+  readonly id: string;
+  /** Columns by name; null = deleted. */
+  readonly columns: ReadonlyMap<string, { readonly val: SqlValue }> | null;
+}
+
 /** All rows of one replica. */
 export class ModelRows {
   readonly #rows = new Map<string, Row>();
+  /** In the order of first sight. */
+  readonly #list: Row[] = [];
+  #revision = 0;
+  /** Rows touched since the last local number was given out. */
+  readonly #touched = new Set<Row>();
+  /** Which rows each local number touched, ascending. */
+  readonly #log: LogEntry[] = [];
+  #position = 0;
   /** Entries by the version that owns them. */
   readonly #owned = new Map<string, Set<Entry>>();
 
@@ -25,14 +46,82 @@ export class ModelRows {
     const key = rowKey(change);
     let row = this.#rows.get(key);
     if (row === undefined) {
-      row = { table: change.table, pk: change.pk, cl: 0, sentinel: null, columns: new Map() };
+      const { table, pk } = change;
+      row = { id: key, table, pk, cl: 0, sentinel: null, columns: new Map(), revision: 0 };
       this.#rows.set(key, row);
+      this.#list.push(row);
     }
     if (change.cl < row.cl) return false;
     if (change.cl > row.cl) this.#startLife(row, change.cl);
-    return change.cid === SENTINEL
-      ? this.#mergeSentinel(row, change, writer)
-      : this.#mergeColumn(row, change, writer);
+    const isTaken =
+      change.cid === SENTINEL
+        ? this.#mergeSentinel(row, change, writer)
+        : this.#mergeColumn(row, change, writer);
+    if (!isTaken) return false;
+    this.#revision += 1;
+    row.revision = this.#revision;
+    this.#touched.add(row);
+    return true;
+  }
+
+  /** After the changes of a version: gives it a local number, if it left anything. */
+  endVersion(writer: Writer): void {
+    if (this.#touched.size === 0) return;
+    this.#position += 1;
+    for (const row of this.#touched) this.#log.push({ local: this.#position, row, writer });
+    this.#touched.clear();
+  }
+
+  /** The last local number. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Grows with every change of anything. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Number of rows that are not deleted. O(rows). */
+  get liveCount(): number {
+    let count = 0;
+    for (const { cl } of this.#list) count += cl % 2;
+    return count;
+  }
+
+  /** Rows of which anything changed after a revision, deleted ones too. O(rows). */
+  touchedAfter(revision: number): ModelRow[] {
+    const touched: ModelRow[] = [];
+    for (const row of this.#list) if (row.revision > revision) touched.push(toModelRow(row));
+    return touched;
+  }
+
+  /** One row, if it was ever seen. */
+  row(id: string): ModelRow | undefined {
+    const row = this.#rows.get(id);
+    return row === undefined ? undefined : toModelRow(row);
+  }
+
+  /** See `StreamSource`; keys are packed ones. O(what changed after `from`). */
+  changedIn(span: { from: number; to: number }, rowsMax: number): RowChange[] | null {
+    const found = new Map<Row, RowChange>();
+    for (let at = this.#log.length - 1; at >= 0; at -= 1) {
+      const { local, row, writer } = this.#log[at] as LogEntry;
+      if (local <= span.from) break;
+      if (local > span.to || found.has(row)) continue;
+      found.set(row, toRowChange(row, writer));
+      if (found.size > rowsMax) return null;
+    }
+    return [...found.values()].reverse();
+  }
+
+  /** See `StreamSource`; the cursor counts rows in the order of first sight. */
+  page(cursor: number | null, limit: number): StreamPage<number> {
+    const start = cursor ?? 0;
+    const end = start + limit;
+    const live = this.#list.slice(start, end).filter(({ cl }) => cl % 2 === 1);
+    const rows = live.map((row) => toRowChange(row, this.#lastWriter(row)));
+    return { rows, next: end < this.#list.length ? end : null };
   }
 
   /** What is left of a version, ascending by seq. */
@@ -88,6 +177,12 @@ export class ModelRows {
     return lines.sort().join("\n");
   }
 
+  #lastWriter(row: Row): Writer {
+    const entry = this.#log.findLast((each) => each.row === row);
+    assert(entry !== undefined, "a row that lives was written");
+    return entry.writer;
+  }
+
   #startLife(row: Row, cl: number): void {
     if (row.sentinel !== null) this.#disown(row.sentinel);
     for (const entry of row.columns.values()) this.#disown(entry);
@@ -137,11 +232,19 @@ export class ModelRows {
 export const SENTINEL = "-1";
 
 interface Row {
+  readonly id: string;
   readonly table: string;
   readonly pk: Uint8Array;
   cl: number;
   sentinel: Entry | null;
   readonly columns: Map<string, Entry>;
+  revision: number;
+}
+
+interface LogEntry {
+  readonly local: number;
+  readonly row: Row;
+  readonly writer: Writer;
 }
 
 interface Entry {
@@ -172,11 +275,23 @@ function typeRank(value: SqlValue): number {
   return typeof value === "string" ? 2 : 3;
 }
 
+function toModelRow({ id, cl, columns }: Row): ModelRow {
+  return { id, columns: cl % 2 === 1 ? columns : null };
+}
+
+function toRowChange(row: Row, { actorId, version }: Writer): RowChange {
+  const { table, pk, cl, columns } = row;
+  const values: Record<string, SqlValue> = {};
+  for (const [cid, { val }] of columns) values[cid] = val;
+  return { table, key: [pk], row: cl % 2 === 1 ? values : null, actorId, version };
+}
+
 function valueText(value: SqlValue): string {
   return `${typeof value}:${String(value)}`;
 }
 
-function rowKey(of: { table: string; pk: Uint8Array }): string {
+/** Text that tells rows apart. */
+export function rowKey(of: { table: string; pk: Uint8Array }): string {
   return `${of.table} ${of.pk.join(".")}`;
 }
 

@@ -36,6 +36,8 @@ export interface ModelWrite {
 /** What a replica has on its disk. */
 export class ModelStore {
   readonly actorId: ActorId;
+  /** Which history this is; another one after a power loss. */
+  readonly databaseId: string;
   readonly rows = new ModelRows();
   readonly #books = new Bookkeeping();
   readonly #storedBooks = new StoredBooks();
@@ -52,8 +54,9 @@ export class ModelStore {
   #hasLostPower = false;
 
   /** `chunkBytes`: own transactions are cut into chunks of about this size. */
-  constructor(actorId: ActorId, chunkBytes: number) {
+  constructor(actorId: ActorId, chunkBytes: number, databaseId = actorId) {
     this.actorId = actorId;
+    this.databaseId = databaseId;
     this.#chunkBytes = chunkBytes;
   }
 
@@ -89,7 +92,7 @@ export class ModelStore {
   /** The disk as a power loss leaves it that takes the last `lost` transactions; own versions in doubt. */
   afterPowerLoss(lost: number): ModelStore {
     assert(lost <= this.unsynced, "what is synced outlives a power loss");
-    const store = new ModelStore(this.actorId, this.#chunkBytes);
+    const store = new ModelStore(this.actorId, this.#chunkBytes, `${this.databaseId}'`);
     for (const again of this.#journal.slice(0, this.#journal.length - lost)) again(store);
     store.#doubt();
     store.sync();
@@ -117,6 +120,7 @@ export class ModelStore {
       }
     }
     if (seq === 0) return null;
+    this.rows.endVersion(writer);
     const changes = this.rows.changesOf(writer);
     const lastSeq = seq - 1;
     this.#tsByVersion.set(versionKey(this.actorId, version), ts);
@@ -207,6 +211,7 @@ export class ModelStore {
     for (const change of changes) {
       if (this.rows.merge(change, { actorId, version })) rowsChanged += 1;
     }
+    this.rows.endVersion({ actorId, version });
     this.#buffers.delete(key);
     this.#tsByVersion.set(key, changeset.ts);
     this.#books.recordComplete(actorId, { start: version, end: version });

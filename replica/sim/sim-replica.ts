@@ -27,6 +27,7 @@ import { ModelStore, type ModelWrite } from "./model-store.ts";
 import { type FrameDecoder, recodePacket } from "./sim-codec.ts";
 import type { NetworkEndpoint, SimNetwork } from "./sim-network.ts";
 import { SimSessions } from "./sim-sessions.ts";
+import { SimReader } from "./sim-reader.ts";
 import { SimStoreWorker } from "./sim-store-worker.ts";
 import type { StreamEnd } from "./sim-stream.ts";
 import { describeInput } from "./describe-input.ts";
@@ -41,6 +42,8 @@ export interface SimReplicaOptions {
   readonly network: SimNetwork<SwimPacket, SessionMessage>;
   readonly trace: Trace;
   readonly prng: Prng;
+  /** The reader's own: what it does changes nothing else. */
+  readonly readerPrng: Prng;
   readonly traits: SimReplicaTraits;
   /** Shared by the replicas of a world. */
   readonly frames: FrameDecoder;
@@ -101,10 +104,18 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   #savedMembers: readonly MemberUpdate[] = [];
   /** Time of the last start. */
   startedMs = 0;
+  /** Folds this replica's change stream; it lives elsewhere. */
+  readonly reader: SimReader;
 
   constructor(options: SimReplicaOptions) {
+    const { queue } = options;
     this.#options = options;
     this.#address = options.address;
+    this.reader = new SimReader({
+      queue,
+      prng: options.readerPrng,
+      mark: (mark) => this.#mark(mark),
+    });
     this.#store = new ModelStore(options.actorId, options.traits.chunkBytes);
   }
 
@@ -168,6 +179,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
         mark,
         onApplied: (outcomes) => {
           for (const { kind } of outcomes) trace.sometimes(`outcome: ${kind}`);
+          this.reader.committed();
           observer.onApplied(outcomes);
         },
       }),
@@ -184,6 +196,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       wakeMs: Number.POSITIVE_INFINITY,
     };
     this.#life = life;
+    this.reader.storeStarted(this.store);
     network.attach(this);
     const members = this.#savedMembers;
     if (members.length > 0) this.#mark("members restored");
@@ -227,7 +240,9 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
           return null;
         }
         const commit = this.store.transact(writes, life.core.stamp(this.#options.queue.nowMs));
-        if (commit !== null) this.#options.observer.onCommit(commit);
+        if (commit === null) return null;
+        this.reader.committed();
+        this.#options.observer.onCommit(commit);
         return commit;
       },
       (commit) => {
@@ -314,6 +329,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     this.#life = null;
     life.worker.stop();
     life.sessions.stop();
+    this.reader.storeEnded();
     this.#options.network.detach(this.#address, isGraceful);
   }
 

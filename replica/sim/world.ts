@@ -98,6 +98,7 @@ export class World implements WorldView {
     const faults = { datagramLoss, datagramDuplication, uniLoss, streamBreak };
     this.network.faults = { ...this.#setup.network, ...faults };
     for (const replica of this.replicas) {
+      replica.reader.calm();
       if (replica.core === null && replica !== this.#victim) replica.start();
     }
   }
@@ -130,6 +131,7 @@ export class World implements WorldView {
       network,
       trace,
       prng: createPrng([seed, 4, at]),
+      readerPrng: createPrng([seed, 5, at]),
       traits,
       frames: this.#frames,
       // The protocol wants clocks within 300 ms of each other.

@@ -2,8 +2,8 @@
 import { MessageChannel } from "node:worker_threads";
 import { afterAll, expect, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
+import { STREAM_LIMITS } from "../../core/change-stream/stream-publisher.ts";
 import type { ChangeStreamEvent, RowChange, Watermark } from "../../types.ts";
-import { BACKLOG_ROWS_MAX } from "./change-publisher.ts";
 import { readChangeStream } from "./change-stream.ts";
 import type { Store } from "./store.ts";
 import { StoreFolder, actor, apply, rowsOf, serve, write, writeAll } from "./store-fixture.ts";
@@ -141,6 +141,7 @@ test("without credit nothing is sent; what was missed comes at once, each row on
 });
 
 test("a reader that falls too far behind is reset", async () => {
+  const { backlogRowsMax } = STREAM_LIMITS;
   const store = open();
   const { port1, port2 } = new MessageChannel();
   const events: ChangeStreamEvent[] = [];
@@ -153,12 +154,12 @@ test("a reader that falls too far behind is reset", async () => {
     " INSERT INTO k SELECT i FROM n";
   write(store, "INSERT INTO t VALUES ('first', 1, '')");
   write(store, insert, 1n, 1n);
-  write(store, insert, 10n, BigInt(BACKLOG_ROWS_MAX + 100));
+  write(store, insert, 10n, BigInt(backlogRowsMax + 100));
   port2.postMessage(1000);
   await settle(() => events.filter((event) => event.kind === "caughtUp").length === 2);
   const resets = events.filter((event) => event.kind === "reset");
   expect(resets).toHaveLength(2);
-  expect(fold(events).size).toBe(BACKLOG_ROWS_MAX + 93);
+  expect(fold(events).size).toBe(backlogRowsMax + 93);
   port2.close();
 });
 

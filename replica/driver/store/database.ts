@@ -61,11 +61,11 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
     loadCrsqlite(database, options.extensionPath);
     const deadline = new SqlDeadline(database, options.deadlinePath);
     configure(database);
-    const databaseId = settleDatabaseId(database);
     const { path, synchronous = "normal", bootId = readBootId() } = options;
     const had = hasOwnVersions(database, actorId) ? "some" : "none";
     const own = renewedId === null ? had : "renewed";
     const run = new Run(database, { path, synchronous, bootId }, own);
+    const databaseId = settleDatabaseId(database, run.isInDoubt);
     const opened = database;
     const close = (): void => {
       if (opened.open) closeRun(run);
@@ -184,9 +184,14 @@ function configure(database: Database.Database): void {
   database.exec(INTERNAL_TABLES);
 }
 
-function settleDatabaseId(database: Database.Database): string {
+/**
+ * Where commits may be gone, the next ones get their local numbers: it is another history, and every
+ * reader of the change stream starts over.
+ */
+function settleDatabaseId(database: Database.Database, isInDoubt: boolean): string {
   const insert = database.prepare(
-    "INSERT OR IGNORE INTO __patina_state (key, value) VALUES ('database_id', ?)",
+    `INSERT OR ${isInDoubt ? "REPLACE" : "IGNORE"} INTO __patina_state (key, value)` +
+      " VALUES ('database_id', ?)",
   );
   insert.run(randomUUID());
   const row = database

@@ -6,6 +6,7 @@
 import { copyFileSync, existsSync, mkdirSync, statSync, truncateSync } from "node:fs";
 import Database from "better-sqlite3";
 import { afterEach, expect, test } from "vitest";
+import type { ChangeStreamEvent } from "../../types.ts";
 import type { Store } from "./store.ts";
 import {
   actor,
@@ -50,6 +51,17 @@ test("after a power loss no version is given out twice: peers give them back fir
   expect(rowsOf(peer, "SELECT * FROM t ORDER BY id")).toEqual(
     rowsOf(store, "SELECT * FROM t ORDER BY id"),
   );
+});
+
+test("after a power loss a position of the change stream counts for nothing", () => {
+  // Local numbers of what is gone are given out again: one of before would skip what has them now.
+  const { before } = writeAndLose("lost");
+  const from = { databaseId: before.databaseId, dbVersion: before.ledger.lastLocal };
+  const store = folder.open("lost", AFTER_RESTART);
+  const { streams } = store.publisher;
+  const events: ChangeStreamEvent[] = [];
+  streams.add({ from, tables: null, credit: 1 }, (event) => events.push(event));
+  expect(events).toEqual([{ kind: "reset", reason: "the position is of another database" }]);
 });
 
 test("what was taken back is served as our own", () => {

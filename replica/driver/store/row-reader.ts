@@ -4,6 +4,7 @@
  * reached before a restart is as good as one of this minute.
  */
 import type Database from "better-sqlite3";
+import type { StreamPage } from "../../core/change-stream/stream-publisher.ts";
 import type { RowChange, SqlValue } from "../../types.ts";
 import type { CrrTable, CrrTables } from "./crr-tables.ts";
 import { columnList, keyJoin } from "./crr-tables.ts";
@@ -15,12 +16,6 @@ export interface PageCursor {
   readonly table: string;
   /** Rows with a greater lookaside key come next. */
   readonly key: bigint;
-}
-
-/** One page of all rows; `next` is null after the last. */
-export interface RowPage {
-  readonly rows: readonly RowChange[];
-  readonly next: PageCursor | null;
 }
 
 /** Reads changed rows and all rows; made anew after a change of the schema. */
@@ -54,7 +49,7 @@ export class RowReader {
   }
 
   /** About `limit` rows of all, going on at `cursor` (null = from the start). */
-  page(cursor: PageCursor | null, limit: number): RowPage {
+  page(cursor: PageCursor | null, limit: number): StreamPage<PageCursor> {
     const table = cursor?.table ?? this.#names[0];
     const reader = table === undefined ? undefined : this.#tables.get(table);
     if (table === undefined || reader === undefined) return { rows: [], next: null };

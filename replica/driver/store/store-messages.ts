@@ -6,6 +6,7 @@
  * primitives several times faster than many small objects.
  */
 import type { MessagePort } from "node:worker_threads";
+import type { StreamStart } from "../../core/change-stream/stream-publisher.ts";
 import type {
   ActorBook,
   ActorId,
@@ -17,7 +18,6 @@ import type {
   SqlValue,
   Statement,
   TransactionAnswer,
-  Watermark,
 } from "../../types.ts";
 import type { RowSlice } from "./books-check.ts";
 import type { ErrorRecord } from "./errors.ts";
@@ -34,15 +34,6 @@ export interface MemberRecord {
   readonly rttMinMs: number | null;
   /** Unix milliseconds. */
   readonly updatedAtMs: number;
-}
-
-/** What a reader of the change stream asks for. */
-export interface StreamRequest {
-  readonly from: Watermark | null;
-  /** Null = all. */
-  readonly tables: readonly string[] | null;
-  /** Batches that may be sent before the reader grants more. */
-  readonly credit: number;
 }
 
 /** A request; what is answered is in the comment. */
@@ -100,7 +91,7 @@ export type StoreRequest =
   /** Greeting: the bookkeeping as it is now */
   | { readonly kind: "greet" }
   /** nothing; events come over `port` */
-  | { readonly kind: "subscribe"; readonly port: MessagePort; readonly stream: StreamRequest }
+  | { readonly kind: "subscribe"; readonly port: MessagePort; readonly stream: StreamStart }
   /** nothing; local numbers come over `port`, see `CommitWatchers` */
   | { readonly kind: "watch"; readonly port: MessagePort };
 

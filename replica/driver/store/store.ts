@@ -3,13 +3,13 @@
  * threads or messages. The worker calls it; tests may call it directly.
  */
 import type Database from "better-sqlite3";
+import type { PublisherStats } from "../../core/change-stream/stream-publisher.ts";
 import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
 import type { ActorBook, ActorId, LocalCommit, Statement, TransactionAnswer } from "../../types.ts";
 import type { ApplyJob, ApplyStats } from "./apply.ts";
 import { Applier } from "./apply.ts";
 import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-check.ts";
 import { checkBooks, checkRows, repairBooks } from "./books-check.ts";
-import type { PublisherStats } from "./change-publisher.ts";
 import { ChangePublisher } from "./change-publisher.ts";
 import type { CheckpointStats } from "./checkpoint-pace.ts";
 import { CheckpointPace } from "./checkpoint-pace.ts";

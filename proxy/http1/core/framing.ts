@@ -2,9 +2,10 @@
  * Where a body ends: the framing headers of one message, judged together (RFC 9112 section 6).
  *
  * Everything that two recipients could read as two different lengths is refused: both framing
- * headers, a repeated or listed Content-Length even with equal values, any coding but `chunked`.
+ * headers, a repeated or listed Content-Length even with equal values, any coding but `chunked`, and
+ * `chunked` before a tab, which belongs to the value for some readers (Node's among them).
  */
-import { decimalOf, eachListElement, equalsIgnoringCase } from "./bytes.ts";
+import { decimalOf, eachListElement, equalsIgnoringCase, SPACE, TAB } from "./bytes.ts";
 import { NAME_ID, STRIDE, VALUE_END, VALUE_START, type HeaderLines } from "./header-lines.ts";
 import { NAME } from "./header-names.ts";
 import type { RefusalCode } from "./refusal.ts";
@@ -47,7 +48,9 @@ export interface FramingLine {
 }
 
 function codingRefusal(bytes: Uint8Array, start: number, end: number): RefusalCode | null {
-  if (equalsIgnoringCase(bytes, { start, end }, "chunked")) return null;
+  if (equalsIgnoringCase(bytes, { start, end }, "chunked")) {
+    return hasTabBehind(bytes, end) ? "FRAMING_CODING" : null;
+  }
   let isLastChunked = false;
   let times = 0;
   eachListElement(bytes, { start, end }, (from, to) => {
@@ -56,4 +59,11 @@ function codingRefusal(bytes: Uint8Array, start: number, end: number): RefusalCo
     return true;
   });
   return isLastChunked && times === 1 ? "FRAMING_CODING_UNKNOWN" : "FRAMING_CODING";
+}
+
+/** Whether the white space between a value and its CR holds a tab. */
+function hasTabBehind(bytes: Uint8Array, end: number): boolean {
+  let at = end;
+  while (bytes[at] === SPACE) at += 1;
+  return bytes[at] === TAB;
 }

@@ -52,6 +52,11 @@ describe("refusals", () => {
       "FRAMING_CODING",
     ],
     ["identity", `POST / HTTP/1.1\r\n${H}Transfer-Encoding: identity`, "FRAMING_CODING"],
+    [
+      "a tab behind chunked",
+      `POST / HTTP/1.1\r\n${H}Transfer-Encoding: chunked \t`,
+      "FRAMING_CODING",
+    ],
     ["a mangled chunked", `POST / HTTP/1.1\r\n${H}Transfer-Encoding: "chunked"`, "FRAMING_CODING"],
     [
       "another coding",

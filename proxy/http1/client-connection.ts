@@ -8,47 +8,44 @@
 import type { Socket } from "node:net";
 
 import type { ProxyErrorCode } from "../errors.ts";
-import { bytesOf } from "./core/bytes.ts";
 import type { DeadlineEntry } from "./core/deadlines.ts";
-import { createPeerBlock, type PeerBlock } from "./core/head-writer.ts";
+import type { ListenerBlock, PeerBlock } from "./core/head-writer.ts";
 import { DONE, MORE } from "./core/header-lines.ts";
 import type { RequestHead } from "./core/request-head.ts";
-import { CONNECTION_NONE } from "./core/response-head-writer.ts";
-import type { EngineParts } from "./engine-parts.ts";
-import type { ExchangeClient, Window } from "./exchange-client.ts";
-import { Exchange } from "./exchange.ts";
+import type { EngineParts, Spares } from "./engine-parts.ts";
+import type { ExchangeClient } from "./exchange-client.ts";
+import type { Exchange } from "./exchange.ts";
 
-/** What is known of a connection when it is accepted. */
-export interface ClientConnectionOptions {
-  readonly socket: Socket;
-  /** `http` or `https`, as it is told to upstreams. */
-  readonly proto: "http" | "https";
-  /** Port of the listener, as it is told to upstreams. */
-  readonly port: number;
+/** What all connections of one listener share. */
+export interface ListenerShare {
+  readonly parts: EngineParts;
+  /** Connections have one as long as a request is under way. */
+  readonly exchanges: Spares<Exchange>;
+  /** As upstreams are told. */
+  readonly block: ListenerBlock;
+  readonly isTls: boolean;
   /** As in `ListenerFacts`. */
-  readonly address?: string | undefined;
+  readonly redirectPort: number | null;
   /** As in `ListenerFacts`. */
-  readonly redirectPort?: number | null;
-  /** As in `ListenerFacts`. */
-  readonly addedLines?: string;
-  /** The connection is closed; called once. */
-  readonly onClosed: () => void;
+  readonly addedLines: Uint8Array;
+  /** A connection is closed; called once. */
+  readonly onClosed: (connection: ClientConnection) => void;
 }
 
-/** A client's connection; it lives until its socket closes. */
+/**
+ * A client's connection; it lives until its socket closes. There may be many that do nothing, so it
+ * owns little: what a request needs is lent to it, and its socket's listeners are everybody's.
+ */
 export class ClientConnection implements ExchangeClient, DeadlineEntry {
   readonly address: string;
   readonly peer: PeerBlock;
-  readonly redirectPort: number | null;
-  readonly addedLines: Uint8Array;
   deadlineMs: number;
   slot = -1;
 
+  readonly #share: ListenerShare;
   readonly #parts: EngineParts;
   readonly #socket: Socket;
-  readonly #isTls: boolean;
-  readonly #exchange: Exchange;
-  readonly #window: Window = { bytes: NO_BYTES, start: 0, end: 0 };
+  #exchange: Exchange | null = null;
   #state: "head" | "busy" | "lingering" = "head";
   /** Bytes that wait: the start of a head, a body before its upstream, pipelined requests. */
   #held: Buffer | null = null;
@@ -64,38 +61,37 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   #isHeldBack = false;
   #isPaused = false;
 
-  constructor(parts: EngineParts, options: ClientConnectionOptions) {
-    const { socket } = options;
+  /** `address`: of the client where a PROXY header named one, else the socket's. */
+  constructor(share: ListenerShare, socket: Socket, address: string | undefined) {
+    const { parts } = share;
     const { forwarding, times } = parts.settings;
+    this.#share = share;
     this.#parts = parts;
     this.#socket = socket;
-    this.address = plainAddress(options.address ?? socket.remoteAddress ?? "");
-    this.peer = createPeerBlock({
-      isTrusted: forwarding.isTrusted(this.address),
-      keepsRequestId: forwarding.keepRequestId,
+    this.address = plainAddress(address ?? socket.remoteAddress ?? "");
+    const isTrusted = forwarding.isTrusted(this.address);
+    this.peer = {
+      isTrusted,
+      keepsRequestId: isTrusted || forwarding.keepRequestId,
       address: this.address === "" ? "unknown" : this.address,
-      proto: options.proto,
-      port: options.port,
+      listener: share.block,
       writesForwarded: forwarding.writesForwarded,
-    });
-    this.#isTls = options.proto === "https";
-    // Whoever is trusted to say what the client used has dealt with HTTPS already.
-    this.redirectPort = this.peer.isTrusted ? null : (options.redirectPort ?? null);
-    this.addedLines = options.addedLines ? bytesOf(options.addedLines) : CONNECTION_NONE;
+    };
     this.deadlineMs = parts.deadlines.nowMs + times.requestHeadMs;
-    this.#exchange = new Exchange(parts, this);
-    socket.on("data", (bytes: Buffer) => this.#onBytes(bytes));
-    socket.on("end", () => this.#onEnd());
-    socket.on("drain", () => this.#onDrain());
+    (socket as ClientSocket)[CONNECTION] = this;
+    socket.on("data", ClientConnection.#dataCame);
+    socket.on("end", ClientConnection.#ended);
+    socket.on("drain", ClientConnection.#drained);
     // The code does not matter: `close` follows, and a client may vanish as it likes.
-    socket.on("error", () => undefined);
-    socket.on("close", () => {
-      parts.deadlines.remove(this);
-      this.#giveHead();
-      this.#exchange.clientClosed();
-      options.onClosed();
-    });
+    socket.on("error", nothing);
+    socket.on("close", ClientConnection.#closed);
   }
+
+  // One function per event for all connections; a socket knows whose it is.
+  static readonly #dataCame = shared((one, bytes: Buffer) => one.#onBytes(bytes));
+  static readonly #ended = shared((one) => one.#onEnd());
+  static readonly #drained = shared((one) => one.#onDrain());
+  static readonly #closed = shared((one) => one.#onClosed());
 
   /** Nothing is going on: may be closed without loss. */
   get isIdle(): boolean {
@@ -103,6 +99,15 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   // ------------------------------------------------------------ for the exchange
+
+  /** Whoever is trusted to say what the client used has dealt with HTTPS already. */
+  get redirectPort(): number | null {
+    return this.peer.isTrusted ? null : this.#share.redirectPort;
+  }
+
+  get addedLines(): Uint8Array {
+    return this.#share.addedLines;
+  }
 
   get isLastRequest(): boolean {
     return this.#requestCount >= this.#parts.settings.sizes.requestsPerConnectionMax;
@@ -124,12 +129,12 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     const held = this.#held;
     if (held !== null) {
       this.#held = null;
-      const at = this.#exchange.requestBytes(held, 0, held.length);
+      const at = this.#passBody(held, 0);
       if (at < held.length) this.#hold(held, at, held.length);
       this.#updateReading();
     }
     if (this.#hasEnded && this.#held === null && this.#state === "busy") {
-      this.#exchange.clientEnded();
+      this.#exchange?.clientEnded();
     }
   }
 
@@ -147,7 +152,10 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#isHeldBack = false;
     // Cut off meanwhile: a late response does not bring it back.
     if (this.#state === "lingering") return;
-    if (!isPersistent) return this.#isAllSaid ? this.#close() : this.#linger();
+    const isAllSaid = !isPersistent && this.#isAllSaid;
+    this.#giveExchange();
+    if (isAllSaid) return this.#close();
+    if (!isPersistent) return this.#linger();
     this.#state = "head";
     this.setDeadline(this.#parts.settings.times.clientIdleMs);
     if (this.#isParsing) return;
@@ -162,7 +170,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   /** A reset rather than an end: a body that ends with the connection must not look whole. */
   cut(): void {
     if (this.#socket.destroyed) return;
-    if (this.#isTls) this.#cutTls();
+    if (this.#share.isTls) this.#cutTls();
     else this.#socket.resetAndDestroy();
   }
 
@@ -175,7 +183,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   /** Closes when idle; a request in flight is answered with `Connection: close`. */
   drain(): void {
     if (this.isIdle) this.#linger();
-    else this.#exchange.drain();
+    else this.#exchange?.drain();
   }
 
   /** Closes at once. */
@@ -185,7 +193,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   onDeadline(): void {
     this.deadlineMs = Infinity;
-    if (this.#state === "busy") this.#exchange.onDeadline();
+    if (this.#state === "busy") this.#exchange?.onDeadline();
     else if (this.#state === "lingering") this.#socket.destroy();
     else if (this.#head !== null) this.#refuse("CLIENT_HEAD_TIMEOUT");
     else this.#linger();
@@ -197,7 +205,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#parts.settings.observer.progressed(bytes.length);
     if (this.#state === "lingering") return;
     if (this.#state === "busy") {
-      const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes);
+      const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes, 0);
       if (at < bytes.length) this.#hold(bytes, at, bytes.length);
       this.#updateReading();
     } else if (this.#isBehind) {
@@ -212,7 +220,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   #onDrain(): void {
-    this.#exchange.clientDrained();
+    this.#exchange?.clientDrained();
     const held = this.#held;
     if (this.#state !== "head" || held === null) return;
     this.#held = null;
@@ -227,8 +235,9 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     return this.#socket.writableNeedDrain;
   }
 
-  #passBody(bytes: Buffer): number {
-    return this.#exchange.requestBytes(bytes, 0, bytes.length);
+  /** Answers how far the bytes were used up. */
+  #passBody(bytes: Buffer, start: number): number {
+    return this.#exchange?.requestBytes(bytes, start, bytes.length) ?? start;
   }
 
   /** Heads and what follows them, until an exchange has to wait for something. */
@@ -264,7 +273,8 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   #startExchange(head: RequestHead, bytes: Buffer, start: number): number {
-    const window = this.#window;
+    const exchange = this.#takeExchange();
+    const { window } = exchange;
     window.bytes = bytes;
     window.start = start;
     window.end = bytes.length;
@@ -272,13 +282,24 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#head = null;
     this.#requestCount += 1;
     this.#isClientsLast = !head.isPersistent;
-    const at = this.#exchange.start(head, window);
+    const at = exchange.start(head);
     this.#parts.requestHeads.give(head);
-    window.bytes = NO_BYTES;
-    if (at < bytes.length && !this.#isHeldBack) {
-      return this.#exchange.requestBytes(bytes, at, bytes.length);
-    }
-    return at;
+    return at < bytes.length && !this.#isHeldBack ? this.#passBody(bytes, at) : at;
+  }
+
+  #takeExchange(): Exchange {
+    const exchange = this.#share.exchanges.take();
+    exchange.serve(this);
+    this.#exchange = exchange;
+    return exchange;
+  }
+
+  #giveExchange(): void {
+    const exchange = this.#exchange;
+    if (exchange === null) return;
+    this.#exchange = null;
+    exchange.reset();
+    this.#share.exchanges.give(exchange);
   }
 
   #refuse(code: ProxyErrorCode): void {
@@ -286,7 +307,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#giveHead();
     this.#state = "busy";
     this.#isClientsLast = false;
-    this.#exchange.refuse(code, startedAtMs);
+    this.#takeExchange().refuse(code, startedAtMs);
   }
 
   #onEnd(): void {
@@ -294,9 +315,17 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     if (this.#state !== "lingering") this.#afterEnd();
   }
 
+  #onClosed(): void {
+    this.#parts.deadlines.remove(this);
+    this.#giveHead();
+    this.#exchange?.clientClosed();
+    this.#giveExchange();
+    this.#share.onClosed(this);
+  }
+
   /** Nothing more comes; what is held is still served. */
   #afterEnd(): void {
-    if (this.#state === "busy") this.#exchange.clientEnded();
+    if (this.#state === "busy") this.#exchange?.clientEnded();
     else if (this.#held === null || !this.#isBehind) this.#linger();
   }
 
@@ -340,9 +369,9 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   get #isAllSaid(): boolean {
     return (
       this.#isClientsLast &&
-      !this.#isTls &&
+      !this.#share.isTls &&
       this.#held === null &&
-      this.#exchange.upload.body.isComplete &&
+      this.#exchange?.upload.body.isComplete === true &&
       this.#socket.writableLength === 0
     );
   }
@@ -376,4 +405,17 @@ function plainAddress(address: string): string {
   return address.startsWith("::ffff:") ? address.slice(7) : address;
 }
 
+/** A listener for the sockets of all connections. */
+function shared<T>(hear: (one: ClientConnection, value: T) => void) {
+  return function (this: Socket, value: T): void {
+    hear((this as ClientSocket)[CONNECTION], value);
+  };
+}
+
+function nothing(): void {
+  // Listened to, so that it is not thrown.
+}
+
+const CONNECTION = Symbol("connection");
+type ClientSocket = Socket & { [CONNECTION]: ClientConnection };
 const NO_BYTES = Buffer.alloc(0);

@@ -68,10 +68,13 @@ export class EngineParts {
 /** Objects that are lent out and come back. */
 export class Spares<Item extends { reset(): void }> {
   readonly #create: () => Item;
+  readonly #max: number;
   readonly #items: Item[] = [];
 
-  constructor(create: () => Item) {
+  /** Keeps at most `max`. */
+  constructor(create: () => Item, max = SPARES_MAX) {
     this.#create = create;
+    this.#max = max;
   }
 
   take(): Item {
@@ -81,7 +84,7 @@ export class Spares<Item extends { reset(): void }> {
   }
 
   give(item: Item): void {
-    if (this.#items.length < SPARES_MAX) this.#items.push(item);
+    if (this.#items.length < this.#max) this.#items.push(item);
   }
 }
 

@@ -17,8 +17,11 @@ import type {
 } from "../types.ts";
 import type { UpstreamTls } from "../upstream/upstream-tls.ts";
 import { UpstreamPool } from "../upstream/upstream-pool.ts";
-import { ClientConnection } from "./client-connection.ts";
-import { EngineParts } from "./engine-parts.ts";
+import { ClientConnection, type ListenerShare } from "./client-connection.ts";
+import { bytesOf } from "./core/bytes.ts";
+import { createListenerBlock } from "./core/head-writer.ts";
+import { EngineParts, Spares } from "./engine-parts.ts";
+import { Exchange } from "./exchange.ts";
 
 /** What an engine is made of. */
 export interface EngineOptions {
@@ -34,12 +37,10 @@ export interface EngineOptions {
   readonly upstreamTls?: UpstreamTls | undefined;
 }
 
-/** What a connection's listener is, as upstreams are told. */
+/** What a listener is to its connections. */
 export interface ListenerFacts {
   readonly proto: "http" | "https";
   readonly port: number;
-  /** Address of the client where a PROXY header named one; absent = the socket's. */
-  readonly address?: string | undefined;
   /** Requests are sent on to HTTPS on this port; `null` or absent = they are served. */
   readonly redirectPort?: number | null;
   /** Lines added to every response, each with its CRLF. */
@@ -56,6 +57,7 @@ export class Engine {
   readonly pool: UpstreamPool;
   readonly #parts: EngineParts;
   readonly #connections = new Set<ClientConnection>();
+  readonly #exchanges: Spares<Exchange>;
   readonly #timer: NodeJS.Timeout;
   #whenEmpty: (() => void) | null = null;
 
@@ -77,6 +79,7 @@ export class Engine {
       times,
       sizes,
     });
+    this.#exchanges = new Spares(() => new Exchange(this.#parts), SPARE_EXCHANGES_MAX);
     this.#parts.deadlines.nowMs = performance.now();
     this.#timer = setInterval(() => this.tick(performance.now()), TICK_MS);
     this.#timer.unref();
@@ -87,22 +90,32 @@ export class Engine {
     return this.#connections.size;
   }
 
-  /** Takes an accepted socket (`allowHalfOpen`, `noDelay`) of a listener on `port`. */
-  accept(socket: Socket, listener: ListenerFacts): void {
+  /**
+   * Makes ready for a listener. What comes out takes its accepted sockets (`allowHalfOpen`,
+   * `noDelay`), each with the client's address where a PROXY header named one.
+   */
+  acceptFrom(listener: ListenerFacts): (socket: Socket, address?: string) => void {
     const { observer } = this.#parts.settings;
-    observer.connectionOpened();
-    const connection = new ClientConnection(this.#parts, {
-      socket,
-      ...listener,
-      onClosed: () => {
+    const share: ListenerShare = {
+      parts: this.#parts,
+      exchanges: this.#exchanges,
+      block: createListenerBlock(listener.proto, listener.port),
+      isTls: listener.proto === "https",
+      redirectPort: listener.redirectPort ?? null,
+      addedLines: bytesOf(listener.addedLines ?? ""),
+      onClosed: (connection) => {
         this.#connections.delete(connection);
         observer.connectionClosed();
         if (this.#connections.size === 0) this.#whenEmpty?.();
       },
-    });
-    this.#parts.deadlines.add(connection);
-    this.#connections.add(connection);
-    if (this.#parts.isClosing) connection.drain();
+    };
+    return (socket, address) => {
+      observer.connectionOpened();
+      const connection = new ClientConnection(share, socket, address);
+      this.#parts.deadlines.add(connection);
+      this.#connections.add(connection);
+      if (this.#parts.isClosing) connection.drain();
+    };
   }
 
   /** Judges deadlines at monotonic `nowMs`. Called by the engine's own timer; tests may call it. */
@@ -152,6 +165,8 @@ export class Engine {
 
 /** Coarse enough to cost nothing, fine enough for a connect limit of a second. */
 const TICK_MS = 100;
+/** So many requests at once are common; about 2 MiB if there ever were. */
+const SPARE_EXCHANGES_MAX = 1_000;
 
 /** Defaults; reasons in `TimeLimits`. */
 export const DEFAULT_TIMES: TimeLimits = {

@@ -1,6 +1,6 @@
 /**
  * One request and its response: picks an upstream, sends the head, passes bodies both ways, answers
- * errors. A client connection has one exchange and uses it again for each request.
+ * errors. An exchange is used again for request after request, of any connection.
  *
  *   idle ─► connecting ─► sent ─► answering ─► idle
  *    │        ▲ │  ▲        │       │
@@ -28,12 +28,13 @@ import type { Waiting } from "./waiting-room.ts";
 
 type Phase = "idle" | "queued" | "connecting" | "sent" | "answering" | "tunnel";
 
-/** One request at a time of one client connection. */
+/** One request at a time; lent to the client connection that it came on. */
 export class Exchange implements UpstreamOwner, Waiting {
   /** Facts of the request; also the view that routers and observers see. */
-  readonly record: RequestRecord;
+  readonly record = new RequestRecord();
   readonly parts: EngineParts;
-  readonly client: ExchangeClient;
+  /** Where the head and what follows it were received; filled in for `start`. */
+  readonly window: Window = { bytes: NO_BYTES, start: 0, end: 0 };
   phase: Phase = "idle";
   connection: UpstreamConnection | null = null;
   /** The request's way to the upstream. */
@@ -43,6 +44,7 @@ export class Exchange implements UpstreamOwner, Waiting {
   wantsUpgrade = false;
 
   readonly #relay: ResponseRelay;
+  #client: ExchangeClient | null = null;
   #wasRepeated = false;
   #wasMoved = false;
   #connectUntilMs = 0;
@@ -50,21 +52,37 @@ export class Exchange implements UpstreamOwner, Waiting {
   /** What the last failed attempt would be answered with. */
   #lastCode: ProxyErrorCode | null = null;
 
-  constructor(parts: EngineParts, client: ExchangeClient) {
+  constructor(parts: EngineParts) {
     this.parts = parts;
-    this.client = client;
-    this.record = new RequestRecord(client.address);
     this.upload = new RequestUpload(this);
     this.#relay = new ResponseRelay(this);
+  }
+
+  get client(): ExchangeClient {
+    if (this.#client === null) throw new Error("an exchange works for a client");
+    return this.#client;
+  }
+
+  /** Works for this client until `reset`. */
+  serve(client: ExchangeClient): void {
+    this.#client = client;
+    this.record.clientAddress = client.address;
+  }
+
+  /** Works for nobody, and holds on to nothing: who waits for a next request has no exchange. */
+  reset(): void {
+    this.#client = null;
+    this.record.release();
   }
 
   /**
    * Starts with a parsed head at `window.start`. Answers how far the window was used up: what
    * follows is body that has to wait, or the next request.
    */
-  start(head: RequestHead, window: Window): number {
+  start(head: RequestHead): number {
+    const { window } = this;
     const { settings } = this.parts;
-    this.#reset(head);
+    this.#begin(head);
     this.record.start(head, window.bytes, window.start);
     const bodyAt = window.start + head.length;
     settings.observer.turnStarted(window);
@@ -81,6 +99,7 @@ export class Exchange implements UpstreamOwner, Waiting {
       this.parts.retryBudget.earn();
       if (this.#attempt()) at = this.upload.sendFirst(window.bytes, bodyAt, window.end);
     }
+    window.bytes = NO_BYTES;
     settings.observer.turnEnded();
     return at;
   }
@@ -277,7 +296,7 @@ export class Exchange implements UpstreamOwner, Waiting {
 
   // ------------------------------------------------------------ steps
 
-  #reset(head: RequestHead): void {
+  #begin(head: RequestHead): void {
     this.#clear(head);
     this.isClientPersistent = head.isPersistent && !this.client.isLastRequest;
     this.wantsUpgrade = head.connection.isUpgrade && head.minor === 1;
@@ -451,3 +470,4 @@ export class Exchange implements UpstreamOwner, Waiting {
 
 /** Whoever comes while others wait for the same host goes behind them. */
 const ALL_FULL: Pick = { kind: "none", code: "ROUTE_ALL_FULL" };
+const NO_BYTES = Buffer.alloc(0);

@@ -1,6 +1,6 @@
 /**
- * The facts of one request: what routers choose by and what observers count. One per client
- * connection, filled anew for each request.
+ * The facts of one request: what routers choose by and what observers count. One per exchange,
+ * filled anew for each request.
  *
  * Texts are decoded from the head as it was composed for the upstream, and only when somebody asks.
  */
@@ -12,7 +12,7 @@ import { HostText } from "./host-text.ts";
 
 /** Facts of the current request. Field meanings: `RequestSummary` and `PickRequest`. */
 export class RequestRecord implements PickRequest, RequestSummary {
-  readonly clientAddress: string;
+  clientAddress = "";
   httpMinor = 1;
   status = 0;
   errorCode: ProxyErrorCode | "" = "";
@@ -44,10 +44,6 @@ export class RequestRecord implements PickRequest, RequestSummary {
   readonly #host = new HostText();
   #methodLength = 0;
   #targetLength = 0;
-
-  constructor(clientAddress: string) {
-    this.clientAddress = clientAddress;
-  }
 
   get host(): string {
     return this.#host.text;
@@ -106,6 +102,12 @@ export class RequestRecord implements PickRequest, RequestSummary {
     this.idStart = this.idEnd = 0;
     this.#methodLength = this.#targetLength = 0;
     this.#host.clear();
+  }
+
+  /** Lets go of memory that others would have to wait for. */
+  release(): void {
+    this.head = NO_BYTES;
+    this.upstream = null;
   }
 
   /** Milliseconds since the request began. */

@@ -88,15 +88,8 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   const early = new Set<Socket>();
   /** Clients that a PROXY header named, until their handshake is done. */
   const named = new Map<string, string>();
-  const give = (socket: Socket): void => {
-    engine.accept(socket, {
-      proto: tls ? "https" : "http",
-      port: address.port,
-      address: named.size === 0 ? undefined : named.get(peerOf(socket)),
-      redirectPort: options.redirectPort ?? null,
-      addedLines: options.addedLines ?? "",
-    });
-  };
+  const give = (socket: Socket): void =>
+    accept(socket, named.size === 0 ? undefined : named.get(peerOf(socket)));
   const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
   const take = (socket: Socket, client: string): void => {
     const { admission } = options;
@@ -131,6 +124,12 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   server.on("drop", () => options.admission?.onRefused("all"));
   await listen(server, source);
   const address = server.address() as AddressInfo;
+  const accept = engine.acceptFrom({
+    proto: tls ? "https" : "http",
+    port: address.port,
+    redirectPort: options.redirectPort ?? null,
+    addedLines: options.addedLines ?? "",
+  });
   const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
   const stop = (): void => {
     acceptor?.close();

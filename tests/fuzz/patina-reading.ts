@@ -5,9 +5,10 @@
 import { Body, BODY } from "../../proxy/http1/core/body.ts";
 import { bytesOf } from "../../proxy/http1/core/bytes.ts";
 import {
-  createPeerBlock,
+  createListenerBlock,
   HeadWriter,
   writeRequestHead,
+  type PeerBlock,
 } from "../../proxy/http1/core/head-writer.ts";
 import { DONE, MORE } from "../../proxy/http1/core/header-lines.ts";
 import { RequestHead } from "../../proxy/http1/core/request-head.ts";
@@ -248,10 +249,10 @@ export class PatinaReader {
 const ID = bytesOf("0123456789ab");
 const NONE = new Uint8Array(0);
 const DEFAULT_HOST = bytesOf("fallback");
-const PEER = createPeerBlock({
+const PEER: PeerBlock = {
   isTrusted: false,
   keepsRequestId: true,
   address: "192.0.2.1",
-  proto: "http",
-  port: 80,
-});
+  listener: createListenerBlock("http", 80),
+  writesForwarded: false,
+};

@@ -3,10 +3,11 @@ import { describe, expect, test } from "vitest";
 import { bytesOf, textOf } from "./bytes.ts";
 import { DONE } from "./header-lines.ts";
 import {
-  createPeerBlock,
+  createListenerBlock,
   hasVia,
   HeadWriter,
   writeRequestHead,
+  type PeerBlock,
   type TraceSource,
 } from "./head-writer.ts";
 import { RequestHead } from "./request-head.ts";
@@ -170,18 +171,18 @@ function parsed(text: string): { out: HeadWriter; head: RequestHead } {
 
 function request(
   text: string,
-  options: Partial<Parameters<typeof createPeerBlock>[0]> = {},
+  options: Partial<PeerBlock> = {},
   traces: TraceSource | null = null,
 ): string {
   const { out, head } = parsed(text);
-  const peer = createPeerBlock({
+  const peer: PeerBlock = {
     isTrusted: false,
-    keepsRequestId: false,
+    keepsRequestId: options.isTrusted ?? false,
     address: "1.2.3.4",
-    proto: "http",
-    port: 8080,
+    listener: createListenerBlock("http", 8080),
+    writesForwarded: false,
     ...options,
-  });
+  };
   const freshId = bytesOf("ID");
   writeRequestHead(out, head, { peer, freshId, defaultHost: bytesOf("DEFAULT"), traces });
   return textOf(out.target, 0, out.at);

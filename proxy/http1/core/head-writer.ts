@@ -19,45 +19,34 @@ import { NAME } from "./header-names.ts";
 import type { RequestHead } from "./request-head.ts";
 import { isTraceparent } from "./trace-context.ts";
 
-/** What is the same for all requests of one client connection. */
+/** What is the same for all connections of one listener. */
+export interface ListenerBlock {
+  readonly proto: Uint8Array;
+  readonly port: Uint8Array;
+  /** What follows the client's address in the lines of a peer whose values are replaced. */
+  readonly lines: Uint8Array;
+  /** What follows the client's address in our element of Forwarded (RFC 7239), up to the host. */
+  readonly forwarded: Uint8Array;
+}
+
+/** What is the same for all requests of one client connection: no bytes of its own. */
 export interface PeerBlock {
   /** Values sent by this peer are kept and appended to. */
   readonly isTrusted: boolean;
   readonly keepsRequestId: boolean;
-  readonly address: Uint8Array;
-  readonly proto: Uint8Array;
-  readonly port: Uint8Array;
-  /** The three lines for a peer whose values are replaced, ready to copy. */
-  readonly lines: Uint8Array;
-  /** Our element of Forwarded (RFC 7239) up to the host; empty = Forwarded is not written. */
-  readonly forwarded: Uint8Array;
+  /** An IP literal or `unknown`. */
+  readonly address: string;
+  readonly listener: ListenerBlock;
+  readonly writesForwarded: boolean;
 }
 
-/**
- * Makes a `PeerBlock`. `proto` is `http` or `https`, `port` the listener's; `address` is an IP
- * literal or `unknown`.
- */
-export function createPeerBlock(peer: {
-  readonly isTrusted: boolean;
-  readonly keepsRequestId: boolean;
-  readonly address: string;
-  readonly proto: string;
-  readonly port: number;
-  readonly writesForwarded?: boolean;
-}): PeerBlock {
-  const { address, proto, port } = peer;
+/** Makes a `ListenerBlock`. `proto` is `http` or `https`, `port` the listener's. */
+export function createListenerBlock(proto: string, port: number): ListenerBlock {
   return {
-    isTrusted: peer.isTrusted,
-    keepsRequestId: peer.isTrusted || peer.keepsRequestId,
-    address: bytesOf(address),
     proto: bytesOf(proto),
     port: bytesOf(String(port)),
-    lines: bytesOf(
-      `x-forwarded-for: ${address}\r\nx-forwarded-proto: ${proto}\r\nx-forwarded-port: ${port}\r\n`,
-    ),
-    forwarded: peer.writesForwarded
-      ? bytesOf(`for=${address.includes(":") ? `"[${address}]"` : address};proto=${proto}`)
-      : EMPTY,
+    lines: bytesOf(`\r\nx-forwarded-proto: ${proto}\r\nx-forwarded-port: ${port}\r\n`),
+    forwarded: bytesOf(`;proto=${proto}`),
   };
 }
 
@@ -94,6 +83,14 @@ export class HeadWriter {
       }
     }
     this.at += length;
+  }
+
+  /** Writes a text of Latin-1. */
+  text(text: string): void {
+    for (let index = 0; index < text.length; index += 1) {
+      this.target[this.at + index] = text.charCodeAt(index);
+    }
+    this.at += text.length;
   }
 
   /** Copies all of some bytes. */
@@ -154,10 +151,12 @@ export function writeRequestHead(out: HeadWriter, head: RequestHead, parts: Requ
   out.copy(from, lines.end);
   if (hasForwarding && parts.peer.isTrusted) appendForwarding(out, head, parts.peer);
   else {
-    out.all(parts.peer.lines);
+    out.all(X_FORWARDED_FOR);
+    out.text(parts.peer.address);
+    out.all(parts.peer.listener.lines);
     if (target.hostEnd > target.hostStart) putHost(out, head, X_FORWARDED_HOST);
   }
-  if (parts.peer.forwarded.length > 0) putForwarded(out, head, parts.peer);
+  if (parts.peer.writesForwarded) putForwarded(out, head, parts.peer);
   if (!hasTrace && traces !== null) putLine(out, TRACEPARENT, traces.next());
   if (target.isAbsolute) putHost(out, head, HOST);
   else if (target.hostEnd === target.hostStart) putLine(out, HOST, parts.defaultHost);
@@ -210,7 +209,7 @@ function isDroppedFromRequest(name: number, head: RequestHead): boolean {
 /** Whether a line that is nearly always dropped stays for this peer or trace. */
 function isKept(name: number, peer: PeerBlock, hasTrace: boolean): boolean {
   if (name === NAME.traceparent || name === NAME.tracestate) return hasTrace;
-  return name === NAME.forwarded && peer.isTrusted && peer.forwarded.length === 0;
+  return name === NAME.forwarded && peer.isTrusted && !peer.writesForwarded;
 }
 
 /** Whether there is one valid traceparent; else its tracestate means nothing either. */
@@ -235,7 +234,9 @@ function putForwarded(out: HeadWriter, head: RequestHead, peer: PeerBlock): void
       out.all(LIST_COMMA);
     });
   }
-  out.all(peer.forwarded);
+  out.all(FORWARDED_FOR);
+  out.text(peer.address.includes(":") ? `"[${peer.address}]"` : peer.address);
+  out.all(peer.listener.forwarded);
   if (hostEnd > hostStart) {
     out.all(FORWARDED_HOST);
     out.copy(hostStart, hostEnd);
@@ -253,7 +254,7 @@ function appendForwarding(out: HeadWriter, head: RequestHead, peer: PeerBlock): 
     copyValue(out, lines, index);
     out.all(LIST_COMMA);
   });
-  out.all(peer.address);
+  out.text(peer.address);
   out.all(LINE_END);
   for (const [name, prefix] of KEPT_FORWARDING) {
     eachLine(lines, name, (index) => {
@@ -264,8 +265,8 @@ function appendForwarding(out: HeadWriter, head: RequestHead, peer: PeerBlock): 
       out.all(LINE_END);
     });
   }
-  if (!seen.has(NAME.xForwardedProto)) putLine(out, X_FORWARDED_PROTO, peer.proto);
-  if (!seen.has(NAME.xForwardedPort)) putLine(out, X_FORWARDED_PORT, peer.port);
+  if (!seen.has(NAME.xForwardedProto)) putLine(out, X_FORWARDED_PROTO, peer.listener.proto);
+  if (!seen.has(NAME.xForwardedPort)) putLine(out, X_FORWARDED_PORT, peer.listener.port);
   const { hostStart, hostEnd } = head.target;
   if (!seen.has(NAME.xForwardedHost) && hostEnd > hostStart) putHost(out, head, X_FORWARDED_HOST);
 }
@@ -353,6 +354,7 @@ const X_FORWARDED_PROTO = bytesOf("x-forwarded-proto: ");
 const X_FORWARDED_PORT = bytesOf("x-forwarded-port: ");
 const X_REQUEST_ID = bytesOf("x-request-id: ");
 const FORWARDED = bytesOf("forwarded: ");
+const FORWARDED_FOR = bytesOf("for=");
 const FORWARDED_HOST = bytesOf(';host="');
 const QUOTE = bytesOf('"');
 const TRACEPARENT = bytesOf("traceparent: ");

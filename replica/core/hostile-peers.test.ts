@@ -53,6 +53,18 @@ describe("by broadcast", () => {
   });
 });
 
+test("actors that a peer invents have no entry in the books until something of theirs is stored", () => {
+  const core = createCore();
+  for (let n = 0; n < 1000; n += 1) {
+    const actorId = `0d0d0d0d-0d0d-4d0d-8d0d-${n.toString(16).padStart(12, "0")}`;
+    core.handle(broadcastOf({ ...fullOf({ version: 6 }), actorId }), 1);
+    core.handle(broadcastOf({ ...emptyOf(1, 6), actorId }), 1);
+    core.drain();
+  }
+  expect(core.stats.invalid).toBe(1000);
+  expect([...core.books.actors()]).toEqual([ACTOR_B]);
+});
+
 describe("by membership", () => {
   test.each<[string, Partial<SwimPacket["source"]>]>([
     ["in our own name", { id: ACTOR_A }],

@@ -137,6 +137,15 @@ describe("classification", () => {
     expect(books.classify(changeset)).toBe(expected);
   });
 
+  test("seqs without rows are normal: a version is whole by its seqs, however few rows came", () => {
+    const books = new Bookkeeping();
+    const rowless = { ...GAPPED, changes: [] };
+    expect(books.classify({ ...rowless, seqs: { start: 0, end: 9 } })).toBe("complete");
+    books.recordPartial({ ...rowless, seqs: { start: 0, end: 4 } });
+    expect(books.classify({ ...rowless, seqs: { start: 6, end: 9 } })).toBe("partial");
+    expect(books.classify({ ...rowless, seqs: { start: 5, end: 9 } })).toBe("completes");
+  });
+
   test("an Empty is known only when every version of it is", () => {
     const books = new Bookkeeping();
     books.recordComplete(A, { start: 1, end: 3 });
@@ -147,6 +156,14 @@ describe("classification", () => {
     expect(empty(2, 1)).toBe("invalid");
   });
 });
+
+const GAPPED = {
+  kind: "full",
+  actorId: "aaaaaaaa-0000-4000-8000-000000000000",
+  version: 1,
+  lastSeq: 9,
+  ts: 16n,
+} as const;
 
 describe("transactions", () => {
   test("many records are netted to the rows that differ in the end", () => {

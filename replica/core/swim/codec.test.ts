@@ -114,6 +114,23 @@ test.each([
   });
 });
 
+test("in a packet an actor id has its length before it, and only the member count is big-endian", () => {
+  const member: MemberUpdate = { actor: B, incarnation: 300, state: "alive" };
+  const packet: SwimPacket = {
+    source: A,
+    sourceIncarnation: 300,
+    target: B,
+    message: { kind: "ping", probe: 5 },
+    members: [member, member, member],
+  };
+  const hex = encodePacket(packet).toHex();
+  const head = `${A_HEX}fb2c01${B_HEX}0005`;
+  expect(hex.slice(0, 2)).toBe("10");
+  expect(hex.slice(0, head.length)).toBe(head);
+  expect(hex.slice(head.length, head.length + 4)).toBe("0003");
+  expect(decodePacket(Uint8Array.fromHex(hex))).toEqual({ ok: true, value: packet });
+});
+
 test("a packet that ends after its message carries no members", () => {
   const decoded = decodePacket(Uint8Array.fromHex(`${A_HEX}00${B_HEX}0005`));
   expect(decoded).toMatchObject({ ok: true, value: { members: null } });

@@ -50,6 +50,24 @@ test("the worked example of a FullV2 broadcast has exactly these bytes", () => {
   });
 });
 
+test("a FullV2 changeset says its lastSeq before its seqs, and the payload ends with the cluster id", () => {
+  const chunk = { ...EXAMPLE, changes: [], seqs: { start: 2, end: 3 }, lastSeq: 9 };
+  const hex = bytesToHex(encodeBroadcast(chunk, 0x0102));
+  const [lastSeq, start, end] = ["09", "02", "03"].map((byte) => byte.padEnd(16, "0"));
+  expect(hex).toContain(`${lastSeq}${start}${end}`);
+  expect(hex.slice(-4)).toBe("0201");
+  expect(decodeOk(hexToBytes(hex))).toEqual({
+    kind: "change",
+    changesets: [chunk],
+    clusterId: 0x0102,
+  });
+});
+
+test("an actor id has no length before it in a broadcast", () => {
+  const hex = bytesToHex(encodeBroadcast(EXAMPLE, 0));
+  expect(hex.slice(24, 24 + A.length)).toBe(A);
+});
+
 test("the worked example of an Empty broadcast writes the option byte of its stamp", () => {
   const empty = {
     kind: "empty",

@@ -197,6 +197,7 @@ async function createPlane(
     beat: loop.beat,
     log,
     loadBuffer: new LoadSlots({}).buffer,
+    loadShare: null,
     ticketKeys: new Uint8Array(48),
     quarantine: options.quarantine ?? NO_QUARANTINE,
     events: {

@@ -46,6 +46,8 @@ export interface DataPlaneOptions {
   readonly log: Logger;
   /** Requests in flight, shared with the other data-plane threads. */
   readonly loadBuffer: SharedArrayBuffer;
+  /** This thread's share of it; null where the process ends with the thread. */
+  readonly loadShare: SharedArrayBuffer | null;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;
   /** What is kept out of the table. */
@@ -100,7 +102,7 @@ export class DataPlane {
     const fault = rowFault(config);
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
-      load: new LoadSlots({ buffer: options.loadBuffer }),
+      load: new LoadSlots({ buffer: options.loadBuffer, share: options.loadShare }),
       onRow: (change, previous) => {
         noteRow(beat, change, previous);
         fault?.(change, "apply");

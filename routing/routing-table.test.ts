@@ -369,6 +369,24 @@ describe("load slots", () => {
     expect(one.slotFor("m2/web")).not.toBe(slot);
   });
 
+  test("what a thread had in flight when it ended is taken out, and nothing else", () => {
+    const load = new LoadSlots({ capacity: 64 });
+    const share = load.createShare();
+    const ended = new LoadSlots({ buffer: load.buffer, share });
+    const [busy, quiet] = [load.slotFor("m1/web"), load.slotFor("m2/web")];
+    load.add(busy);
+    ended.add(busy);
+    ended.add(busy);
+    ended.add(quiet);
+    ended.remove(quiet);
+    load.forget(share);
+    expect([load.inFlight(busy), load.inFlight(quiet)]).toEqual([1, 0]);
+    const replacement = new LoadSlots({ buffer: load.buffer, share });
+    replacement.add(busy);
+    load.forget(share);
+    expect(load.inFlight(busy)).toBe(1);
+  });
+
   test("a full table counts nothing for further services rather than wrongly", () => {
     const load = new LoadSlots({ capacity: 8 });
     const slots = Array.from({ length: 20 }, (_, index) => load.slotFor(`s${index}`));

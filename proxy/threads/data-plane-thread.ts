@@ -27,6 +27,7 @@ async function main(): Promise<void> {
     beat: loop.beat,
     log,
     loadBuffer: data.loadBuffer,
+    loadShare: data.loadShare,
     ticketKeys: data.ticketKeys,
     quarantine: data.quarantine,
     // The main thread's table sees the same changes, and keeps the books.

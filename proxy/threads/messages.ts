@@ -30,6 +30,8 @@ export interface ReplicaThreadData extends ThreadData {
 export interface DataPlaneThreadData extends ThreadData {
   readonly storePort: MessagePort;
   readonly loadBuffer: SharedArrayBuffer;
+  /** What this thread itself has in flight, to be taken out if it ends alone. */
+  readonly loadShare: SharedArrayBuffer;
   readonly fds: ListenFds;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;

@@ -6,7 +6,11 @@
  * process lives; once the table is full, further services share the overflow slot 0, which counts
  * nothing, so such a service is never over a limit rather than wrongly full.
  *
- * Layout: `Int32 x 3` per slot: `[hash low | hash high | in flight]`; slot 0 is the overflow slot.
+ * A thread that may end alone also keeps what it counted itself, in a buffer of its own, so that the
+ * others can take it out when the thread is gone.
+ *
+ * Layout: `Int32 x 3` per slot: `[hash low | hash high | in flight]`; slot 0 is the overflow slot. A
+ * thread's share: `Int32` per slot.
  */
 
 /** Counters of requests in flight, shared by the threads that hold the same buffer. */
@@ -14,17 +18,43 @@ export class LoadSlots {
   readonly buffer: SharedArrayBuffer;
   readonly #cells: Int32Array;
   readonly #capacity: number;
+  readonly #share: Int32Array | null;
   /** Services that found no free slot. */
   overflowed = 0;
 
-  /** `capacity` is the number of services that can be told apart; default 65,536 (768 KiB). */
-  constructor(source: { capacity?: number } | { buffer: SharedArrayBuffer }) {
+  /**
+   * `capacity` is the number of services that can be told apart; default 65,536 (768 KiB). `share`
+   * comes from `createShare` and is written by one thread.
+   */
+  constructor(
+    source: { capacity?: number } | { buffer: SharedArrayBuffer; share?: SharedArrayBuffer | null },
+  ) {
     this.buffer =
       "buffer" in source
         ? source.buffer
         : new SharedArrayBuffer((source.capacity ?? DEFAULT_CAPACITY) * CELLS * 4);
     this.#cells = new Int32Array(this.buffer);
     this.#capacity = this.#cells.length / CELLS;
+    const share = "buffer" in source ? source.share : null;
+    this.#share = share ? new Int32Array(share) : null;
+  }
+
+  /** Memory for what one thread counts itself; it is touched only where the thread counts. */
+  createShare(): SharedArrayBuffer {
+    return new SharedArrayBuffer(this.#capacity * 4);
+  }
+
+  /**
+   * Takes out what a thread that has ended counted as in flight, and clears its share. It must run no
+   * more. A thread that ended between its two steps of one count leaves that count wrong by one.
+   * O(capacity).
+   */
+  forget(share: SharedArrayBuffer): void {
+    const counts = new Int32Array(share);
+    for (const [slot, count] of counts.entries()) {
+      if (count !== 0) Atomics.sub(this.#cells, slot * CELLS + 2, count);
+    }
+    counts.fill(0);
   }
 
   /** The slot of a service, claimed when it has none. Same key, same slot, in every thread. */
@@ -56,12 +86,16 @@ export class LoadSlots {
 
   /** Counts one request more. */
   add(slot: number): void {
-    if (slot !== 0) Atomics.add(this.#cells, slot * CELLS + 2, 1);
+    if (slot === 0) return;
+    Atomics.add(this.#cells, slot * CELLS + 2, 1);
+    if (this.#share !== null) this.#share[slot] = (this.#share[slot] ?? 0) + 1;
   }
 
   /** Counts one request less. Call once per `add`. */
   remove(slot: number): void {
-    if (slot !== 0) Atomics.sub(this.#cells, slot * CELLS + 2, 1);
+    if (slot === 0) return;
+    Atomics.sub(this.#cells, slot * CELLS + 2, 1);
+    if (this.#share !== null) this.#share[slot] = (this.#share[slot] ?? 0) - 1;
   }
 }
 

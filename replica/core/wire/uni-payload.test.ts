@@ -63,6 +63,13 @@ test("a FullV2 changeset says its lastSeq before its seqs, and the payload ends 
   });
 });
 
+test("the sentinel row of a delete carries its causal length", () => {
+  const change = { ...EXAMPLE.changes[0]!, cid: "-1", val: null, colVersion: 2, cl: 2 };
+  const hex = bytesToHex(encodeBroadcast({ ...EXAMPLE, changes: [change] }, 0));
+  const decoded = decodeOk(hexToBytes(hex));
+  expect(decoded).toMatchObject({ changesets: [{ changes: [{ cid: "-1", val: null, cl: 2 }] }] });
+});
+
 test("an actor id has no length before it in a broadcast", () => {
   const hex = bytesToHex(encodeBroadcast(EXAMPLE, 0));
   expect(hex.slice(24, 24 + A.length)).toBe(A);

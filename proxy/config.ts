@@ -118,7 +118,7 @@ export const proxySection = z.strictObject({
   /** Such repeats per second that there are anyway. Default 10. */
   retries_per_second: wholeNumber.default(10),
   /** Time between two files of the routing table, from which the next start serves. Default 10,000. */
-  table_save_ms: milliseconds.default(10_000),
+  table_save_ms: milliseconds.default(1_000),
   /** File for the access log, one JSON line per request; absent = none. */
   access_log: z.string().min(1, "a path").optional(),
   /** `json`, or `common`: the Common Log Format. Default `json`. */

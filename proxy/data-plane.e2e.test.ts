@@ -89,6 +89,26 @@ test("the next start has the table from its file, and follows from there", async
   await followingAgain;
 });
 
+test("a file from before the first machine gives way to the database", async () => {
+  const { plane, client, path, log } = await createPlane("saved-early");
+  const metrics = MetricSlots.allocate(PROXY_METRICS, 1).writer(0);
+  const saver = new TableSaver({ databasePath: path, periodMs: 86_400_000, metrics, log, plane });
+  const following = plane.follow(client);
+  await client.putObject("hostnames", { id: "a.test", appId: "a" }, 1n);
+  await plane.becomeReady(client);
+  await plane.drain(0);
+  await following;
+  await saver.stop();
+  expect(existsSync(`${path}.table`)).toBe(true);
+  await publish(client, 3);
+  const next = await createPlane("saved-early-next");
+  const options = { databasePath: path, log };
+  expect(loadFirstTable(next.plane, { ...options, cautiousUntil: null })).toEqual({
+    source: "database",
+  });
+  expect(next.plane.table.machineCount).toBe(3);
+});
+
 test("a held version is kept out while all else is followed, and let in by a release", async () => {
   const writer = await createPlane("held");
   await publish(writer.client, 4);

@@ -31,7 +31,9 @@ export function loadFirstTable(
   // A table without its database is somebody else's, or of one that was removed on purpose.
   if (!existsSync(databasePath)) return null;
   const file = readOrSetAside(tableFileOf(databasePath), log);
-  if (file !== null) {
+  // One written before the first machine was known routes nothing; the database may know more.
+  const isOfUse = cautiousUntil !== null || file?.rows.some(({ table }) => table === "machines");
+  if (file !== null && isOfUse) {
     plane.load(file, { isFromFile: true });
     return { source: "file", savedMs: file.savedMs };
   }

@@ -350,16 +350,12 @@ export class App {
     const replaced = (cause: EndCause) =>
       this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
     const counters = { crash: replaced("crash"), stall: replaced("stall") };
-    const loadShares = new Map<string, SharedArrayBuffer>();
     const planes = new DataPlaneThreads({
       watchdog,
       log,
       replaceLimitMs: effective.config.watchdog.replace_ms,
       connectStore: () => store.connect(),
-      onEnded: (name) => {
-        const share = loadShares.get(name);
-        if (share !== undefined) this.#load.forget(share);
-      },
+      onEnded: ({ loadShare }) => this.#load.forget(loadShare),
       onReplaced: (cause) => counters[cause].add(),
       onFailure: (error) => this.#fail(error),
       onHopeless: (error) => {
@@ -369,12 +365,10 @@ export class App {
     });
     this.#planes = planes;
     for (const [index, name] of this.#threadNames.slice(FIRST_DATA_PLANE).entries()) {
-      const loadShare = this.#load.createShare();
-      loadShares.set(name, loadShare);
       const data = {
         ...this.#threadData(name),
         loadBuffer: this.#load.buffer,
-        loadShare,
+        loadShare: this.#load.createShare(),
         ticketKeys: this.#ticketKeys,
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };

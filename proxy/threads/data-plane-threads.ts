@@ -43,7 +43,7 @@ export interface DataPlaneThreadsOptions {
   /** A new connection to the store. */
   readonly connectStore: () => MessagePort;
   /** A thread is gone, and with it whatever it counted as open in shared memory. */
-  readonly onEnded: (name: string) => void;
+  readonly onEnded: (data: DataPlaneThreadPlan["data"]) => void;
   /** A thread was replaced. */
   readonly onReplaced: (cause: EndCause) => void;
   /** The process cannot go on. */
@@ -179,7 +179,7 @@ export class DataPlaneThreads {
     this.#startLimit(thread);
     watchdog.noteEnd(plan.name);
     watchdog.setAction(plan.name, "bounce");
-    this.#options.onEnded(plan.name);
+    this.#options.onEnded(plan.data);
     thread.spare = null;
     Object.assign(thread, this.#spawn(plan, spare));
     this.#watch(thread);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { compareReports } from "./compare.ts";
-import { summarise, type BenchReport, type Sample } from "./measure.ts";
+import type { BenchReport, Sample } from "./measure.ts";
+import { fixedReport } from "./report-fixture.ts";
 
 test("a change is told from the spread of the runs", () => {
   const before = reportOf([
@@ -26,22 +27,7 @@ test("a figure that one side does not have is left out, also when it comes from 
 
 function reportOf(samples: readonly Sample[]): BenchReport {
   const figures = ["apart", "overlapping"].map((name) => ({ name, unit: "us" }));
-  const bench = { about: "", figures, run: () => [] as never };
-  return {
-    bench: "one",
-    machine: {
-      time: "2026-01-01T00:00:00.000Z",
-      cores: 2,
-      cpu: "a",
-      kernel: "6",
-      node: "26",
-      loadAverage: [0, 0, 0],
-      commit: "c",
-    },
-    notes: [],
-    samples,
-    figures: summarise(bench, samples),
-  };
+  return fixedReport({ bench: "one", notes: [], samples, figures });
 }
 
 function fromFile(report: BenchReport): BenchReport {

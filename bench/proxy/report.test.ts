@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { summarise, type BenchReport, type Sample } from "../measure.ts";
+import type { BenchReport, Sample } from "../measure.ts";
+import { fixedReport } from "../report-fixture.ts";
 import { allFigures } from "./figures.ts";
 import { svgOf } from "./picture.ts";
 import { markdownOf } from "./report.ts";
@@ -32,20 +33,5 @@ test("the picture has a panel per measured case and a bar per proxy", () => {
 
 function reportOf(samples: readonly Sample[]): BenchReport {
   const figures = allFigures(["patina", "nginx", "haproxy"]);
-  const bench = { about: "", figures, run: () => [] as never };
-  return {
-    bench: "proxy",
-    machine: {
-      time: "2026-01-01T00:00:00.000Z",
-      cores: 2,
-      cpu: "a",
-      kernel: "6",
-      node: "26",
-      loadAverage: [0, 0, 0],
-      commit: "c",
-    },
-    notes: ["a remark"],
-    samples,
-    figures: summarise(bench, samples),
-  };
+  return fixedReport({ bench: "proxy", notes: ["a remark"], samples, figures });
 }

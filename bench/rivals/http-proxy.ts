@@ -6,27 +6,21 @@ import { Agent, type IncomingMessage, type ServerResponse } from "node:http";
 import { createRequire } from "node:module";
 import type { Duplex } from "node:stream";
 import {
-  addedToRequest,
   CONNECTIONS_MAX,
-  logWhenSent,
-  originByHost,
+  type Forward,
+  forwardOf,
+  forwardOfUpgrade,
   refuse,
-  requestId,
   serve,
 } from "./node-rival.ts";
 
 /** What is used of the package, which brings no types. */
 interface HttpProxy {
   createProxyServer(options: { agent: Agent }): {
-    web(request: IncomingMessage, response: ServerResponse, options: Options): void;
-    ws(request: IncomingMessage, socket: Duplex, head: Buffer, options: Options): void;
+    web(request: IncomingMessage, response: ServerResponse, options: Forward): void;
+    ws(request: IncomingMessage, socket: Duplex, head: Buffer, options: Forward): void;
     on(event: "error", listener: (error: Error, request: unknown, response: unknown) => void): void;
   };
-}
-
-interface Options {
-  readonly target: string;
-  readonly headers: Readonly<Record<string, string>>;
 }
 
 const { createProxyServer } = createRequire(import.meta.url)("http-proxy") as HttpProxy;
@@ -41,24 +35,12 @@ proxy.on("error", (_error, _request, response) => {
 
 serve({
   onRequest(request, response) {
-    const id = requestId();
-    logWhenSent(request, response, id);
-    const target = originByHost.get(request.headers.host ?? "");
-    if (target === undefined) return refuse(response, 404);
-    response.setHeader("via", "1.1 http-proxy");
-    response.setHeader("x-request-id", id);
-    proxy.web(request, response, {
-      target,
-      headers: addedToRequest(request, { id, via: "http-proxy" }),
-    });
+    const forward = forwardOf(request, response, "http-proxy");
+    if (forward !== null) proxy.web(request, response, forward);
   },
   onUpgrade(request, socket, head) {
-    const target = originByHost.get(request.headers.host ?? "");
-    if (target === undefined) return void socket.destroy();
-    proxy.ws(request, socket, head, {
-      target,
-      headers: addedToRequest(request, { id: requestId(), via: "http-proxy" }),
-    });
+    const forward = forwardOfUpgrade(request, socket, "http-proxy");
+    if (forward !== null) proxy.ws(request, socket, head, forward);
   },
 });
 

@@ -2,15 +2,7 @@
 import { Agent } from "node:http";
 import type { Socket } from "node:net";
 import { createProxyServer } from "httpxy";
-import {
-  addedToRequest,
-  CONNECTIONS_MAX,
-  logWhenSent,
-  originByHost,
-  refuse,
-  requestId,
-  serve,
-} from "./node-rival.ts";
+import { CONNECTIONS_MAX, forwardOf, forwardOfUpgrade, refuse, serve } from "./node-rival.ts";
 
 const proxy = createProxyServer({
   agent: new Agent({ keepAlive: true, maxFreeSockets: CONNECTIONS_MAX }),
@@ -23,21 +15,11 @@ proxy.on("error", (_error, _request, response) => {
 
 serve({
   onRequest(request, response) {
-    const id = requestId();
-    logWhenSent(request, response, id);
-    const target = originByHost.get(request.headers.host ?? "");
-    if (target === undefined) return refuse(response, 404);
-    response.setHeader("via", "1.1 httpxy");
-    response.setHeader("x-request-id", id);
-    void proxy.web(request, response, {
-      target,
-      headers: addedToRequest(request, { id, via: "httpxy" }),
-    });
+    const forward = forwardOf(request, response, "httpxy");
+    if (forward !== null) void proxy.web(request, response, forward);
   },
   onUpgrade(request, socket, head) {
-    const target = originByHost.get(request.headers.host ?? "");
-    if (target === undefined) return void socket.destroy();
-    const headers = addedToRequest(request, { id: requestId(), via: "httpxy" });
-    void proxy.ws(request, socket as Socket, { target, headers }, head);
+    const forward = forwardOfUpgrade(request, socket, "httpxy");
+    if (forward !== null) void proxy.ws(request, socket as Socket, forward, head);
   },
 });

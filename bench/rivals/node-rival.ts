@@ -146,6 +146,47 @@ export function tellPorts(port: number, tlsPort: number): void {
   process.stdout.write(`${JSON.stringify({ port, tlsPort })}\n`);
 }
 
+/** Where a request goes, and what it is sent with. */
+export interface Forward {
+  readonly target: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * What proxies that take a target and headers do with a request before they take over: log it, put
+ * our headers into the answer. Null = answered with 404, its host is nobody's.
+ */
+export function forwardOf(
+  request: IncomingMessage,
+  response: ServerResponse,
+  via: string,
+): Forward | null {
+  const id = requestId();
+  logWhenSent(request, response, id);
+  const target = originByHost.get(request.headers.host ?? "");
+  if (target === undefined) {
+    refuse(response, 404);
+    return null;
+  }
+  response.setHeader("via", `1.1 ${via}`);
+  response.setHeader("x-request-id", id);
+  return { target, headers: addedToRequest(request, { id, via }) };
+}
+
+/** The same for an upgrade. Null = cut off, its host is nobody's. */
+export function forwardOfUpgrade(
+  request: IncomingMessage,
+  socket: Duplex,
+  via: string,
+): Forward | null {
+  const target = originByHost.get(request.headers.host ?? "");
+  if (target === undefined) {
+    socket.destroy();
+    return null;
+  }
+  return { target, headers: addedToRequest(request, { id: requestId(), via }) };
+}
+
 /** Ends a request that no host of the map is meant by, or whose upstream failed. */
 export function refuse(response: ServerResponse, status: number): void {
   if (response.headersSent) response.destroy();

@@ -15,7 +15,7 @@ import { printSqlValue } from "../api/json.ts";
 import { subscriptionError } from "./errors.ts";
 import { QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
-import { seaHashHex } from "./sea-hash.ts";
+import { seaHashHex } from "#base/sea-hash.ts";
 import { Subscription } from "./subscription.ts";
 import { SubscriptionFile } from "./subscription-file.ts";
 import type {

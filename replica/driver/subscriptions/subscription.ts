@@ -16,7 +16,7 @@ import type { SqlValue } from "../../types.ts";
 import { parseKey, printKey, type PlanRow, type QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
 import { RefreshPace } from "./refresh-pace.ts";
-import { seaHashHex } from "./sea-hash.ts";
+import { seaHashHex } from "#base/sea-hash.ts";
 import type { SubscriptionFile } from "./subscription-file.ts";
 import type { ResumePoint, SubscriptionLimits, SubscriptionView } from "./subscription-messages.ts";
 import type { ChangedRow } from "./table-watch.ts";

@@ -12,12 +12,13 @@
  * A bounced edge therefore serves before its replica is up. A fresh one has nothing to serve from
  * and is not ready until it has caught up with somebody, or there is nobody to learn from.
  */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
 import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { SharedCounts } from "#base/shared-counts.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { REPLICA_METRICS } from "../replica/metrics.ts";
@@ -30,6 +31,7 @@ import { DataPlane, type ListenFds } from "./data-plane.ts";
 import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { loadFirstTable, type FirstTable } from "./first-table.ts";
+import { ProcessLimits } from "./listeners/core/process-limits.ts";
 import { PROXY_METRICS } from "./metrics.ts";
 import { QuarantineKeeper } from "./quarantine-keeper.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
@@ -69,6 +71,7 @@ export class App {
   readonly #metrics: MetricSlots;
   readonly #threadNames: readonly string[];
   readonly #load = new LoadSlots({});
+  readonly #limits = ProcessLimits.allocate([randomInt(2 ** 32), randomInt(2 ** 32)]);
   /** A client may come back to any thread with the ticket of another. */
   readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
   #planes: DataPlaneThreads | null = null;
@@ -210,6 +213,7 @@ export class App {
       log,
       loadBuffer: this.#load.buffer,
       loadShare: null,
+      limits: this.#limits,
       ticketKeys: this.#ticketKeys,
       quarantine: keeper.state,
       events: keeper,
@@ -350,12 +354,16 @@ export class App {
     const replaced = (cause: EndCause) =>
       this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
     const counters = { crash: replaced("crash"), stall: replaced("stall") };
+    const counts = new SharedCounts(this.#limits);
     const planes = new DataPlaneThreads({
       watchdog,
       log,
       replaceLimitMs: effective.config.watchdog.replace_ms,
       connectStore: () => store.connect(),
-      onEnded: ({ loadShare }) => this.#load.forget(loadShare),
+      onEnded: ({ loadShare, limits }) => {
+        this.#load.forget(loadShare);
+        if (limits.share !== null) counts.forget(limits.share);
+      },
       onReplaced: (cause) => counters[cause].add(),
       onFailure: (error) => this.#fail(error),
       onHopeless: (error) => {
@@ -369,6 +377,7 @@ export class App {
         ...this.#threadData(name),
         loadBuffer: this.#load.buffer,
         loadShare: this.#load.createShare(),
+        limits: { ...this.#limits, ...counts.planOfThread() },
         ticketKeys: this.#ticketKeys,
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };

@@ -82,9 +82,9 @@ export const proxySection = z.strictObject({
   body_bytes_max: wholeNumber.default(1_073_741_824),
   /** Slowest request body, bytes per second, over half a minute; 0 = any. Default 240. */
   body_bytes_per_second_min: wholeNumber.default(240),
-  /** Client connections per data-plane thread. Default 20,000. */
+  /** Client connections, in all. Default 20,000. */
   connections_max: z.int().min(1, "at least 1").default(20_000),
-  /** Connections of one client address per data-plane thread; 0 = any. Default 2,000. */
+  /** Connections of one client address, in all; 0 = any. Default 2,000. */
   connections_per_client_max: wholeNumber.default(2_000),
   /** Requests of one client connection. Default 100,000. */
   requests_per_connection_max: z.int().min(1, "at least 1").default(100_000),
@@ -109,7 +109,7 @@ export const proxySection = z.strictObject({
   upstream_connections_max: z.int().min(1, "at least 1").default(10_000),
   /** Of these, idle ones that are kept. Default 128. */
   upstream_idle_connections_max: wholeNumber.default(128),
-  /** Requests per data-plane thread that wait for a machine below its hard limit. Default 1,000. */
+  /** Requests that wait for a machine below its hard limit, in all. Default 1,000. */
   queued_max: wholeNumber.default(1_000),
   /** Longest such wait. Default 5,000. */
   queue_timeout_ms: milliseconds.default(5_000),

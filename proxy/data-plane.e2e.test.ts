@@ -15,6 +15,7 @@ import { attachLoop } from "../watchdog/watchdog.ts";
 import { configFile } from "./config.ts";
 import { DataPlane } from "./data-plane.ts";
 import { loadFirstTable } from "./first-table.ts";
+import { ProcessLimits } from "./listeners/core/process-limits.ts";
 import { PROXY_METRICS } from "./metrics.ts";
 import { TableSaver } from "./table-saver.ts";
 
@@ -218,6 +219,7 @@ async function createPlane(
     log,
     loadBuffer: new LoadSlots({}).buffer,
     loadShare: null,
+    limits: ProcessLimits.allocate([1, 2]),
     ticketKeys: new Uint8Array(48),
     quarantine: options.quarantine ?? NO_QUARANTINE,
     events: {

@@ -19,6 +19,7 @@ import { EngineMetrics } from "./engine-metrics.ts";
 import { rowFault, tcpDelays, withFaultPaths } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
+import { ProcessLimits, type ProcessLimitsPlan } from "./listeners/core/process-limits.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
 import type { TableFile } from "./table-file.ts";
@@ -48,6 +49,8 @@ export interface DataPlaneOptions {
   readonly loadBuffer: SharedArrayBuffer;
   /** This thread's share of it; null where the process ends with the thread. */
   readonly loadShare: SharedArrayBuffer | null;
+  /** What it counts with the other data-plane threads. */
+  readonly limits: ProcessLimitsPlan;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;
   /** What is kept out of the table. */
@@ -74,6 +77,7 @@ export class DataPlane {
   readonly table: RoutingTable;
   readonly #options: DataPlaneOptions;
   readonly #router: TableRouter;
+  readonly #limits: ProcessLimits;
   readonly #engine: Engine;
   readonly #accessLog: AccessLog | null;
   readonly #figures: Readonly<
@@ -100,6 +104,11 @@ export class DataPlane {
     const { config, beat, metrics } = options;
     this.#options = options;
     const fault = rowFault(config);
+    this.#limits = new ProcessLimits(options.limits, {
+      connections: config.proxy.connections_max,
+      connectionsPerClient: config.proxy.connections_per_client_max,
+      waiting: config.proxy.queued_max,
+    });
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
       load: new LoadSlots({ buffer: options.loadBuffer, share: options.loadShare }),
@@ -203,6 +212,7 @@ export class DataPlane {
     const { config, ticketKeys, metrics, log } = this.#options;
     const made = listenersOf(config.proxy, fds, {
       ticketKeys,
+      limits: this.#limits,
       metrics,
       log,
       viaName: viaNameOf(config),
@@ -383,6 +393,7 @@ export class DataPlane {
     return createEngine({
       router: withFaultPaths(this.#router, fault, this.#options.loop),
       observer,
+      places: this.#limits.waiting,
       forwarding: {
         viaName: viaNameOf(config),
         isTrusted: addressTest(proxy.trusted_proxies) ?? (() => false),
@@ -409,7 +420,6 @@ export class DataPlane {
         bodyBytesPerSecondMin: proxy.body_bytes_per_second_min,
         openPerUpstreamMax: proxy.upstream_connections_max,
         idlePerUpstreamMax: proxy.upstream_idle_connections_max,
-        queuedMax: proxy.queued_max,
         retryShare: proxy.retry_share,
         retriesPerSecond: proxy.retries_per_second,
         requestsPerConnectionMax: proxy.requests_per_connection_max,

@@ -18,6 +18,8 @@ const STALL_PATH = "/__stall";
 const CRASH_PATH = "/__crash";
 /** The loop of the second edge that these paths concern. */
 const SECOND_LOOP = "data-plane-1";
+/** Of both threads of the second edge together: more than the tests need at once. */
+const CLIENT_CONNECTIONS_MAX = 100;
 let cluster: Cluster;
 let single: TestHost;
 let double: TestHost;
@@ -30,7 +32,11 @@ beforeAll(async () => {
   // Long enough for other connections to be answered, and for the other tests' load.
   const watchdog = { steady_ms: 3_000, replace_ms: 60_000 };
   // A thread that does not end by itself would be ended after the longest drain: never, here.
-  const proxy = { threads: 2, drain_timeout_ms: 600_000 };
+  const proxy = {
+    threads: 2,
+    drain_timeout_ms: 600_000,
+    connections_per_client_max: CLIENT_CONNECTIONS_MAX,
+  };
   const edge = { kind: "edge", bootstrap: ["worker"] } as const;
   cluster = await Cluster.create([
     { name: "worker", kind: "worker" },
@@ -164,12 +170,15 @@ test("when the same thread stalls, its spare used up, the process is bounced", a
 
 test("after the bounce both threads learn changes, and one that stalls is replaced alone", async () => {
   await publish("both.test");
-  await everyClientGets(await openClients(), "both.test", "one");
+  const others = await openClients();
+  await everyClientGets(others, "both.test", "one");
 
   const from = double.log.length;
   const pid = double.edgePid();
   const clients = await openClients();
   await everyClientGets(clients, "both.test", "one");
+  const all = [...others, ...clients, ...(await openRest())];
+  expect(all.length).toBe(CLIENT_CONNECTIONS_MAX);
   const answers = await Promise.all(clients.map((client) => client.get("both.test", STALL_PATH)));
   expectSome(answers);
   const alert = await double.logged("loop-stalled", { from });
@@ -178,7 +187,13 @@ test("after the bounce both threads learn changes, and one that stalls is replac
   const line = await double.logged("data-plane-replaced", { from });
   expect(line).toMatchObject({ loop: SECOND_LOOP, cause: "stall" });
   expect(double.edgePid()).toBe(pid);
-  await everyClientGets(await openClients(), "both.test", "one");
+  // What the thread had of the client's share of connections is free again, and no more than that.
+  const alive = await Promise.all(all.map((client) => client.get("both.test")));
+  expectSome(alive);
+  const opened = await openRest();
+  const kept = alive.filter((answer) => answer === "one").length;
+  expect(kept + opened.length).toBe(CLIENT_CONNECTIONS_MAX);
+  await everyClientGets(opened, "both.test", "one");
 });
 
 test("an edge with two data-plane threads ends as soon as nothing is in flight", async () => {
@@ -237,6 +252,22 @@ async function openClients(): Promise<readonly Client[]> {
     for (const client of clients) client.close();
   });
   return clients;
+}
+
+/** Opens connections until the edge refuses one; answers those that it took. */
+async function openRest(): Promise<readonly Client[]> {
+  const clients: Client[] = [];
+  onTestFinished(() => {
+    for (const client of clients) client.close();
+  });
+  for (;;) {
+    const client = await Client.open(double);
+    const answer = await client.get("both.test");
+    if (answer?.includes("CLIENT_CONNECTIONS")) return clients;
+    // A thread that is new may have to learn of the host yet.
+    expect(answer).not.toBeNull();
+    clients.push(client);
+  }
 }
 
 /** Some connections were cut, and some were not. */

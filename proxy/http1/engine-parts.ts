@@ -17,6 +17,7 @@ import { HeadWriter } from "./core/head-writer.ts";
 import { RequestHead } from "./core/request-head.ts";
 import { RetryBudget } from "./core/retry-budget.ts";
 import { ResponseHead } from "./core/response-head.ts";
+import type { Places } from "./core/wait-queue.ts";
 import { WaitingRoom } from "./waiting-room.ts";
 
 /** Ports and limits, as `createEngine` got them. */
@@ -24,6 +25,8 @@ export interface EngineSettings {
   readonly router: Router;
   readonly observer: EngineObserver;
   readonly pool: UpstreamPool;
+  /** For requests that wait for a machine below its hard limit. */
+  readonly places: Places;
   readonly forwarding: ForwardingOptions;
   readonly times: TimeLimits;
   readonly sizes: SizeLimits;
@@ -53,7 +56,7 @@ export class EngineParts {
   constructor(settings: EngineSettings) {
     this.settings = settings;
     const { observer, sizes } = settings;
-    this.waiting = new WaitingRoom(sizes.queuedMax, (count) => observer.queueChanged(count));
+    this.waiting = new WaitingRoom(settings.places, (count) => observer.queueChanged(count));
     this.retryBudget = new RetryBudget({
       share: sizes.retryShare,
       perSecond: sizes.retriesPerSecond,

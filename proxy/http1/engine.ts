@@ -7,6 +7,8 @@
  */
 import type { Socket } from "node:net";
 
+import { SharedLimit } from "#base/shared-counts.ts";
+
 import type {
   DelayEmulation,
   EngineObserver,
@@ -20,6 +22,7 @@ import { UpstreamPool } from "../upstream/upstream-pool.ts";
 import { ClientConnection, type ListenerShare } from "./client-connection.ts";
 import { bytesOf } from "./core/bytes.ts";
 import { createListenerBlock } from "./core/head-writer.ts";
+import type { Places } from "./core/wait-queue.ts";
 import { EngineParts, Spares } from "./engine-parts.ts";
 import { Exchange } from "./exchange.ts";
 
@@ -35,6 +38,8 @@ export interface EngineOptions {
   readonly delay?: DelayEmulation;
   /** How machines that speak HTTPS are verified. Default: by the system's authorities. */
   readonly upstreamTls?: UpstreamTls | undefined;
+  /** For requests that wait, shared with other engines. Default: its own, `sizes.queuedMax`. */
+  readonly places?: Places;
 }
 
 /** What a listener is to its connections. */
@@ -75,6 +80,7 @@ export class Engine {
       router: options.router,
       observer: options.observer,
       pool: this.pool,
+      places: options.places ?? SharedLimit.own(sizes.queuedMax),
       forwarding: { ...DEFAULT_FORWARDING, ...options.forwarding },
       times,
       sizes,

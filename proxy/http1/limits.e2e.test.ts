@@ -5,7 +5,7 @@
 import { afterEach, expect, test } from "vitest";
 
 import { createHttpListener } from "../listeners/http-listener.ts";
-import { ClientCounts } from "../listeners/core/client-counts.ts";
+import { ProcessLimits } from "../listeners/core/process-limits.ts";
 import type { TestClient } from "../testing/test-client.ts";
 import type { TestProxy } from "../testing/test-proxy.ts";
 import { TestStack } from "../testing/test-stack.ts";
@@ -186,7 +186,7 @@ test("a client gets its share of connections; proxies in front have no limit", a
     engine: proxy.engine,
     source: { host: "127.0.0.1", port: 0 },
     admission: {
-      counts: new ClientCounts(2),
+      limits: limitsOf(100, 2),
       isExempt: () => isExempt,
       onRefused: (limit) => refused.push(limit),
       viaName: "me",
@@ -205,6 +205,40 @@ test("a client gets its share of connections; proxies in front have no limit", a
   expect(refused).toEqual(["client"]);
   isExempt = true;
   expect(await ask(await stack.client(at))).toBe(200);
+});
+
+test("all connections count, whoever opens them on whichever listener", async () => {
+  const { proxy } = await proxyAndClient();
+  const plan = ProcessLimits.allocate([1, 2]);
+  const refused: string[] = [];
+  const ports: number[] = [];
+  for (let index = 0; index < 2; index += 1) {
+    const max = { connections: 3, connectionsPerClient: 0, waiting: 0 };
+    const listener = await createHttpListener({
+      engine: proxy.engine,
+      source: { host: "127.0.0.1", port: 0 },
+      admission: {
+        limits: new ProcessLimits(plan, max),
+        isExempt: () => true,
+        onRefused: (limit) => refused.push(limit),
+        viaName: "me",
+      },
+    });
+    stack.defer(() => listener.close());
+    ports.push(listener.address.port);
+  }
+  const ask = async (index: number): Promise<TestClient> => {
+    const client = await stack.client({ port: ports[index] as number });
+    client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    return client;
+  };
+  const open = await Promise.all([ask(0), ask(1), ask(1)]);
+  for (const client of open) expect((await client.response()).status).toBe(200);
+  for (const index of [0, 1]) expect(await (await ask(index)).closed()).toBe("");
+  expect(refused).toEqual(["all", "all"]);
+  open[2]?.socket.destroy();
+  while (proxy.engine.connectionCount > 3) await proxy.turn();
+  expect((await (await ask(0)).response()).status).toBe(200);
 });
 
 interface Parties {
@@ -231,6 +265,11 @@ async function startWith(
   port = 0,
 ): Promise<TestProxy> {
   return stack.proxy({ ports: [port], sizes });
+}
+
+function limitsOf(connections: number, connectionsPerClient: number): ProcessLimits {
+  const max = { connections, connectionsPerClient, waiting: 0 };
+  return new ProcessLimits(ProcessLimits.allocate([1, 2]), max);
 }
 
 async function refusedWith(client: TestClient, status: number, code: string): Promise<void> {

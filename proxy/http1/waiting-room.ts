@@ -3,7 +3,7 @@
  * request of this thread is over, once per turn of the loop, and at every tick, because other
  * threads free machines too and the table may bring new ones.
  */
-import { WaitQueue } from "./core/wait-queue.ts";
+import { WaitQueue, type Places } from "./core/wait-queue.ts";
 
 /** A request that waits. */
 export interface Waiting {
@@ -18,8 +18,8 @@ export class WaitingRoom {
   #isServing = false;
 
   /** `onChange` hears how many wait. */
-  constructor(max: number, onChange: (count: number) => void) {
-    this.#queue = new WaitQueue(max);
+  constructor(places: Places, onChange: (count: number) => void) {
+    this.#queue = new WaitQueue(places);
     this.#onChange = onChange;
   }
 

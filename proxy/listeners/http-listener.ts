@@ -17,7 +17,7 @@ import { PatinaError } from "#base/errors.ts";
 
 import { errorResponse } from "../error-response.ts";
 import type { Engine } from "../http1/engine.ts";
-import type { ClientCounts } from "./core/client-counts.ts";
+import type { ProcessLimits } from "./core/process-limits.ts";
 import { readPreface } from "./proxy-preface.ts";
 import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
 
@@ -30,11 +30,9 @@ export type ListenSource =
 export interface HttpListenerOptions {
   readonly source: ListenSource;
   readonly engine: Engine;
-  /** Open client connections; more are closed as they arrive. Default 20,000. */
-  readonly connectionsMax?: number;
   /** Absent = no connection begins with a PROXY protocol header. */
   readonly preface?: Preface | undefined;
-  /** Shares of single clients; absent = any client may have all. */
+  /** Absent = anybody may open any number of connections. */
   readonly admission?: Admission;
   /** HTTPS; absent = plain HTTP. */
   readonly tls?: Omit<TlsAcceptorOptions, "onSecure">;
@@ -53,10 +51,9 @@ export interface Preface {
   readonly onRefused: () => void;
 }
 
-/** Who may open a connection. */
+/** Who may open a connection. The limits are those of all listeners of the process. */
 export interface Admission {
-  /** Of all listeners of the thread. */
-  readonly counts: ClientCounts;
+  readonly limits: Pick<ProcessLimits, "connections" | "clients">;
   /** Addresses without a limit: proxies in front. */
   readonly isExempt: (address: string) => boolean;
   /** A connection was closed as it arrived. */
@@ -99,6 +96,7 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   };
   const { preface } = options;
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    if (!admitAny(socket, options.admission)) return;
     const peer = socket.remoteAddress ?? "";
     const hasPreface = preface?.isFrom(peer) ?? false;
     if (hasPreface || acceptor !== null) {
@@ -120,8 +118,6 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
       },
     });
   });
-  server.maxConnections = options.connectionsMax ?? CONNECTIONS_MAX;
-  server.on("drop", () => options.admission?.onRefused("all"));
   await listen(server, source);
   const address = server.address() as AddressInfo;
   const accept = engine.acceptFrom({
@@ -155,15 +151,29 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   };
 }
 
+/** Counts a connection, or closes it. */
+function admitAny(socket: Socket, admission: Admission | undefined): boolean {
+  if (admission === undefined) return true;
+  const { connections } = admission.limits;
+  if (connections.take()) {
+    socket.on("close", () => connections.give());
+    return true;
+  }
+  admission.onRefused("all");
+  socket.destroy();
+  return false;
+}
+
 /** Counts a client's connection, or answers and closes it. */
 function admit(
   socket: Socket,
   { admission, client, isTls }: { admission: Admission; client: string; isTls: boolean },
 ): boolean {
-  const { counts, onRefused, viaName } = admission;
+  const { onRefused, viaName } = admission;
+  const { clients } = admission.limits;
   if (admission.isExempt(client)) return true;
-  if (counts.take(client)) {
-    socket.on("close", () => counts.give(client));
+  if (clients.take(client)) {
+    socket.on("close", () => clients.give(client));
     return true;
   }
   onRefused("client");
@@ -203,7 +213,6 @@ function listen(server: Server, source: ListenSource): Promise<void> {
 
 /** Connections that wait while the process is bounced; the kernel may cap it (somaxconn). */
 const BACKLOG = 4096;
-const CONNECTIONS_MAX = 20_000;
 const REFUSAL = {
   code: "CLIENT_CONNECTIONS",
   requestId: "",

@@ -7,7 +7,7 @@ import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import type { PatinaConfig } from "../config.ts";
 import { addressTest } from "./address-list.ts";
-import { ClientCounts } from "./core/client-counts.ts";
+import type { ProcessLimits } from "./core/process-limits.ts";
 import type { HttpListenerOptions, ListenSource } from "./http-listener.ts";
 import type { TlsObserver } from "./tls-acceptor.ts";
 import { TlsCertificates } from "./tls-certificates.ts";
@@ -15,6 +15,7 @@ import { TlsCertificates } from "./tls-certificates.ts";
 /** What HTTPS needs besides the config. */
 export interface ListenerSurroundings {
   readonly ticketKeys: Uint8Array;
+  readonly limits: ProcessLimits;
   readonly metrics: MetricWriter;
   readonly log: Logger;
   /** Our name in Via. */
@@ -25,14 +26,14 @@ export interface ListenerSurroundings {
 export function listenersOf(
   proxy: PatinaConfig["proxy"],
   fds: { readonly http: number | null; readonly https: number | null },
-  { ticketKeys, metrics, log, viaName }: ListenerSurroundings,
+  { ticketKeys, limits, metrics, log, viaName }: ListenerSurroundings,
 ): Omit<HttpListenerOptions, "engine">[] {
   const { tls, threads } = proxy;
   const sourceOf = (fd: number | null, address: string): ListenSource =>
     fd === null ? { ...splitHostPort(address), reusePort: threads > 1 } : { fd };
   const isBalancer = addressTest(proxy.proxy_protocol_from);
   const refusedHeaders = metrics.counter("patina_http_proxy_headers_refused_total");
-  const limits = {
+  const shared = {
     preface:
       isBalancer === null
         ? undefined
@@ -41,23 +42,22 @@ export function listenersOf(
             limitMs: proxy.head_timeout_ms,
             onRefused: () => refusedHeaders.add(),
           },
-    connectionsMax: proxy.connections_max,
     admission: {
-      counts: new ClientCounts(proxy.connections_per_client_max),
+      limits,
       isExempt: addressTest(proxy.trusted_proxies) ?? (() => false),
       onRefused: refusalCounter(metrics),
       viaName,
     },
   };
   const plain = {
-    ...limits,
+    ...shared,
     source: sourceOf(fds.http, proxy.http),
     redirectPort: tls.redirect_http ? tls.public_port : undefined,
   };
   if (tls.addr === undefined) return [plain];
   const minVersion = tls.min_version === "1.3" ? "TLSv1.3" : "TLSv1.2";
   const secure = {
-    ...limits,
+    ...shared,
     source: sourceOf(fds.https, tls.addr),
     tls: {
       certificates: new TlsCertificates(tls.certificates, minVersion),

@@ -9,7 +9,7 @@ import { TestCertificates } from "../testing/test-certificates.ts";
 import { TestClient } from "../testing/test-client.ts";
 import type { TestProxy } from "../testing/test-proxy.ts";
 import { TestStack } from "../testing/test-stack.ts";
-import { ClientCounts } from "./core/client-counts.ts";
+import { ProcessLimits } from "./core/process-limits.ts";
 import { createHttpListener, type HttpListener } from "./http-listener.ts";
 import { TlsCertificates } from "./tls-certificates.ts";
 
@@ -160,7 +160,11 @@ async function start(
     source: { host: "127.0.0.1", port: 0 },
     preface: { isFrom: () => isListed, limitMs, onRefused: () => refused.resolve() },
     admission: {
-      counts: new ClientCounts(connectionsMax),
+      limits: new ProcessLimits(ProcessLimits.allocate([1, 2]), {
+        connections: 100,
+        connectionsPerClient: connectionsMax,
+        waiting: 0,
+      }),
       isExempt: () => false,
       onRefused: () => undefined,
       viaName: "me",

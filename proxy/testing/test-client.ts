@@ -86,6 +86,14 @@ export class TestClient {
     return this.#take(this.#length);
   }
 
+  /** What is left until the connection is closed, in whichever way. */
+  async closed(): Promise<string> {
+    while (!this.#hasEnded && this.#error === null) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+    return this.#take(this.#length).toString("latin1");
+  }
+
   /** Waits for a reset. */
   async broken(): Promise<void> {
     while (this.#error === null) {

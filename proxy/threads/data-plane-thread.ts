@@ -28,6 +28,7 @@ async function main(): Promise<void> {
     log,
     loadBuffer: data.loadBuffer,
     loadShare: data.loadShare,
+    limits: data.limits,
     ticketKeys: data.ticketKeys,
     quarantine: data.quarantine,
     // The main thread's table sees the same changes, and keeps the books.

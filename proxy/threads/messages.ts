@@ -7,6 +7,7 @@ import type { QuarantineState } from "../../routing/core/quarantine.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
+import type { ProcessLimitsPlan } from "../listeners/core/process-limits.ts";
 
 /** What every thread gets as `workerData`. */
 export interface ThreadData {
@@ -32,6 +33,8 @@ export interface DataPlaneThreadData extends ThreadData {
   readonly loadBuffer: SharedArrayBuffer;
   /** What this thread itself has in flight, to be taken out if it ends alone. */
   readonly loadShare: SharedArrayBuffer;
+  /** What it counts with the others; its share is taken out like that of the load. */
+  readonly limits: ProcessLimitsPlan;
   readonly fds: ListenFds;
   /** Of TLS session tickets, the same in all threads. */
   readonly ticketKeys: Uint8Array;

@@ -3,15 +3,21 @@
  * one app's crowd does not hold up another's, and no more in all than a limit.
  */
 
+/** Places for waiters, maybe shared with other queues. */
+export interface Places {
+  /** False = there is none left. */
+  take(): boolean;
+  give(): void;
+}
+
 /** Waiters by key, in the order they came. */
 export class WaitQueue<Waiter> {
-  readonly #max: number;
+  readonly #places: Places;
   readonly #waitersByKey = new Map<string, Set<Waiter>>();
   #count = 0;
 
-  /** `max`: waiters in all; 0 = nobody waits. */
-  constructor(max: number) {
-    this.#max = max;
+  constructor(places: Places) {
+    this.#places = places;
   }
 
   get count(): number {
@@ -25,7 +31,7 @@ export class WaitQueue<Waiter> {
 
   /** Puts one at the end; false = there is no room. */
   add(key: string, waiter: Waiter): boolean {
-    if (this.#count >= this.#max) return false;
+    if (!this.#places.take()) return false;
     let waiters = this.#waitersByKey.get(key);
     if (waiters === undefined) {
       waiters = new Set();
@@ -41,6 +47,7 @@ export class WaitQueue<Waiter> {
     const waiters = this.#waitersByKey.get(key);
     if (!waiters?.delete(waiter)) return;
     this.#count -= 1;
+    this.#places.give();
     if (waiters.size === 0) this.#waitersByKey.delete(key);
   }
 

@@ -1,0 +1,51 @@
+/**
+ * Limits that hold for the whole process, however many data-plane threads it has: connections in
+ * all and by client, and requests that wait for a machine.
+ *
+ * Layout: counters `[connections | waiting requests | clients x CLIENT_CELLS]`.
+ */
+import { SaltedHash, type Salt } from "#base/salted-hash.ts";
+import { SharedCounts, SharedLimit, type SharedCountsPlan } from "#base/shared-counts.ts";
+import { CLIENT_CELLS, ClientCounts } from "./client-counts.ts";
+
+/** What a thread needs to count with the others. */
+export interface ProcessLimitsPlan extends SharedCountsPlan {
+  readonly salt: Salt;
+}
+
+/** The limits by the config. */
+export interface ProcessMaxima {
+  readonly connections: number;
+  /** 0 = any number. */
+  readonly connectionsPerClient: number;
+  readonly waiting: number;
+}
+
+/** The limits as one thread sees them. */
+export class ProcessLimits {
+  readonly connections: SharedLimit;
+  readonly clients: ClientCounts;
+  /** Requests that wait for a machine below its hard limit. */
+  readonly waiting: SharedLimit;
+
+  constructor(plan: ProcessLimitsPlan, max: ProcessMaxima) {
+    const counts = new SharedCounts(plan);
+    this.connections = new SharedLimit(counts, { at: CONNECTIONS, max: max.connections });
+    this.waiting = new SharedLimit(counts, { at: WAITING, max: max.waiting });
+    this.clients = new ClientCounts({
+      counts,
+      at: CLIENTS,
+      hash: new SaltedHash(plan.salt),
+      max: max.connectionsPerClient,
+    });
+  }
+
+  /** Memory for a process; the plan of the thread that ends with it. */
+  static allocate(salt: Salt): ProcessLimitsPlan {
+    return { counts: SharedCounts.allocate(CLIENTS + CLIENT_CELLS), share: null, salt };
+  }
+}
+
+const CONNECTIONS = 0;
+const WAITING = 1;
+const CLIENTS = 2;

@@ -200,7 +200,7 @@ class RunningReplica implements Replica {
     const { readSchema } = admin;
     const stamp = (): bigint => core.stamp(performance.now());
     try {
-      log.info?.("schema-reloaded", await reloadSchema({ store, driver, readSchema, stamp }));
+      log.info?.("schema-reloaded", await reloadSchema({ core, store, driver, readSchema, stamp }));
     } catch (error) {
       log.error("schema-not-reloaded", errorText(error));
     }

@@ -186,7 +186,7 @@ export type ApplyOutcome =
   | { readonly kind: "buffered"; readonly changeset: FullChangeset }
   /** Already known: nothing done. */
   | { readonly kind: "known"; readonly changeset: Changeset }
-  /** Refused (unknown table or column, bad key): nothing recorded; still needed. */
+  /** Refused (bad key, a value that no column takes): nothing recorded; still needed. */
   | { readonly kind: "refused"; readonly changeset: Changeset; readonly reason: string };
 
 /** One local transaction that changed something. */

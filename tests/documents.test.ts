@@ -194,6 +194,7 @@ const GAUGE_UNITS: readonly string[] = [
   "members",
   "streams",
   "versions",
+  "changes",
   "changesets",
   "requests",
   "connections",

@@ -13,7 +13,7 @@ export interface ReplicaStats {
   own: number;
   otherCluster: number;
   invalid: number;
-  /** Received changesets that the store refused: unknown table, bad key. */
+  /** Received changesets that the store refused: bad key, bad value. */
   refused: number;
   /** Stamps more than 300 ms ahead of our wall clock. */
   clockSkews: number;

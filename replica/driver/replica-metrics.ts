@@ -150,6 +150,10 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
 
 function storeFigures(store: StoreStats): Record<string, number> {
   return {
+    store_kept_aside_changes: store.kept.changes,
+    store_kept_aside_bytes: store.kept.bytes,
+    store_cut_versions: store.kept.versionsCut,
+    store_kept_aside_refused_total: store.apply.keptRefused,
     store_rows_changed_total: store.apply.rowsChanged,
     store_slices_over_total: store.apply.slicesOverBudget,
     store_checkpoints_total: store.checkpoints.done,

@@ -206,6 +206,12 @@ export class Bookkeeping {
     return this.recordComplete(actorId, versions);
   }
 
+  /** Records versions at or below the head as missing again: less of them is here than was thought. */
+  recordMissing(actorId: ActorId, versions: VersionRange): void {
+    const book = this.#touch(actorId);
+    book.gaps.insert({ start: versions.start, end: Math.min(versions.end, book.head) });
+  }
+
   /** Records that `head` exists: what is above the head so far becomes a gap. */
   recordHead(actorId: ActorId, head: number): BookChange {
     if (head <= this.head(actorId)) return unchanged(actorId);

@@ -210,12 +210,16 @@ async function* checkBooks(context: AdminContext): AsyncGenerator<AdminNote> {
 
 /** Applies the schema files anew, all or nothing; says what was changed. Throws `STORE_SCHEMA`. */
 export async function reloadSchema(
-  context: Pick<AdminContext, "store" | "driver" | "readSchema" | "stamp">,
+  context: Pick<AdminContext, "core" | "store" | "driver" | "readSchema" | "stamp">,
 ): Promise<string> {
-  const { store, driver } = context;
+  const { core, store, driver } = context;
   const files = context.readSchema();
-  const { change, commit } = await store.applySchema(files, context.stamp());
+  const { change, commit, books } = await store.applySchema(files, context.stamp());
   if (commit !== null) driver.committed(commit);
+  if (books !== null) {
+    core.books.load(books);
+    driver.run({ kind: "tick" });
+  }
   const { tablesCreated, columnsAdded, indexesChanged } = change;
   return (
     `schema of ${files.length} files: ${tablesCreated} tables created,` +

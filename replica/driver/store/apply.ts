@@ -9,15 +9,19 @@
  * way, or for good where two writers each kept to it, and whoever refused it would be without that
  * version for ever.
  *
+ * What names a table or a column that the schema does not have is kept aside (`kept-aside.ts`), and
+ * merged by `applyKept` when it does.
+ *
  * How a version is merged, and why in this way, is in docs/decisions/0004-version-map.md.
  */
 import type Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import type { ActorId, ApplyOutcome, Changeset, ColumnChange, FullChangeset } from "../../types.ts";
 import type { CrrTables } from "./crr-tables.ts";
-import { checkChange } from "./crr-tables.ts";
+import { checkChange, isKnownChange } from "./crr-tables.ts";
 import { isStorageFailure, toStoreError } from "./errors.ts";
-import type { Ledger } from "./ledger.ts";
+import type { KeptAside } from "./kept-aside.ts";
+import type { Ledger, VersionRecord } from "./ledger.ts";
 import { actorBytes } from "./ledger.ts";
 import { Merger } from "./merger.ts";
 
@@ -45,6 +49,8 @@ export interface ApplyStats {
   rowsChanged: number;
   /** Of these, written without cr-sqlite; those of a slice that was undone are counted, too. */
   rowsWrittenDirectly: number;
+  /** Changes kept aside that no longer fitted when their table or column came. */
+  keptRefused: number;
 }
 
 /** What an applier works on. */
@@ -52,6 +58,7 @@ export interface ApplierContext {
   readonly database: Database.Database;
   readonly tables: CrrTables;
   readonly ledger: Ledger;
+  readonly kept: KeptAside;
   /** Whether rows of unknown keys are written directly; see `row-writer.ts`. */
   readonly isDirect: boolean;
   /** Monotonic milliseconds. */
@@ -67,6 +74,7 @@ export class Applier {
     changesetsRefused: 0,
     rowsChanged: 0,
     rowsWrittenDirectly: 0,
+    keptRefused: 0,
   };
   readonly #context: ApplierContext;
   readonly #merger: Merger;
@@ -103,6 +111,60 @@ export class Applier {
       this.stats.rowsChanged += outcome.rowsChanged;
       if (outcome.kind === "refused") this.stats.changesetsRefused += 1;
     }
+  }
+
+  /**
+   * Merges what was kept aside and is known now: after a change of the schema, and at start. What does
+   * not fit its column, or fails, is dropped and counted. Returns the number of changed rows. Throws as
+   * `applySlice` does. O(what is kept).
+   */
+  applyKept(): number {
+    const { kept, tables } = this.#context;
+    const ready = kept.subjects().filter((subject) => isKnownChange(tables, subject));
+    if (ready.length === 0) return 0;
+    this.#setChecks(false);
+    try {
+      const failed = new Set<string>();
+      for (;;) {
+        const outcome = this.#attemptKept(ready, failed);
+        if (typeof outcome === "string") failed.add(outcome);
+        else return outcome;
+      }
+    } finally {
+      this.#setChecks(true);
+    }
+  }
+
+  /** One transaction without the versions `failed`; rows changed, or which version failed this time. */
+  #attemptKept(
+    ready: readonly { readonly table: string; readonly cid: string }[],
+    failed: ReadonlySet<string>,
+  ): number | string {
+    const { kept, ledger, tables } = this.#context;
+    let name = "";
+    let rowsChanged = 0;
+    let refusedChanges = 0;
+    this.#begin();
+    try {
+      for (const [version, changes] of kept.take(ready)) {
+        name = `${version.actorId} ${version.version}`;
+        const fits = (change: ColumnChange): boolean => checkChange(tables, change, null) === null;
+        const good = failed.has(name) ? [] : changes.filter(fits);
+        refusedChanges += changes.length - good.length;
+        rowsChanged += this.#merger.merge(version, good);
+      }
+      this.#merger.finish();
+      ledger.save();
+      this.#statements.commit.run();
+    } catch (thrown) {
+      this.#undo();
+      const error = toStoreError(thrown, "STORE_SQL");
+      if (isStorageFailure(error) || name === "" || failed.has(name)) throw error;
+      return name;
+    }
+    this.stats.keptRefused += refusedChanges;
+    this.stats.rowsChanged += rowsChanged;
+    return rowsChanged;
   }
 
   /** Both ways every statement is prepared anew: only where a table has a CHECK. */
@@ -177,6 +239,7 @@ export class Applier {
     // ROLLBACK does not clear it: local writes would go untracked until the next good merge.
     this.#statements.clearSyncBit.get();
     ledger.undo();
+    this.#context.kept.reload();
   }
 
   /**
@@ -230,6 +293,7 @@ export class Applier {
       return refused("a version of our own that we do not have");
     if (changeset.kind === "empty") {
       books.recordEmpty(changeset.actorId, changeset.versions);
+      this.#context.kept.mend(changeset.actorId, changeset.versions);
       return { kind: "applied", rowsChanged: 0, reason: "" };
     }
     const reason = this.#contentsReason(changeset);
@@ -269,9 +333,27 @@ export class Applier {
     changes: readonly ColumnChange[],
   ): OutcomeRecord {
     const { actorId, version, lastSeq, ts } = source;
-    const rowsChanged = this.#merger.merge({ actorId, version, lastSeq, ts }, changes);
+    const record = { actorId, version, lastSeq, ts };
+    const rowsChanged = this.#merger.merge(record, this.#keepUnknown(record, changes));
     this.#context.ledger.books.recordComplete(actorId, { start: version, end: version });
     return { kind: "applied", rowsChanged, reason: "" };
+  }
+
+  /** The changes that can be merged; the others are kept aside. */
+  #keepUnknown(
+    version: Omit<VersionRecord, "local">,
+    changes: readonly ColumnChange[],
+  ): readonly ColumnChange[] {
+    const { kept, tables } = this.#context;
+    kept.mend(version.actorId, { start: version.version, end: version.version });
+    const known = changes.filter((change) => isKnownChange(tables, change));
+    for (const change of known) kept.overtake(change);
+    if (known.length === changes.length) return changes;
+    kept.keep(
+      version,
+      changes.filter((change) => !isKnownChange(tables, change)),
+    );
+    return known;
   }
 
   /** Keeps the rows of an incomplete message; the first copy of a row wins. */
@@ -296,6 +378,11 @@ export class Applier {
     const partial = this.#context.ledger.books.partial(actorId, version);
     const { lastSeq, ts } = partial ?? changeset;
     const changes = readBuffered(this.#statements.buffered, { actorId, version });
+    // The schema may have changed since they were buffered.
+    for (const change of changes) {
+      const reason = checkChange(this.#context.tables, change, null);
+      if (reason !== null) return refused(reason);
+    }
     return this.#merge({ actorId, version, lastSeq, ts }, changes);
   }
 }

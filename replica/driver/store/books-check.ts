@@ -277,7 +277,9 @@ class RecordedVersions {
     this.#within = database
       .prepare<[Uint8Array, bigint, bigint, number], bigint>(
         `SELECT version FROM __patina_versions WHERE actor = ${ordinal}` +
-          " AND version BETWEEN ? AND ? LIMIT ?",
+          " AND version BETWEEN ? AND ? AND NOT EXISTS (SELECT 1 FROM __patina_cut_versions c" +
+          " WHERE c.version = __patina_versions.version AND c.site_id =" +
+          " (SELECT site_id FROM crsql_site_id WHERE ordinal = __patina_versions.actor)) LIMIT ?",
       )
       .pluck();
   }
@@ -287,7 +289,7 @@ class RecordedVersions {
     return Number(this.#greatest.get(actorBytes(actorId)) ?? 0n);
   }
 
-  /** Versions of a range of which rows are recorded; at most `limit` of them. */
+  /** Versions of a range of which rows are recorded, not cut short; at most `limit` of them. */
   within(actorId: ActorId, { start, end }: VersionRange, limit = -1): number[] {
     const versions = this.#within.all(actorBytes(actorId), BigInt(start), BigInt(end), limit);
     return versions.map(Number);

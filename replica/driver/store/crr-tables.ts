@@ -7,7 +7,7 @@ import { unpackKey } from "../../core/wire/packed-key.ts";
 import type { ColumnChange, SqlValue } from "../../types.ts";
 import type { ColumnSpec } from "./schema-files.ts";
 import { readColumns } from "./schema-files.ts";
-import { checkTexts, quoteName, tokenize } from "./sql-text.ts";
+import { checkTexts, isInternalName, quoteName, tokenize } from "./sql-text.ts";
 
 /** One replicated table. */
 export interface CrrTable {
@@ -69,9 +69,21 @@ export function keyJoin(table: CrrTable, left: string, right: string): string {
 }
 
 /**
- * Checks one change from a peer as cr-sqlite would need it: it aborts the process on bad keys, and
- * leaves half a row behind for an unknown column. Null = good, else the reason. `previous` is the
- * change checked before: the columns of a row share one key object, which is then decoded once.
+ * Whether the schema has the table and the column of a change. cr-sqlite leaves half a row behind
+ * for an unknown column.
+ */
+export function isKnownChange(
+  tables: CrrTables,
+  change: Pick<ColumnChange, "table" | "cid">,
+): boolean {
+  const table = tables.get(change.table);
+  return table !== undefined && (change.cid === SENTINEL || table.valueByName.has(change.cid));
+}
+
+/**
+ * Checks one change from a peer as cr-sqlite would need it: it aborts the process on bad keys. Null =
+ * good, as far as can be said where the table or the column is unknown; else the reason. `previous` is
+ * the change checked before: the columns of a row share one key object, which is then decoded once.
  */
 export function checkChange(
   tables: CrrTables,
@@ -79,10 +91,21 @@ export function checkChange(
   previous: ColumnChange | null,
 ): string | null {
   const table = tables.get(change.table);
-  if (table === undefined) return `unknown table ${change.table}`;
+  if (table === undefined) return numbersReason(change) ?? unknownTableReason(change);
   const isSameKey = previous?.pk === change.pk && previous.table === change.table;
   const keyProblem = isSameKey ? null : keyReason(table, change.pk);
   return keyProblem ?? numbersReason(change) ?? valueReason(table, change);
+}
+
+function unknownTableReason(change: ColumnChange): string | null {
+  if (isInternalName(change.table)) return `table ${change.table} is internal`;
+  const key = unpackKey(change.pk);
+  if (!key.ok) return `key of ${change.table}: ${key.error}`;
+  return deletedReason(change);
+}
+
+function deletedReason({ table, cid, cl }: ColumnChange): string | null {
+  return cid !== SENTINEL && cl % 2 === 0 ? `column ${table}.${cid} of a deleted row` : null;
 }
 
 function keyReason(table: CrrTable, pk: Uint8Array): string | null {
@@ -105,9 +128,10 @@ function numbersReason(change: ColumnChange): string | null {
 
 function valueReason(table: CrrTable, change: ColumnChange): string | null {
   if (change.cid === SENTINEL) return null;
+  const deleted = deletedReason(change);
+  if (deleted !== null) return deleted;
   const column = table.valueByName.get(change.cid);
-  if (column === undefined) return `unknown column ${table.name}.${change.cid}`;
-  if (change.cl % 2 === 0) return `column ${table.name}.${change.cid} of a deleted row`;
+  if (column === undefined) return null;
   if (change.val === null) {
     return column.isNotNull ? `NULL for ${table.name}.${column.name}` : null;
   }

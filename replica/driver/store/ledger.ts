@@ -87,8 +87,11 @@ export class Ledger {
     return this.#ordinalByActor.get(actorId);
   }
 
-  /** Records where a version's rows are. `local` must be above every one before it. */
-  recordVersion(record: VersionRecord): void {
+  /**
+   * Records where a version's rows are. `local` must be above every one before it. Returns the local
+   * number that the version had before, from which its rows are to be moved; null when it is new.
+   */
+  recordVersion(record: VersionRecord): number | null {
     const { local, actorId, version, lastSeq, ts } = record;
     assert(local > this.#lastLocal, "local numbers grow");
     const ordinal = this.ensureOrdinal(actorId);
@@ -99,8 +102,13 @@ export class Ledger {
       BigInt(lastSeq),
       BigInt.asIntN(64, ts),
     ];
-    this.#statements.insertVersion.run(...numbers);
+    const { changes: added } = this.#statements.insertVersion.run(...numbers);
     this.#lastLocal = local;
+    if (added > 0) return null;
+    const place = [ordinal, BigInt(version)] as const;
+    const old = this.#statements.localOf.get(...place);
+    this.#statements.moveVersion.run(BigInt(local), ...place);
+    return Number(old);
   }
 
   /** Versions of an actor in a range of which rows are stored, newest first. */
@@ -276,7 +284,16 @@ function prepareStatements(database: Database.Database) {
     insertSite: database.prepare("INSERT OR IGNORE INTO crsql_site_id (site_id) VALUES (?)"),
     ordinal: database.prepare("SELECT ordinal FROM crsql_site_id WHERE site_id = ?").pluck(),
     insertVersion: database.prepare(
-      `INSERT INTO __patina_versions (${columns}) VALUES (?, ?, ?, ?, ?)`,
+      `INSERT INTO __patina_versions (${columns}) VALUES (?, ?, ?, ?, ?)` +
+        " ON CONFLICT (actor, version) DO NOTHING",
+    ),
+    localOf: database
+      .prepare<[bigint, bigint], bigint>(
+        "SELECT local FROM __patina_versions WHERE actor = ? AND version = ?",
+      )
+      .pluck(),
+    moveVersion: database.prepare(
+      "UPDATE __patina_versions SET local = ? WHERE actor = ? AND version = ?",
     ),
     versionsIn: database.prepare<[bigint, bigint, bigint], VersionRow>(
       `SELECT ${columns} FROM __patina_versions WHERE actor = ${unseen("?")}` +

@@ -26,6 +26,8 @@ export class Merger {
   readonly #nextNumber: Database.Statement;
   readonly #raiseNumber: Database.Statement;
   readonly #takeSentinel = new Map<string, Database.Statement>();
+  /** Of each table: gives the rows of one version another local number. */
+  readonly #moveRows: readonly Database.Statement[];
   /** Null = everything goes through cr-sqlite. */
   readonly #rows: RowWriter | null;
   /** Table names in name order: a row is known by its table's index and its lookaside key. */
@@ -50,6 +52,12 @@ export class Merger {
       this.#indexByTable.set(table.name, this.#indexByTable.size);
       this.#takeSentinel.set(table.name, database.prepare(takeSentinelSql(table)).pluck());
     }
+    this.#moveRows = [...context.tables.values()].map((table) =>
+      database.prepare(
+        `UPDATE ${quoteName(`${table.name}__crsql_clock`)} SET db_version = ?` +
+          " WHERE db_version = ? AND site_id = ?",
+      ),
+    );
   }
 
   /** After BEGIN: finds where local numbers go on. */
@@ -85,7 +93,12 @@ export class Merger {
       }
     }
     if (rows.size === 0) return 0;
-    ledger.recordVersion({ ...version, local: this.#next });
+    const before = ledger.recordVersion({ ...version, local: this.#next });
+    if (before !== null) {
+      // A part of it came earlier. One version has one number, and readers must see the rest.
+      const numbers = [this.#next, before, ordinal].map(BigInt);
+      for (const move of this.#moveRows) move.run(...numbers);
+    }
     this.#next += 1;
     return rows.size;
   }

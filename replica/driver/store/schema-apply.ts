@@ -2,8 +2,8 @@
  * Brings a database to the schema of the files, by difference (protocol reference, section 7).
  *
  * Tables are created and made CRRs, columns are added, indexes come and go. Whatever would lose or
- * re-interpret data is refused: a table that is absent from the files stays, a column that is
- * absent or different is an error. A column added later emits no changes: old rows show its
+ * re-interpret data is refused: a table or a column that is absent from the files stays, a column that
+ * is different is an error. A column added later emits no changes: old rows show its
  * default on every replica by themselves.
  */
 import type Database from "better-sqlite3";
@@ -116,7 +116,8 @@ function differences(table: TableSpec, present: readonly ColumnSpec[], sql: stri
     const column = table.columns.find((candidate) => candidate.name === name);
     const isSameText = !old.isGenerated || texts.old.get(name) === texts.declared.get(name);
     if (column === undefined) {
-      say(name, `column ${quoteName(name)} exists in the database and cannot be removed`);
+      // It stays, for the replicas whose files have it.
+      if (old.keyPosition > 0) say(name, `column ${quoteName(name)} of the key is missing`);
     } else if (!isSameColumn(column, old) || !isSameText) {
       say(name, `the definition of column ${quoteName(name)} cannot be changed`);
     }

@@ -2,8 +2,10 @@
  * Answers what a peer asks of one actor's history (protocol reference, section 4.4): what is
  * stored, what is only buffered, and Empty for versions that are known but have nothing left.
  *
- * Nothing is said of versions in our gaps or above our head: an Empty for those would make the peer
- * believe that they never held anything.
+ * What is kept aside of a version, because the schema here does not have it yet, is part of the answer.
+ *
+ * Nothing is said of versions in our gaps or above our head, nor of those that are here without some
+ * of their changes: an Empty for those would make the peer believe that they never held anything.
  */
 import type Database from "better-sqlite3";
 import { RangeSet } from "#base/range-set.ts";
@@ -18,13 +20,15 @@ import type {
   VersionRange,
 } from "../../types.ts";
 import { prepareBuffered, readBuffered } from "./apply.ts";
+import type { KeptAside } from "./kept-aside.ts";
 import type { Ledger, VersionRecord } from "./ledger.ts";
-import type { VersionRowReader } from "./version-rows.ts";
+import type { VersionRowReader, VersionRows } from "./version-rows.ts";
 
 /** What a server reads from. */
 export interface VersionServerContext {
   readonly database: Database.Database;
   readonly ledger: Ledger;
+  readonly kept: KeptAside;
   readonly rows: VersionRowReader;
 }
 
@@ -57,7 +61,7 @@ export class VersionServer {
     const head = books.head(actorId);
     const range = { start: Math.max(1, asked.start), end: Math.min(asked.end, head) };
     if (range.end < range.start) return [];
-    const records = this.#context.ledger.versionsIn(actorId, range).slice(0, SERVED_VERSIONS_MAX);
+    const records = this.#recordsIn(actorId, range).slice(0, SERVED_VERSIONS_MAX);
     if (records.length === SERVED_VERSIONS_MAX)
       range.start = records.at(-1)?.version ?? range.start;
     const changesets: FullChangeset[] = [];
@@ -72,6 +76,9 @@ export class VersionServer {
       if (record !== records.at(-1)) range.start = record.version;
       break;
     }
+    for (const version of this.#context.kept.cutWithin(actorId, range)) {
+      served.insert({ start: version, end: version });
+    }
     for (const version of this.#partialsIn(actorId, range)) {
       served.insert({ start: version, end: version });
       const partial = books.partial(actorId, version);
@@ -85,10 +92,36 @@ export class VersionServer {
     return [...changesets, ...this.#knownEmpty(actorId, served.missing(range))];
   }
 
-  #readStored(request: ReadVersionsRequest, record: VersionRecord): FullChangeset[] {
-    const ordinal = this.#context.ledger.ordinalOf(record.actorId);
-    if (ordinal === undefined) return [];
-    const { changes, lastSeq } = this.#context.rows.read(record.local, ordinal);
+  /** Versions of which anything is stored or kept aside, newest first; without those cut short. */
+  #recordsIn(actorId: ActorId, range: VersionRange): ServedVersion[] {
+    const { ledger, kept } = this.#context;
+    const stored: ServedVersion[] = ledger.versionsIn(actorId, range);
+    const aside = kept.versionsIn(actorId, range);
+    const cut = new Set(kept.cutWithin(actorId, range));
+    if (aside.length === 0 && cut.size === 0) return stored;
+    const known = new Set(stored.map(({ version }) => version));
+    const all = [...stored, ...aside.filter(({ version }) => !known.has(version))];
+    return all
+      .filter(({ version }) => !cut.has(version))
+      .toSorted((left, right) => right.version - left.version);
+  }
+
+  /** What is left of a version: rows, and what is kept aside. */
+  #read(record: ServedVersion): VersionRows {
+    const { ledger, kept, rows } = this.#context;
+    const ordinal = ledger.ordinalOf(record.actorId);
+    const stored =
+      record.local === undefined || ordinal === undefined
+        ? NO_ROWS
+        : rows.read(record.local, ordinal);
+    const aside = kept.read(record.actorId, record.version);
+    if (aside.length === 0) return stored;
+    const changes = [...stored.changes, ...aside].toSorted((left, right) => left.seq - right.seq);
+    return { changes, lastSeq: changes.at(-1)?.seq ?? 0 };
+  }
+
+  #readStored(request: ReadVersionsRequest, record: ServedVersion): FullChangeset[] {
+    const { changes, lastSeq } = this.#read(record);
     if (changes.length === 0) return [];
     const { version, ts } = record;
     const { actorId, chunkBytes } = request;
@@ -101,15 +134,15 @@ export class VersionServer {
     asked: readonly SeqRange[],
   ): Changeset[] {
     const { actorId, chunkBytes } = request;
-    const { ledger, rows } = this.#context;
+    const { ledger, kept } = this.#context;
     const partial = ledger.books.partial(actorId, version);
     if (partial !== undefined) return this.#readBuffered(request, { version, partial, asked });
     const versions = { start: version, end: version };
     if (version < 1 || !ledger.books.contains(actorId, versions)) return [];
-    const record = ledger.versionsIn(actorId, versions)[0];
-    const ordinal = ledger.ordinalOf(actorId);
-    const stored = record && ordinal !== undefined ? rows.read(record.local, ordinal) : null;
-    if (record === undefined || stored === null || stored.changes.length === 0) {
+    if (kept.isCut(actorId, version)) return [];
+    const record = this.#recordsIn(actorId, versions)[0];
+    const stored = record === undefined ? NO_ROWS : this.#read(record);
+    if (record === undefined || stored.changes.length === 0) {
       return [{ kind: "empty", actorId, versions, ts: null }];
     }
     const { changes, lastSeq } = stored;
@@ -161,6 +194,11 @@ export class VersionServer {
     return empties;
   }
 }
+
+/** A version to be read; `local` is where its rows are, if it has any. */
+type ServedVersion = Omit<VersionRecord, "local"> & { readonly local?: number };
+
+const NO_ROWS: VersionRows = { changes: [], lastSeq: 0 };
 
 function changesIn(changes: FullChangeset["changes"], seqs: SeqRange): FullChangeset["changes"] {
   return changes.filter((change) => change.seq >= seqs.start && change.seq <= seqs.end);

@@ -23,9 +23,8 @@ import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-chec
 import { readChangeStream } from "./change-stream.ts";
 import { recordToError, storeError } from "./errors.ts";
 import type { DocumentByKind, ListRequest, ObjectKind, StoredObject } from "./objects.ts";
-import type { SchemaChange } from "./schema-apply.ts";
 import type { SchemaFile } from "./schema-files.ts";
-import type { StoreStats } from "./store.ts";
+import type { SchemaAnswer, StoreStats } from "./store.ts";
 import type {
   Greeting,
   MemberRecord,
@@ -143,15 +142,12 @@ export class StoreClient implements ChangeStore {
   }
 
   /** Brings the schema up to date. Rejects with `STORE_SCHEMA`; the schema is then as it was. */
-  async applySchema(
-    files: readonly SchemaFile[],
-    ts: bigint,
-  ): Promise<{ change: SchemaChange; commit: LocalCommit | null }> {
+  async applySchema(files: readonly SchemaFile[], ts: bigint): Promise<SchemaAnswer> {
     const request: StoreRequest = { kind: "applySchema", files, ts };
-    const answer = await this.#calls.call<{ change: SchemaChange; commit: PackedCommit | null }>(
-      request,
-    );
-    return { change: answer.change, commit: unpackCommit(answer.commit) };
+    const answer = await this.#calls.call<
+      Omit<SchemaAnswer, "commit"> & { commit: PackedCommit | null }
+    >(request);
+    return { ...answer, commit: unpackCommit(answer.commit) };
   }
 
   /** Replaces the members kept over a restart. */

@@ -68,7 +68,7 @@ export type StoreRequest =
   | { readonly kind: "getObject"; readonly objectKind: ObjectKind; readonly objectId: string }
   /** StoredObject[] */
   | { readonly kind: "listObjects"; readonly objectKind: ObjectKind; readonly page: ListRequest }
-  /** { change: SchemaChange, commit: PackedCommit | null } */
+  /** SchemaAnswer with its commit packed */
   | { readonly kind: "applySchema"; readonly files: readonly SchemaFile[]; readonly ts: bigint }
   /** nothing */
   | { readonly kind: "saveMembers"; readonly members: readonly MemberRecord[] }

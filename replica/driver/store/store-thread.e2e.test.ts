@@ -45,12 +45,12 @@ test("outcomes come in the order of the changesets, and refusals say why", async
   const good = changesetOf(1, "x");
   const bad = {
     ...changesetOf(2, "y"),
-    changes: [{ ...changesetOf(2, "y").changes[0]!, table: "u" }],
+    changes: [{ ...changesetOf(2, "y").changes[0]!, cid: "b", val: null }],
   };
   const outcomes = await client.apply([good, bad, good]);
   expect(outcomes).toEqual([
     { kind: "applied", changeset: good, rowsChanged: 1 },
-    { kind: "refused", changeset: bad, reason: "unknown table u" },
+    { kind: "refused", changeset: bad, reason: "NULL for t.b" },
     { kind: "known", changeset: good },
   ]);
   expect(await client.apply([])).toEqual([]);

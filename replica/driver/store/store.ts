@@ -17,6 +17,8 @@ import { readCrrTables } from "./crr-tables.ts";
 import type { DatabaseOptions, OpenDatabase } from "./database.ts";
 import { assertRoom, openDatabase } from "./database.ts";
 import { toStoreError } from "./errors.ts";
+import type { KeptAsideLimits, KeptAsideStats } from "./kept-aside.ts";
+import { KeptAside } from "./kept-aside.ts";
 import { Ledger, actorBytes } from "./ledger.ts";
 import { LocalWriter } from "./local-write.ts";
 import type { DocumentByKind, ObjectKind } from "./objects.ts";
@@ -38,6 +40,8 @@ export interface StoreOptions extends DatabaseOptions {
   readonly schemaFiles: readonly SchemaFile[];
   /** False: every change is merged by cr-sqlite, which takes twice as long. Default true. */
   readonly writesRowsDirectly?: boolean;
+  /** Room for changes that the schema does not know yet. */
+  readonly keptLimits?: KeptAsideLimits;
 }
 
 /** Clocks, so that tests may bring their own. */
@@ -59,6 +63,7 @@ export interface StoreStats {
   readonly apply: ApplyStats;
   readonly stream: PublisherStats;
   readonly checkpoints: CheckpointStats;
+  readonly kept: KeptAsideStats;
   readonly streamReaders: number;
   /** Requests waiting in the worker. */
   readonly queued: number;
@@ -69,6 +74,16 @@ export interface StoreStats {
   readonly timeouts: number;
   /** Pages of the file that are free. */
   readonly freePages: number;
+}
+
+/** What became of a change of the schema. */
+export interface SchemaAnswer {
+  readonly change: SchemaChange;
+  readonly commit: LocalCommit | null;
+  /** Rows changed by what had been kept aside. */
+  readonly keptMerged: number;
+  /** What counts now, where versions are missing again; null = as before. */
+  readonly books: ReadonlyMap<ActorId, ActorBook> | null;
 }
 
 /** What depends on the tables; made anew after a change of the schema. */
@@ -85,6 +100,7 @@ export class Store {
   readonly databaseId: string;
   readonly nodeId: string;
   readonly ledger: Ledger;
+  readonly #kept: KeptAside;
   readonly publisher: ChangePublisher;
   readonly #open: OpenDatabase;
   readonly #database: Database.Database;
@@ -108,6 +124,7 @@ export class Store {
     this.#writesRowsDirectly = options.writesRowsDirectly ?? true;
     try {
       this.ledger = new Ledger(this.#database, this.actorId);
+      this.#kept = new KeptAside(this.#database, options.keptLimits);
       this.ledger.isInDoubt = this.#open.run.isInDoubt;
       this.#parts = this.#createParts();
       this.publisher = new ChangePublisher(this.#publisherSource());
@@ -119,11 +136,12 @@ export class Store {
     }
   }
 
-  /** Brings the schema up to date; rows of an adopted table become a version of ours. */
-  applySchema(
-    files: readonly SchemaFile[],
-    ts: bigint,
-  ): { change: SchemaChange; commit: LocalCommit | null } {
+  /**
+   * Brings the schema up to date; rows of an adopted table become a version of ours. What was kept
+   * aside for a table or column that is there now is merged; versions that were cut short are missing
+   * again, and `books` is what counts then.
+   */
+  applySchema(files: readonly SchemaFile[], ts: bigint): SchemaAnswer {
     const schema = readSchema(files);
     let change: SchemaChange = { tablesCreated: 0, columnsAdded: 0, indexesChanged: 0 };
     this.#database.prepare("BEGIN IMMEDIATE").run();
@@ -134,11 +152,15 @@ export class Store {
       change = applySchema(this.#database, schema);
       const parts = this.#createParts();
       const commit = parts.writer.record(local, ts);
+      const isReopened = hasChanged(change) && this.#reopenCut();
       this.ledger.save();
       this.#database.prepare("COMMIT").run();
       this.#parts = parts;
+      const keptMerged = parts.applier.applyKept();
       if (hasChanged(change)) this.publisher.replaceSource(this.#publisherSource());
-      return { change, commit };
+      else if (keptMerged > 0) this.publisher.committed();
+      const books = isReopened ? this.ledger.books.snapshot() : null;
+      return { change, commit, keptMerged, books };
     } catch (thrown) {
       if (this.#database.inTransaction) this.#database.prepare("ROLLBACK").run();
       this.ledger.undo();
@@ -311,7 +333,8 @@ export class Store {
     const fault = this.#fault;
     const checkpoints = { ...this.#checkpoints.stats };
     const gauges = { streamReaders, queued, dbVersion, freePages };
-    return { apply, stream, checkpoints, fault, timeouts, ...gauges };
+    const { stats: kept } = this.#kept;
+    return { apply, stream, checkpoints, kept, fault, timeouts, ...gauges };
   }
 
   /** Remembers a call that failed because of the disk or the file. */
@@ -347,6 +370,15 @@ export class Store {
     return commit;
   }
 
+  /** Versions that are here without some of their changes: what they lack may be known now. */
+  #reopenCut(): boolean {
+    const cut = this.#kept.allCut();
+    for (const { actorId, version } of cut) {
+      this.ledger.books.recordMissing(actorId, { start: version, end: version });
+    }
+    return cut.length > 0;
+  }
+
   #committed(changes: number): void {
     this.#checkpoints.committed(changes);
     this.publisher.committed();
@@ -363,6 +395,7 @@ export class Store {
       database,
       tables,
       ledger,
+      kept: this.#kept,
       isDirect: this.#writesRowsDirectly,
       nowMs,
     });
@@ -370,7 +403,7 @@ export class Store {
     return {
       writer: new LocalWriter({ database, tables, ledger, rows, deadline, nowMs }),
       applier,
-      server: new VersionServer({ database, ledger, rows }),
+      server: new VersionServer({ database, ledger, kept: this.#kept, rows }),
       objects: new ObjectStore(database),
     };
   }
@@ -404,6 +437,7 @@ function sumOf(all: readonly ApplyStats[]): ApplyStats {
     changesetsRefused: 0,
     rowsChanged: 0,
     rowsWrittenDirectly: 0,
+    keptRefused: 0,
   };
   for (const stats of all) {
     sum.slices += stats.slices;
@@ -412,6 +446,7 @@ function sumOf(all: readonly ApplyStats[]): ApplyStats {
     sum.changesetsRefused += stats.changesetsRefused;
     sum.rowsChanged += stats.rowsChanged;
     sum.rowsWrittenDirectly += stats.rowsWrittenDirectly;
+    sum.keptRefused += stats.keptRefused;
   }
   return sum;
 }

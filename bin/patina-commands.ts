@@ -109,7 +109,7 @@ function addQuarantineCommands(patina: Command): void {
     .description("changes that stalled an edge and are kept out of its routing table");
   quarantine
     .command("list")
-    .description("list what is held")
+    .description("list what is held, and what waits for other edges to try it")
     .option("--json", "as JSON")
     .action(async (_options, command: Command) =>
       (await import("./commands/quarantine.ts")).list(command.optsWithGlobals()),

@@ -333,7 +333,9 @@ export class App {
   }
 
   #answerTo(question: EdgeQuestion): unknown {
-    if (question.kind === "quarantine") return this.#keeper?.answer(question) ?? null;
+    if (question.kind === "quarantine") {
+      return this.#keeper?.answer(question, this.#plane?.feed.waiting ?? []) ?? null;
+    }
     const table = this.#plane?.table;
     return table ? answerEdge(table, question, performance.now()) : null;
   }

@@ -141,6 +141,11 @@ export const watchdogSection = z.strictObject({
   silence_ms: milliseconds.default(10_000),
   /** How long a change that stalled the routing table is kept out of it. Default 3,600,000. */
   quarantine_ms: milliseconds.default(3_600_000),
+  /**
+   * How long a change of a shape that the table has never applied waits for two other edges to try
+   * it; 0 = it does not. Default: twice `steady_ms` and 1,000.
+   */
+  canary_ms: wholeNumber.max(86_400_000, "at most a day").optional(),
   /** Allows the fault that stalls the routing table, `fault.stall_row`. Default false. */
   allow_fault_injection: z.boolean().default(false),
   /** URL that alerts are posted to as JSON. */

@@ -2,10 +2,11 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, expect, test } from "vitest";
+import { afterAll, afterEach, expect, test, vi } from "vitest";
 import { createLogger, type Logger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
+import type { ServiceDocument } from "../replica/driver/store/objects.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
@@ -110,6 +111,41 @@ test("a file from before the first machine gives way to the database", async () 
   expect(next.plane.table.machineCount).toBe(3);
 });
 
+test("what waits for others is not lost by a restart, and applied when its time is over", async () => {
+  const { plane, client, path, log } = await createPlane("canary");
+  const metrics = MetricSlots.allocate(PROXY_METRICS, 1).writer(0);
+  const saving = { databasePath: path, periodMs: 86_400_000, metrics, log };
+  const following = plane.follow(client);
+  await publish(client, 2);
+  await plane.becomeReady(client);
+  await plane.drain(0);
+  await following;
+  await new TableSaver({ ...saving, plane }).stop();
+  const service = { name: "web", address: "127.0.0.1:80", protocol: "h2c" };
+  await publish(client, 3, [{ ...service, softLimit: 0, hardLimit: 0 }]);
+  const next = await createPlane("canary-next", { canaryMs: 86_400_000 });
+  loadFirstTable(next.plane, { databasePath: path, log, cautiousUntil: null });
+  const followingNext = next.plane.follow(client);
+  await next.plane.becomeReady(client);
+  // It was not yet known who else is there. What is ordinary in the same versions is in force.
+  const names = next.plane.feed.waiting.map(({ change }) => `${change.table} ${change.key}`);
+  expect(names.toSorted()).toEqual(["services m0,web", "services m1,web", "services m2,web"]);
+  expect(next.plane.table.machineCount).toBe(3);
+  await next.plane.drain(0);
+  await followingNext;
+  await new TableSaver({ ...saving, plane: next.plane }).stop();
+  const last = await createPlane("canary-last", { canaryMs: 1 });
+  loadFirstTable(last.plane, { databasePath: path, log, cautiousUntil: null });
+  const followingLast = last.plane.follow(client);
+  await last.plane.becomeReady(client);
+  const row = { table: "services", key: ["m2", "web"] };
+  await vi.waitFor(() => expect(last.plane.table.row(row)).toMatchObject({ protocol: "h2c" }));
+  expect(last.plane.feed.waiting).toEqual([]);
+  expect(last.plane.table.stats.resets).toBe(0);
+  await last.plane.drain(0);
+  await followingLast;
+});
+
 test("a held version is kept out while all else is followed, and let in by a release", async () => {
   const writer = await createPlane("held");
   await publish(writer.client, 4);
@@ -181,7 +217,7 @@ test("a damaged file is set aside, and the database is read instead", async () =
 
 async function createPlane(
   name: string,
-  options: { quarantine?: QuarantineState } = {},
+  options: { quarantine?: QuarantineState; canaryMs?: number } = {},
 ): Promise<{
   plane: DataPlane;
   client: StoreClient;
@@ -209,6 +245,7 @@ async function createPlane(
       tls: { cert_file: pem, key_file: pem, ca_file: pem, client: clientTls },
     },
     replica: { node: "n", region: "here" },
+    watchdog: options.canaryMs === undefined ? {} : { canary_ms: options.canaryMs },
   });
   const log = createLogger({ level: "error", nowMs: () => 0, write: () => undefined });
   const plane = new DataPlane({
@@ -230,7 +267,11 @@ async function createPlane(
   return { plane, client, path, log, told };
 }
 
-async function publish(client: StoreClient, count: number): Promise<void> {
+async function publish(
+  client: StoreClient,
+  count: number,
+  services: readonly ServiceDocument[] = [],
+): Promise<void> {
   for (let index = 0; index < count; index += 1) {
     await client.putObject(
       "machines",
@@ -239,7 +280,7 @@ async function publish(client: StoreClient, count: number): Promise<void> {
         appId: "a",
         region: "here",
         state: "started",
-        services: [],
+        services,
         checks: [],
       },
       1n,

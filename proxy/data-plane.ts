@@ -4,12 +4,11 @@
  */
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
-import type { MetricCounter, MetricGauge, MetricWriter } from "#base/metric-slots.ts";
+import type { MetricGauge, MetricWriter } from "#base/metric-slots.ts";
 import type { StoreClient } from "../replica/driver/store/store-client.ts";
-import type { ActorId, ChangeStreamEvent, RowChange, Watermark } from "../replica/types.ts";
+import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import type { QuarantineState } from "../routing/core/quarantine.ts";
-import { QuarantineGate } from "../routing/core/quarantine-gate.ts";
 import { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
 import { AccessLog } from "./access-log.ts";
@@ -22,7 +21,7 @@ import { addressTest } from "./listeners/address-list.ts";
 import { ProcessLimits, type ProcessLimitsPlan } from "./listeners/core/process-limits.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
-import type { TableFile } from "./table-file.ts";
+import { TableFeed } from "./table-feed.ts";
 import { TableRouter } from "./table-router.ts";
 import { upstreamTlsOf } from "./upstream/upstream-tls.ts";
 
@@ -80,20 +79,12 @@ export class DataPlane {
   readonly #limits: ProcessLimits;
   readonly #engine: Engine;
   readonly #accessLog: AccessLog | null;
-  readonly #figures: Readonly<
-    Record<"machines" | "uncounted" | "watermark" | "stale" | "denied", MetricGauge>
-  >;
-  readonly #counts: Readonly<Record<"rows" | "resets", MetricCounter>>;
+  readonly #stale: MetricGauge;
   readonly #listeners: HttpListener[] = [];
-  #watermark: Watermark | null = null;
-  #rowsCounted = 0;
-  #resetsCounted = 0;
-  /** Between `reset` and `caughtUp`: the watermark says nothing. */
-  #isResetting = false;
   /** Who waits for the next event of the change stream. */
   readonly #waiting = new Set<() => void>();
   #stream: AsyncIterableIterator<ChangeStreamEvent> | null = null;
-  readonly #gate: QuarantineGate;
+  readonly #feed: TableFeed;
   /** See `QuarantineState`; null = batches are applied as they come. */
   #cautiousUntil: number | null;
   /** The stream is to start over. */
@@ -122,26 +113,16 @@ export class DataPlane {
       },
       onGone: (candidate) => this.#engine.pool.dropMachine(candidate.machineId),
     });
-    this.#gate = new QuarantineGate({
-      denied: this.table.denied,
-      rowInUse: (change) => this.table.row(change),
+    this.#feed = new TableFeed({
+      ...options,
+      table: this.table,
+      dropMachine: (machineId) => this.#engine.pool.dropMachine(machineId),
     });
-    this.#gate.set(options.quarantine);
     this.#cautiousUntil = options.quarantine.cautiousUntil;
     this.#router = new TableRouter(this.table, () => performance.now());
     this.#accessLog = openAccessLog(config.proxy, metrics);
     this.#engine = this.#createEngine();
-    this.#figures = {
-      machines: metrics.gauge("patina_route_machines"),
-      uncounted: metrics.gauge("patina_route_uncounted_services"),
-      watermark: metrics.gauge("patina_route_watermark"),
-      stale: metrics.gauge("patina_route_stale"),
-      denied: metrics.gauge("patina_quarantine_denied_machines"),
-    };
-    this.#counts = {
-      rows: metrics.counter("patina_route_rows_applied_total"),
-      resets: metrics.counter("patina_route_resets_total"),
-    };
+    this.#stale = metrics.gauge("patina_route_stale");
   }
 
   /** Address of the plain listener, once it listens. */
@@ -154,19 +135,14 @@ export class DataPlane {
     return this.#router.isReady;
   }
 
-  /** How far the table is. */
-  get watermark(): Watermark | null {
-    return this.#watermark;
-  }
-
-  /** The same; null also while the table is made anew and the watermark says nothing. */
-  get settledWatermark(): Watermark | null {
-    return this.#isResetting ? null : this.#watermark;
+  /** What of the change stream the table has had, and what waits. */
+  get feed(): TableFeed {
+    return this.#feed;
   }
 
   /** Says whether the table may be older than what the replica could know. */
   setStale(isStale: boolean): void {
-    this.#figures.stale.set(isStale ? 1 : 0);
+    this.#stale.set(isStale ? 1 : 0);
   }
 
   /** Says that the table holds everything there is to know for now. */
@@ -183,28 +159,13 @@ export class DataPlane {
     while (!this.#isStopped) {
       const moved = new Promise<void>((resolve) => this.#waiting.add(resolve));
       if (await this.#isAt(store, target)) {
+        this.#feed.membersKnown();
         this.setReady();
         return true;
       }
       await moved;
     }
     return false;
-  }
-
-  /**
-   * Fills a new table with all rows as of `watermark`. Rows of a file are rows in use; those of the
-   * database may be held.
-   */
-  load(
-    { rows, watermark }: Pick<TableFile, "rows" | "watermark">,
-    { isFromFile }: { readonly isFromFile: boolean },
-  ): void {
-    this.#options.beat.enter("load");
-    const admitted = rows.flatMap((row) => this.#gate.admitFirst(row, isFromFile) ?? []);
-    this.table.apply({ kind: "rows", rows: admitted, watermark });
-    this.#options.beat.done();
-    this.#watermark = watermark;
-    this.#report();
   }
 
   /** Takes traffic. Rejects with `LISTEN_FAILED`, `CERTIFICATE_UNREADABLE`. */
@@ -224,8 +185,7 @@ export class DataPlane {
 
   /** Takes over what is kept out of the table; a refeed has all rows come again. */
   setQuarantine(state: QuarantineState, isRefeed: boolean): void {
-    this.#gate.set(state);
-    this.#report();
+    this.#feed.setQuarantine(state);
     if (!isRefeed) return;
     this.#isRefeedAsked = true;
     void this.#stream?.return?.();
@@ -234,9 +194,7 @@ export class DataPlane {
   /** Follows the change stream from where the table is, until the store closes or `drain`. */
   async follow(store: StoreClient): Promise<void> {
     const { log } = this.#options;
-    // While something is held all rows come, with their versions: the first table has none, and
-    // what was denied before this start has passed.
-    let from = this.#gate.isActive ? null : this.#watermark;
+    let from = this.#feed.startFrom(store.actorId);
     try {
       for (;;) {
         await this.#followFrom(store, from);
@@ -263,6 +221,7 @@ export class DataPlane {
   /** SWIM's word on another replica's host. */
   setHostDown(actorId: ActorId, isDown: boolean): void {
     this.table.setHostDown(actorId, isDown);
+    this.#feed.setUp(actorId, !isDown);
   }
 
   /**
@@ -272,6 +231,7 @@ export class DataPlane {
    */
   async drain(deadlineMs: number): Promise<number> {
     this.#isStopped = true;
+    this.#feed.stop();
     this.#wakeWaiting();
     // Its port would keep a thread alive.
     await this.#stream?.return?.();
@@ -293,8 +253,8 @@ export class DataPlane {
    * there, the store has nothing to send.
    */
   async #isAt(store: StoreClient, target: number): Promise<boolean> {
-    const from = this.#watermark;
-    if (from === null || this.#isResetting) return false;
+    const from = this.#feed.isResetting ? null : this.#feed.watermark;
+    if (from === null) return false;
     if (from.dbVersion >= target) return true;
     for await (const event of store.changes({ from, tables: TABLE_NAMES })) {
       return event.kind === "caughtUp";
@@ -309,10 +269,7 @@ export class DataPlane {
     for await (const event of stream) {
       if (this.#isStopped || this.#isRefeedAsked) return;
       for (const part of this.#partsOf(event)) {
-        this.#options.beat.enter("apply");
-        this.#apply(part);
-        this.#options.beat.done();
-        this.#options.beat.enter("steady");
+        this.#feed.apply(part);
         // Rows taken one by one are many turns: requests come in between.
         if (part !== event) await new Promise((resolve) => setImmediate(resolve));
       }
@@ -339,44 +296,6 @@ export class DataPlane {
   #wakeWaiting(): void {
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
-  }
-
-  #apply(event: ChangeStreamEvent): void {
-    if (event.kind !== "rows") this.#isResetting = event.kind === "reset";
-    if (event.kind === "reset") {
-      this.#options.log.info?.("change-stream-reset", event.reason);
-      this.#gate.began();
-    } else {
-      this.#watermark = event.watermark;
-    }
-    if (event.kind === "rows") this.table.apply({ ...event, rows: this.#admitted(event.rows) });
-    else this.table.apply(event);
-    if (event.kind === "caughtUp") this.#gate.caughtUp();
-    const superseded = this.#gate.drainSuperseded();
-    if (superseded.length > 0) this.#options.events.superseded(superseded);
-    this.#report();
-  }
-
-  #admitted(rows: readonly RowChange[]): readonly RowChange[] {
-    if (!this.#gate.isActive && this.table.denied.size === 0) return rows;
-    return rows.flatMap((row) => {
-      const admitted = this.#gate.admit(row);
-      // Idle connections to what went down must not be used again.
-      if (admitted === null) this.#engine.pool.dropMachine(String(row.key[0]));
-      return admitted ?? [];
-    });
-  }
-
-  #report(): void {
-    const { stats } = this.table;
-    this.#counts.rows.add(stats.rowsApplied - this.#rowsCounted);
-    this.#counts.resets.add(stats.resets - this.#resetsCounted);
-    this.#rowsCounted = stats.rowsApplied;
-    this.#resetsCounted = stats.resets;
-    this.#figures.denied.set(this.table.denied.size);
-    this.#figures.machines.set(this.table.machineCount);
-    this.#figures.uncounted.set(this.table.load.overflowed);
-    this.#figures.watermark.set(this.#watermark?.dbVersion ?? 0);
   }
 
   #createEngine(): Engine {

@@ -34,7 +34,7 @@ export function loadFirstTable(
   // One written before the first machine was known routes nothing; the database may know more.
   const isOfUse = cautiousUntil !== null || file?.rows.some(({ table }) => table === "machines");
   if (file !== null && isOfUse) {
-    plane.load(file, { isFromFile: true });
+    plane.feed.load(file, { isFromFile: true });
     return { source: "file", savedMs: file.savedMs };
   }
   // The suspected batch is in the database: its rows come one by one with the change stream.
@@ -52,7 +52,7 @@ export function loadFirstTable(
       version: 0,
     })),
   );
-  plane.load({ rows, watermark }, { isFromFile: false });
+  plane.feed.load({ rows, watermark, seen: null }, { isFromFile: false });
   return { source: "database" };
 }
 

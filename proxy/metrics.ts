@@ -172,6 +172,18 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     combine: "max",
   },
   {
+    name: "patina_canary_changes_total",
+    help: "Changes of a shape that the routing table had never applied, by this edge's part in it.",
+    type: "counter",
+    labels: { role: ["first", "waited"] },
+  },
+  {
+    name: "patina_canary_waiting_changes",
+    help: "Changes of unseen shape that wait for two other edges to apply them.",
+    type: "gauge",
+    combine: "max",
+  },
+  {
     name: "patina_table_saves_total",
     help: "Files of the routing table written for the next start, by how that went.",
     type: "counter",

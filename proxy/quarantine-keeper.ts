@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
+import type { WaitingChange } from "../routing/core/canary.ts";
 import type { EdgeQuestion } from "../replica/replica.ts";
 import {
   NO_QUARANTINE,
@@ -87,9 +88,12 @@ export class QuarantineKeeper {
     this.#settle({ isRefeed: false });
   }
 
-  /** Plain data for the operator. */
-  answer({ action, id }: Extract<EdgeQuestion, { kind: "quarantine" }>): unknown {
-    if (action === "list") return listing(this.state);
+  /** Plain data for the operator; `waiting` is what the table waits with. */
+  answer(
+    { action, id }: Extract<EdgeQuestion, { kind: "quarantine" }>,
+    waiting: readonly WaitingChange[],
+  ): unknown {
+    if (action === "list") return listing(this.state, waiting);
     const { holds, origins } = this.state;
     const found = [...holds, ...origins].find((one) => one.id === id);
     if (found === undefined) return { problem: `nothing is held as ${id}` };
@@ -219,8 +223,11 @@ function isOfTable({ kind, loop, action }: StallEvidence): boolean {
 }
 
 /** What `patina quarantine list` shows: everything but the images. */
-export function listing({ holds, origins }: QuarantineState): unknown {
-  return { holds: holds.map((hold) => ({ ...hold, previous: undefined })), origins };
+export function listing(
+  { holds, origins }: QuarantineState,
+  waiting: readonly WaitingChange[],
+): unknown {
+  return { holds: holds.map((hold) => ({ ...hold, previous: undefined })), origins, waiting };
 }
 
 function timeText(ms: number | null): string {

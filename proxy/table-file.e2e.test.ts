@@ -11,6 +11,7 @@ const folder = mkdtempSync(join(tmpdir(), "patina-table-file-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const WATERMARK = { databaseId: "5d3c", dbVersion: 812 };
+const SEEN = { build: "b1", shapes: { machines: { state: [1, 7, ["started"]] } } } as const;
 
 test("a table made of its file routes as the one that was written", async () => {
   const table = filledTable(1500);
@@ -19,6 +20,7 @@ test("a table made of its file routes as the one that was written", async () => 
     rows: table.rows(),
     watermark: WATERMARK,
     savedMs: 1_767_225_600_000,
+    ...SEEN,
   });
   expect(rows).toBe(1 + 1 + 1500 * 3);
   const file = readTableFile(path);
@@ -26,6 +28,8 @@ test("a table made of its file routes as the one that was written", async () => 
     watermark: WATERMARK,
     savedMs: 1_767_225_600_000,
   });
+  expect(file.ok && file.value?.seen?.build).toBe(SEEN.build);
+  expect(file.ok && file.value?.seen?.shapes.image()).toEqual(SEEN.shapes);
   const again = emptyTable();
   apply(again, file.ok ? (file.value?.rows ?? []) : []);
   expect(again.machineCount).toBe(1500);
@@ -43,7 +47,12 @@ test("what changes while the file is written is right again after the changes si
     row("machines", ["m1999"], { app_id: "shop", node_id: "w", region: "r", state: "stopped" }),
     ...machine("later"),
   ];
-  const writing = writeTableFile(path, { rows: table.rows(), watermark: WATERMARK, savedMs: 1 });
+  const writing = writeTableFile(path, {
+    rows: table.rows(),
+    watermark: WATERMARK,
+    savedMs: 1,
+    ...SEEN,
+  });
   apply(table, changes);
   await writing;
   const file = readTableFile(path);
@@ -59,7 +68,12 @@ test("no file is no failure", () => {
 
 test("a file that is cut short anywhere, or has one byte changed, is refused with a reason", async () => {
   const path = join(folder, "small.table");
-  await writeTableFile(path, { rows: filledTable(3).rows(), watermark: WATERMARK, savedMs: 1 });
+  await writeTableFile(path, {
+    rows: filledTable(3).rows(),
+    watermark: WATERMARK,
+    savedMs: 1,
+    ...SEEN,
+  });
   const whole = readFileSync(path);
   const damaged = join(folder, "damaged.table");
   const read = (bytes: Uint8Array): unknown => {
@@ -80,8 +94,8 @@ test("a file that is cut short anywhere, or has one byte changed, is refused wit
 
 test("a file of another version is refused by its number", () => {
   const path = join(folder, "later.table");
-  writeFileSync(path, '{"format":"patina-table","version":2}\n{"rows":0}\n');
-  expect(readTableFile(path)).toEqual({ ok: false, error: "it is of version 2" });
+  writeFileSync(path, '{"format":"patina-table","version":3}\n{"rows":0}\n');
+  expect(readTableFile(path)).toEqual({ ok: false, error: "it is of version 3" });
 });
 
 function emptyTable(): RoutingTable {

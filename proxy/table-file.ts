@@ -3,7 +3,8 @@
  * reads SQLite.
  *
  * ```
- * {"format":"patina-table","version":1,"databaseId":"...","dbVersion":812,"savedMs":1767225600000}
+ * {"format":"patina-table","version":2,"databaseId":"...","dbVersion":812,"savedMs":1767225600000,
+ *  "build":"...","shapes":{...}}                                         one line
  * ["machines",["m1","shop","worker-1","fra","started"],["m2",...]]      512 rows at most per line
  * ["services",...]
  * {"rows":4711,"sha256":"..."}                                          of all bytes above
@@ -22,6 +23,7 @@ import { dirname } from "node:path";
 import { errorText } from "#base/errors.ts";
 import { type Result, failure, success } from "#base/machine.ts";
 import type { RowChange, SqlValue, Watermark } from "../replica/types.ts";
+import { SeenShapes, type ShapesImage } from "../routing/core/shapes.ts";
 import type { TableRow } from "../routing/types.ts";
 
 /** What a file holds. */
@@ -32,6 +34,8 @@ export interface TableFile {
   readonly watermark: Watermark;
   /** When it was written, in milliseconds since the Unix epoch. */
   readonly savedMs: number;
+  /** Shapes that the build that wrote it had applied; null = none that can be read. */
+  readonly seen: { readonly build: string; readonly shapes: SeenShapes } | null;
 }
 
 /** What to write. */
@@ -40,6 +44,8 @@ export interface TableImage {
   /** Read before the first row is. */
   readonly watermark: Watermark;
   readonly savedMs: number;
+  readonly build: string;
+  readonly shapes: ShapesImage;
 }
 
 /** The file that belongs to a database. */
@@ -107,8 +113,9 @@ export function setAside(path: string): string {
 
 async function writeAll(file: FileHandle, image: TableImage): Promise<number> {
   const hash = createHash("sha256");
-  const { watermark, savedMs } = image;
-  await put(file, hash, { format: FORMAT, version: VERSION, ...watermark, savedMs });
+  const { watermark, savedMs, build, shapes } = image;
+  const head = { format: FORMAT, version: VERSION, ...watermark, savedMs, build, shapes };
+  await put(file, hash, head);
   let count = 0;
   let line: unknown[] = [];
   for (const { table, row } of image.rows) {
@@ -148,7 +155,9 @@ function decode(bytes: Buffer): Result<TableFile, string> {
   const rows = lines.flatMap(decodeLine);
   if (rows.length !== foot.rows) return failure("rows are missing");
   const watermark = { databaseId, dbVersion: dbVersion ?? 0 };
-  return success({ rows, watermark, savedMs: Number(savedMs) });
+  const shapes = SeenShapes.read(head.shapes);
+  const seen = typeof head.build === "string" && shapes ? { build: head.build, shapes } : null;
+  return success({ rows, watermark, savedMs: Number(savedMs), seen });
 }
 
 function decodeLine(line: string): RowChange[] {
@@ -179,6 +188,8 @@ interface FileHead extends Watermark {
   readonly format: string;
   readonly version: number;
   readonly savedMs: number;
+  readonly build: unknown;
+  readonly shapes: unknown;
 }
 
 interface FileFoot {
@@ -187,11 +198,11 @@ interface FileFoot {
 }
 
 const FORMAT = "patina-table";
-/** 1: the columns below. Another version for any other columns or order. */
-const VERSION = 1;
+/** 1: without kinds of nodes and shapes. 2: as below. Another for any other columns or order. */
+const VERSION = 2;
 /** Columns of each table as rows have them, key columns first. */
 const COLUMNS: Readonly<Record<string, readonly string[]>> = {
-  nodes: ["id", "actor_id", "region", "latitude", "longitude"],
+  nodes: ["id", "actor_id", "region", "kind", "latitude", "longitude"],
   hostnames: ["hostname", "app_id"],
   machines: ["id", "app_id", "node_id", "region", "state"],
   services: ["machine_id", "name", "protocol", "address", "soft_limit", "hard_limit"],

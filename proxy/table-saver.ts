@@ -24,8 +24,8 @@ export class TableSaver {
   readonly #options: TableSaverOptions;
   #timer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
-  /** Position of the file on disk; -1 = not written by this process yet. */
-  #savedVersion = -1;
+  /** What the file on disk was made of, see `DataPlane.position`; empty = none by this process. */
+  #savedPosition = "";
   #isFailing = false;
   #isStopped = false;
 
@@ -62,13 +62,16 @@ export class TableSaver {
   /** Never rejects. */
   async #save(): Promise<void> {
     const { plane, databasePath, metrics, log } = this.#options;
-    const watermark = plane.settledWatermark;
-    if (watermark === null || watermark.dbVersion === this.#savedVersion) return;
+    const watermark = plane.feed.resumePoint;
+    const position = plane.feed.position;
+    if (watermark === null || position === this.#savedPosition) return;
     const path = tableFileOf(databasePath);
     try {
       const rows = plane.table.rows();
-      await writeTableFile(path, { rows, watermark, savedMs: Date.now() });
-      this.#savedVersion = watermark.dbVersion;
+      const { build, shapes } = plane.feed;
+      const savedMs = Date.now();
+      await writeTableFile(path, { rows, watermark, savedMs, build, shapes: shapes.image() });
+      this.#savedPosition = position;
       this.#isFailing = false;
       metrics.counter("patina_table_saves_total", { result: "done" }).add(1);
     } catch (error) {

@@ -198,6 +198,11 @@ export class RoutingTable {
     return this.#rows.hostnames();
   }
 
+  /** Actor ids of the edges that have a row. */
+  edgeActors(): Iterable<ActorId> {
+    return this.#rows.edgeActors();
+  }
+
   /** The row in use, with the columns that routing reads; null = there is none. */
   row(change: Pick<RowChange, "table" | "key">): TableRow["row"] | null {
     return this.#rows.row(change);

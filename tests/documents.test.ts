@@ -196,6 +196,7 @@ const GAUGE_UNITS: readonly string[] = [
   "versions",
   "changes",
   "changesets",
+  "changes",
   "requests",
   "connections",
   "machines",

@@ -1,7 +1,13 @@
 /** `patina quarantine`: changes and origins that an edge keeps out of its routing table. */
 import { errorText, PatinaError } from "#base/errors.ts";
 import { listing, readQuarantineFile } from "../../proxy/quarantine-keeper.ts";
-import type { Hold, OriginHold } from "../../routing/core/quarantine.ts";
+import type { WaitingChange } from "../../routing/core/canary.ts";
+import {
+  NO_QUARANTINE,
+  type ChangeName,
+  type Hold,
+  type OriginHold,
+} from "../../routing/core/quarantine.ts";
 import { loadConfig, stateFolderOf } from "../config-file.ts";
 import { configFileOf, type GlobalOptions } from "../targets.ts";
 import { alignColumns } from "../text-table.ts";
@@ -12,15 +18,16 @@ type Options = GlobalOptions & { readonly json?: boolean };
 interface Listing {
   readonly holds: readonly Hold[];
   readonly origins: readonly OriginHold[];
+  readonly waiting: readonly WaitingChange[];
 }
 
-/** Lists what is held; of an edge that does not run, from its file. */
+/** Lists what is held, and what waits; of an edge that does not run, from its file. */
 export async function list(options: Options): Promise<void> {
-  const { holds, origins } = (await ask("list", "", options).catch((error: unknown) =>
+  const { holds, origins, waiting } = (await ask("list", "", options).catch((error: unknown) =>
     fromFile(error, options),
   )) as Listing;
-  if (options.json === true) return printJson({ holds, origins });
-  if (holds.length + origins.length === 0) {
+  if (options.json === true) return printJson({ holds, origins, waiting });
+  if (holds.length + origins.length + waiting.length === 0) {
     process.stderr.write("nothing is held\n");
     return;
   }
@@ -28,8 +35,8 @@ export async function list(options: Options): Promise<void> {
     id,
     isDown ? "in force" : "held",
     `${change.table} ${change.key}`,
-    change.app === "" ? "" : `app ${change.app}`,
-    `version ${change.version} of ${change.actorId === "" ? "an actor not known" : change.actorId}`,
+    appText(change),
+    versionText(change),
     `${stalls} ${stalls === 1 ? "stall" : "stalls"}`,
     untilText(expiresMs),
   ]);
@@ -42,7 +49,16 @@ export async function list(options: Options): Promise<void> {
     "",
     untilText(expiresMs),
   ]);
-  process.stdout.write(alignColumns([...rows, ...others]));
+  const unseen = waiting.map(({ change, leftMs }) => [
+    "-",
+    "waiting",
+    `${change.table} ${change.key}`,
+    appText(change),
+    versionText(change),
+    "unseen shape",
+    `${(leftMs / 1000).toFixed(1)} s left`,
+  ]);
+  process.stdout.write(alignColumns([...rows, ...others, ...unseen]));
 }
 
 /** Prints everything about one hold, or ends or drops it, as JSON. */
@@ -68,10 +84,18 @@ function fromFile(error: unknown, options: Options): unknown {
   process.stderr.write("the edge does not run; this is what its next start finds\n");
   try {
     const state = readQuarantineFile(stateFolderOf(config));
-    return state === null ? { holds: [], origins: [] } : listing(state);
+    return listing(state ?? NO_QUARANTINE, []);
   } catch (thrown) {
     throw new PatinaError("USAGE", `the quarantine's file cannot be read: ${errorText(thrown)}`);
   }
+}
+
+function appText({ app }: ChangeName): string {
+  return app === "" ? "" : `app ${app}`;
+}
+
+function versionText({ version, actorId }: ChangeName): string {
+  return `version ${version} of ${actorId === "" ? "an actor not known" : actorId}`;
 }
 
 function untilText(expiresMs: number | null): string {

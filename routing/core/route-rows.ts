@@ -104,6 +104,11 @@ export class RouteRows {
     return this.#nodeIdByActor.get(actorId);
   }
 
+  /** Replicas of the edges, in no order. */
+  *edgeActors(): Generator<ActorId> {
+    for (const { kind, actorId } of this.#nodeById.values()) if (kind === "edge") yield actorId;
+  }
+
   /** A machine's row. */
   machine(machineId: string): MachineRow | undefined {
     return this.#machineById.get(machineId);

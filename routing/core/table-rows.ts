@@ -14,6 +14,8 @@ export interface NodeRow {
   readonly id: string;
   readonly actorId: string;
   readonly region: string;
+  /** `worker` or `edge`. */
+  readonly kind: string;
   readonly latitude: number | null;
   readonly longitude: number | null;
 }
@@ -51,6 +53,7 @@ export function readNode(row: Row): NodeRow {
     id: text(row.id),
     actorId: text(row.actor_id),
     region: text(row.region),
+    kind: text(row.kind),
     latitude: real(row.latitude),
     longitude: real(row.longitude),
   };
@@ -91,8 +94,8 @@ export function readCheck(row: Row): CheckRow {
 
 /** The `nodes` row that reads as this host. */
 export function writeNode(id: string, node: NodeRow): ImageRow {
-  const { actorId: actor_id, region, latitude, longitude } = node;
-  return { id, actor_id, region, latitude, longitude };
+  const { actorId: actor_id, region, kind, latitude, longitude } = node;
+  return { id, actor_id, region, kind, latitude, longitude };
 }
 
 /** The `checks` row that reads as this check. */

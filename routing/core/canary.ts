@@ -1,0 +1,239 @@
+/**
+ * Has two edges of the fleet apply a change of a shape that the table has never applied, and the
+ * others wait until these two have had the time to stall.
+ *
+ * ```
+ *  upsert ─► shape seen ────────────────────────────────► now
+ *       └──► unseen ─► one of two lowest hashes ────────► now, and from then on seen
+ *                 └──► another ─► waits `waitMs` ───────► due ─► one by one, from then on seen
+ *                                    └─ a newer change of the row: dropped
+ * ```
+ *
+ * What takes something out of service, and what has no shape (a delete), never waits. While a change
+ * waits, the row before it stays in use. The two are chosen among the edges that are alive, by a hash
+ * of the row's shape and the edge's actor id: every change of that shape goes to the same two, in
+ * whatever order changes arrive. Before this edge knows who is alive it is neither of them.
+ *
+ * A table for which none were restored learns from what it applies, without waiting, until
+ * `membersKnown`. No clock: `nowMs` is monotonic milliseconds.
+ */
+import type { ActorId, Watermark } from "../../replica/types.ts";
+import type { RowChange } from "../types.ts";
+import { isDown, keyText, rowId } from "./deny-set.ts";
+import type { ChangeName } from "./quarantine.ts";
+import { SeenShapes, shapeText } from "./shapes.ts";
+
+/** How a canary is made. */
+export interface CanaryOptions {
+  /** How long the others wait, in ms; 0 = nobody does. */
+  readonly waitMs: number;
+  /** Actor ids of the edges that the table has rows of. */
+  readonly edges: () => Iterable<ActorId>;
+}
+
+/** A change that waits, for people. */
+export interface WaitingChange {
+  readonly change: ChangeName;
+  readonly shape: string;
+  /** Milliseconds still to wait. */
+  readonly leftMs: number;
+}
+
+/** Counters for metrics. */
+export interface CanaryStats {
+  /** Changes of unseen shape that this edge was to apply first. */
+  first: number;
+  /** The same that it waited for. */
+  waited: number;
+}
+
+interface Waiting {
+  readonly change: RowChange;
+  readonly dueMs: number;
+  /** A stream that goes on from here brings the change again. */
+  readonly since: Watermark | null;
+  /** Seen again since the stream started over. */
+  isCurrent: boolean;
+}
+
+/** One per routing table. */
+export class Canary {
+  readonly stats: CanaryStats = { first: 0, waited: 0 };
+  readonly #options: CanaryOptions;
+  #shapes = new SeenShapes();
+  readonly #waiting = new Map<string, Waiting>();
+  /** Of unseen shape, on their way into the table. */
+  readonly #admitted: RowChange[] = [];
+  readonly #up = new Set<ActorId>();
+  #self: ActorId | null = null;
+  #isLearning = true;
+  #knowsMembers = false;
+
+  constructor(options: CanaryOptions) {
+    this.#options = options;
+  }
+
+  /** Takes over the shapes that an earlier process of the same build has applied. */
+  restore(shapes: SeenShapes): void {
+    this.#shapes = shapes;
+    this.#isLearning = false;
+  }
+
+  /** When `due` is next to be asked. */
+  get deadlineMs(): number {
+    let deadlineMs = Infinity;
+    for (const { dueMs } of this.#waiting.values()) deadlineMs = Math.min(deadlineMs, dueMs);
+    return deadlineMs;
+  }
+
+  /** Changes that wait. */
+  get waitingCount(): number {
+    return this.#waiting.size;
+  }
+
+  /** What is to be kept for the next process. */
+  get shapes(): SeenShapes {
+    return this.#shapes;
+  }
+
+  /** This edge's own id. */
+  setSelf(actorId: ActorId): void {
+    this.#self = actorId;
+  }
+
+  /** SWIM's word on another replica. */
+  setUp(actorId: ActorId, isUp: boolean): void {
+    if (isUp) this.#up.add(actorId);
+    else this.#up.delete(actorId);
+  }
+
+  /** The replica has met the others: shapes are learnt, and canaries chosen, from here on. */
+  membersKnown(): void {
+    this.#isLearning = false;
+    this.#knowsMembers = true;
+  }
+
+  /**
+   * Whether the table is to have the change now; else it waits. `since` is a position from which
+   * the stream brings it again.
+   */
+  admit(change: RowChange, { nowMs, since }: { nowMs: number; since: Watermark | null }): boolean {
+    if (this.#options.waitMs === 0) return true;
+    const isUnseen = !this.#shapes.has(change);
+    if (isUnseen && !this.#isLearning && !isDown(change)) {
+      if (!this.#isCanaryFor(change)) return this.#wait(change, { nowMs, since });
+      this.stats.first++;
+    }
+    if (isUnseen) this.#admitted.push(change);
+    if (this.#waiting.size > 0) this.#waiting.delete(rowId(change));
+    return true;
+  }
+
+  /** A row of the first table, which is in use. */
+  learn(change: RowChange): void {
+    if (this.#options.waitMs > 0 && !this.#shapes.has(change)) this.#admitted.push(change);
+  }
+
+  /** The table has taken all that was admitted, and goes on. */
+  applied(): void {
+    for (const change of this.#admitted.splice(0)) this.#shapes.learn(change);
+  }
+
+  /**
+   * Takes out a change whose wait is over, for the table to have by itself: a stall then names it;
+   * `applied` is to follow. Null = none is due.
+   */
+  takeDue(nowMs: number): RowChange | null {
+    for (const [id, { change, dueMs }] of this.#waiting) {
+      if (dueMs > nowMs) continue;
+      this.#waiting.delete(id);
+      this.#admitted.push(change);
+      return change;
+    }
+    return null;
+  }
+
+  /** The stream starts over: what waits comes again, unless it is no more. */
+  began(): void {
+    for (const waiting of this.#waiting.values()) waiting.isCurrent = false;
+  }
+
+  /** All rows have come. */
+  caughtUp(): void {
+    for (const [id, { isCurrent }] of this.#waiting) if (!isCurrent) this.#waiting.delete(id);
+  }
+
+  /**
+   * The position from which a later process must go on: `watermark`, or an earlier one that brings
+   * again what waits.
+   */
+  resumeFrom(watermark: Watermark): Watermark {
+    let from = watermark;
+    for (const { since } of this.#waiting.values()) {
+      if (since === null) return { ...watermark, dbVersion: 0 };
+      if (since.dbVersion < from.dbVersion) from = since;
+    }
+    return from;
+  }
+
+  /** What waits, for people. */
+  waiting(nowMs: number): WaitingChange[] {
+    return [...this.#waiting.values()].map(({ change, dueMs }) => ({
+      change: nameOf(change),
+      shape: shapeText(change),
+      leftMs: Math.max(0, Math.round(dueMs - nowMs)),
+    }));
+  }
+
+  #wait(change: RowChange, { nowMs, since }: { nowMs: number; since: Watermark | null }): false {
+    const id = rowId(change);
+    const before = this.#waiting.get(id);
+    const isSame =
+      before?.change.actorId === change.actorId && before.change.version === change.version;
+    if (!isSame) this.stats.waited++;
+    const dueMs = isSame ? before.dueMs : nowMs + this.#options.waitMs;
+    this.#waiting.set(id, { change, dueMs, since, isCurrent: true });
+    return false;
+  }
+
+  #isCanaryFor(change: RowChange): boolean {
+    const self = this.#self;
+    if (self === null || !this.#knowsMembers) return false;
+    const shape = shapeText(change);
+    const own = rankOf(shape, self);
+    let before = 0;
+    for (const actorId of new Set(this.#options.edges())) {
+      if (actorId === self || !this.#up.has(actorId)) continue;
+      const rank = rankOf(shape, actorId);
+      if (rank < own || (rank === own && actorId < self)) before++;
+    }
+    return before < CANARIES;
+  }
+}
+
+/** How breadcrumbs and lists name a change. */
+export function nameOf({ actorId, version, table, key, row }: RowChange): ChangeName {
+  const app = row?.["app_id"];
+  return {
+    actorId,
+    version,
+    table,
+    key: keyText(key),
+    app: typeof app === "string" ? app : "",
+  };
+}
+
+/** 32 bits, well mixed: FNV-1a, with the finaliser of MurmurHash3. */
+export function rankOf(shape: string, actorId: ActorId): number {
+  const text = `${shape}\n${actorId}`;
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) {
+    hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  }
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}
+
+/** One may be down without anybody having noticed. */
+const CANARIES = 2;

@@ -28,8 +28,8 @@ test("any text is a value, never an error", () => {
 });
 
 test("a flag is cut at its first equals sign", () => {
-  expect(overridesFromFlags(["watchdog.webhook=http://a/?b=c", "log.level="])).toEqual([
-    { key: "watchdog.webhook", value: "http://a/?b=c", source: "--set watchdog.webhook" },
+  expect(overridesFromFlags(["alerts.webhook=http://a/?b=c", "log.level="])).toEqual([
+    { key: "alerts.webhook", value: "http://a/?b=c", source: "--set alerts.webhook" },
     { key: "log.level", value: "", source: "--set log.level" },
   ]);
 });

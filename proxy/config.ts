@@ -1,6 +1,6 @@
 /**
  * The config file as a whole: every section with its defaults, and what an edge needs beyond a
- * replica: `[proxy]`, `[telemetry]`, `[log]`, and `[fault]` for emulated distances.
+ * replica: `[proxy]`, `[watchdog]`, `[alerts]`, `[telemetry]`, `[log]`, and `[fault]` for faults on purpose.
  */
 import { z } from "zod";
 import { LEVELS } from "#base/logger.ts";
@@ -148,10 +148,26 @@ export const watchdogSection = z.strictObject({
   canary_ms: wholeNumber.max(86_400_000, "at most a day").optional(),
   /** Allows the fault that stalls the routing table, `fault.stall_row`. Default false. */
   allow_fault_injection: z.boolean().default(false),
-  /** URL that alerts are posted to as JSON. */
-  webhook: z.url({ protocol: /^https?$/, error: "an http or https URL" }).optional(),
   /** Folder for evidence and run-time files. Default: beside the database. */
   state_folder: path.optional(),
+});
+
+/** `[alerts]`: what a person must hear of, as lines in the log and posts to a webhook. */
+export const alertsSection = z.strictObject({
+  /** URL that alerts are posted to as JSON; credentials in it are sent as basic authorization. */
+  webhook: z.url({ protocol: /^https?$/, error: "an http or https URL" }).optional(),
+  /** One post. Default 5,000. */
+  timeout_ms: milliseconds.default(5_000),
+  /** Attempts to post one alert. Default 8. */
+  attempts_max: z.int().min(1, "at least 1").max(100, "at most 100").default(8),
+  /** Before the second attempt, about; doubled for each further one. Default 1,000. */
+  retry_first_ms: milliseconds.default(1_000),
+  /** Longest time between two attempts. Default 60,000. */
+  retry_max_ms: milliseconds.default(60_000),
+  /** Alerts that wait for the webhook at most. Default 16. */
+  queued_max: z.int().min(1, "at least 1").max(1_000, "at most 1000").default(16),
+  /** The same kind about the same subject is one alert for this long. Default 3,600,000. */
+  repeat_ms: milliseconds.default(3_600_000),
 });
 
 /** `[fault]`: injected faults, refused unless `enabled = true`. For demos and tests. */
@@ -188,6 +204,7 @@ const sections = {
   replica: prefaulted(replicaSection),
   proxy: prefaulted(proxySection),
   watchdog: prefaulted(watchdogSection),
+  alerts: prefaulted(alertsSection),
   telemetry: prefaulted(
     z.strictObject({
       prometheus: prefaulted(

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
-import type { SupervisorConfig } from "../watchdog/supervisor/supervisor-config.ts";
+import type { AlertRules, SupervisorConfig } from "../watchdog/supervisor/supervisor-config.ts";
 import type { PatinaConfig } from "./config.ts";
 
 /** Whether this process routes traffic, or carries a replica alone. */
@@ -52,7 +52,7 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
     listen: mode === "edge" ? [{ name: "http", host, port, sockets }, ...https] : [],
     edgeEntry: fileURLToPath(new URL("./edge-main.ts", import.meta.url)),
     stateFolder,
-    webhook: config.watchdog.webhook ?? null,
+    alerts: alertRulesOf(config.alerts),
     silenceLimitMs: config.watchdog.silence_ms,
     drainLimitMs: config.proxy.drain_timeout_ms + STOP_MARGIN_MS,
   };
@@ -74,6 +74,18 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
     );
   }
   return path;
+}
+
+function alertRulesOf(alerts: PatinaConfig["alerts"]): AlertRules {
+  return {
+    webhook: alerts.webhook ?? null,
+    timeoutMs: alerts.timeout_ms,
+    attemptsMax: alerts.attempts_max,
+    retryFirstMs: alerts.retry_first_ms,
+    retryMaxMs: alerts.retry_max_ms,
+    queuedMax: alerts.queued_max,
+    repeatMs: alerts.repeat_ms,
+  };
 }
 
 /** Path of the admin socket: as configured, else in the state folder. */

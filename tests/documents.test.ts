@@ -198,6 +198,7 @@ const GAUGE_UNITS: readonly string[] = [
   "changesets",
   "changes",
   "requests",
+  "alerts",
   "connections",
   "machines",
   "files",

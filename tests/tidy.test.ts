@@ -340,6 +340,7 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> routing/core/canary.ts": "what a table waits with is kept and shown outside of it",
   "proxy -> routing/core/shapes.ts": "shapes outlive the process in the table's file",
   "proxy -> watchdog/driver/stall-files.ts": "the quarantine judges the evidence",
+  "proxy -> watchdog/driver/alerting-log.ts": "every thread's log tells alerts to the supervisor",
   "proxy -> watchdog/core/loop-beat.ts": "what a thread beats with; the type alone",
   "proxy -> watchdog/supervisor/exit-codes.ts": "one table of exit codes for all processes",
   "proxy -> watchdog/supervisor/supervisor-config.ts":

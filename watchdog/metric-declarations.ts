@@ -1,5 +1,6 @@
 /** The metrics that the watchdog thread itself writes. Loop names are the declared ones. */
 import type { MetricDeclaration } from "#base/metric-slots.ts";
+import { ALERT_KINDS } from "./core/alert-outbox.ts";
 
 /** Declares the watchdog's metrics for the loops of one process. */
 export function watchdogMetrics(loops: readonly string[]): readonly MetricDeclaration[] {
@@ -12,6 +13,13 @@ export function watchdogMetrics(loops: readonly string[]): readonly MetricDeclar
     gauge("patina_loop_heap_used_bytes", "JavaScript heap in use by the loop's thread.", labels),
     counter("patina_watchdog_oversleeps_total", "Polls that came so late that they prove nothing."),
     counter("patina_watchdog_evidence_failures_total", "Evidence files that could not be written."),
+    counter("patina_alerts_total", "Alerts raised on this host, by kind.", {
+      kind: Object.keys(ALERT_KINDS),
+    }),
+    counter("patina_alert_posts_total", "Alerts for the webhook, by what became of them.", {
+      outcome: ["delivered", "failed", "dropped"],
+    }),
+    gauge("patina_waiting_alerts", "Alerts that wait for the webhook."),
     gauge("patina_ready", "1 when /readyz answers 200."),
     gauge("patina_process_resident_bytes", "Resident memory of the process."),
     gauge("patina_process_open_files", "Open file descriptors of the process."),

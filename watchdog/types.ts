@@ -54,6 +54,30 @@ export interface BreadcrumbDecoder {
   decodeBreadcrumb(record: BreadcrumbRecord): unknown;
 }
 
+/** Kinds of alerts; each is also the event of its line in the log. */
+export type AlertKind =
+  /** The edge process ended unasked and is started again. */
+  | "edge-bounced"
+  /** It ends again and again before it is ready. */
+  | "crash-loop"
+  /** It serves from its last known table alone, by the fleet's restart budget. */
+  | "edge-frozen"
+  /** A loop that is replaced alone stalled, or ended by an exception. */
+  | "loop-stalled"
+  | "loop-crashed"
+  | "certificate-expired"
+  /** Changes arrive at the replica and are not applied. */
+  | "replica-stuck";
+
+/** Something that a person must hear of. */
+export interface Alert {
+  readonly kind: AlertKind;
+  /** What it is about: id of the evidence, path of a certificate; empty = there is but one. */
+  readonly subject: string;
+  readonly msg: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
 /** One frame of a captured stack, innermost first. Lines and columns from 1. */
 export interface StackFrame {
   readonly function: string;

@@ -15,7 +15,7 @@ import { buildEvidence, errorFrames, loopStatus } from "./driver/evidence.ts";
 import { writeStall } from "./driver/stall-files.ts";
 import type { FromWatchdogThread, ToWatchdogThread } from "./driver/thread-messages.ts";
 import type { WatchdogThreadData, WatchedLoop } from "./driver/thread-messages.ts";
-import { writeText } from "./driver/write-line.ts";
+import { writeLogLine, writeText } from "./driver/write-line.ts";
 import { WATCHDOG_LISTEN } from "./errors.ts";
 import { watchdogMetrics } from "./metric-declarations.ts";
 import type { BreadcrumbDecoder, LoopBeatPlan, ReadyState, StallAction } from "./types.ts";
@@ -116,10 +116,8 @@ class RunningWatchdog implements Watchdog {
     try {
       writeStall(this.#data.stateFolder, evidence, this.#data.stallFilesMax);
     } catch (error) {
-      writeText(
-        2,
-        `${JSON.stringify({ level: "error", event: "evidence-lost", msg: errorText(error) })}\n`,
-      );
+      const lost = { level: "error", event: "evidence-lost", msg: errorText(error) };
+      writeLogLine(`${JSON.stringify(lost)}\n`, "error");
       return;
     }
     if (this.#data.beatFd !== null) writeText(this.#data.beatFd, `s ${evidence.id}\n`);

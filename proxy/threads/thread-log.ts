@@ -1,23 +1,9 @@
 /** The log of any thread: one write to standard error per line, never through another thread. */
-import { writeSync } from "node:fs";
-import { createLogger, type Logger, type LogLevelCell } from "#base/logger.ts";
+import type { Logger, LogLevelCell } from "#base/logger.ts";
+import { createAlertingLog } from "../../watchdog/driver/alerting-log.ts";
 
-/** A logger for the thread called `thread`. */
+/** A logger for the thread called `thread`; what is an alert goes to the supervisor. */
 export function createThreadLog(level: LogLevelCell, thread: string): Logger {
-  return createLogger({
-    level,
-    nowMs: () => Date.now(),
-    write: writeLine,
-    fields: { thread },
-  });
-}
-
-/** A full pipe (nobody reads the log) loses the line rather than blocking or ending the process. */
-function writeLine(line: string): void {
-  try {
-    writeSync(2, line);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code !== "EAGAIN" && code !== "EPIPE") throw error;
-  }
+  const fds = JSON.parse(process.env["PATINA_FDS"] ?? "{}") as { readonly beat?: number };
+  return createAlertingLog({ level, fields: { thread }, beatFd: fds.beat ?? null });
 }

@@ -29,7 +29,7 @@ export interface Logger {
 export interface LoggerOptions {
   readonly level: LogLevel | LogLevelCell;
   /** Takes one finished line, newline included. */
-  readonly write: (line: string) => void;
+  readonly write: (line: string, level: LogLevel) => void;
   /** Wall-clock milliseconds. */
   readonly nowMs: () => number;
   readonly fields?: LogFields;
@@ -72,7 +72,7 @@ export function createLogger(options: LoggerOptions): Logger {
     (event, msg, fields) => {
       const time = new Date(options.nowMs()).toISOString();
       const line = { level, time, event, msg, ...base, ...fields };
-      options.write(`${JSON.stringify(line, jsonSafe)}\n`);
+      options.write(`${JSON.stringify(line, jsonSafe)}\n`, level);
     };
   const [error, warn, info, debug, trace] = [
     writer("error"),

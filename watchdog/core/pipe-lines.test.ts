@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { PipeLines } from "./pipe-lines.ts";
+import { alertLine, PipeLines } from "./pipe-lines.ts";
 
 test("each line has its meaning", () => {
   const lines = take("b\nr\nd\ns 20260101T000000000Z-12-main\n");
@@ -28,12 +28,32 @@ test("a line may arrive in any pieces", () => {
   );
 });
 
-test.each(["x", "", "s ", "s ../etc/passwd", "s a b", "bb", `s ${"a".repeat(200)}`])(
-  "%j is unknown, and what follows is read",
-  (line) => {
-    expect(take(`${line}\nr\n`)).toEqual([{ kind: "unknown" }, { kind: "ready" }]);
-  },
-);
+test("an alert comes through whole; one that is too long without its fields", () => {
+  const alert = { kind: "edge-frozen", subject: "", msg: "frozen", fields: { peers: 3 } } as const;
+  expect(take(`${alertLine(alert)}\n`)).toEqual([{ kind: "alert", alert }]);
+  const large = { ...alert, fields: { text: "x".repeat(20_000), version: 7n } };
+  const cut = { ...alert, fields: {} };
+  expect(take(`${alertLine(large)}\n`)).toEqual([{ kind: "alert", alert: cut }]);
+});
+
+const NO_LINES = [
+  "x",
+  "",
+  "s ",
+  "s ../etc/passwd",
+  "s a b",
+  "bb",
+  `s ${"a".repeat(200)}`,
+  "a ",
+  "a {",
+  "a null",
+  'a {"kind":"toString","subject":"","msg":"","fields":{}}',
+  'a {"kind":"crash-loop","subject":"","msg":1,"fields":{}}',
+];
+
+test.each(NO_LINES)("%j is unknown, and what follows is read", (line) => {
+  expect(take(`${line}\nr\n`)).toEqual([{ kind: "unknown" }, { kind: "ready" }]);
+});
 
 test("no bytes make it throw", () => {
   const lines = new PipeLines();

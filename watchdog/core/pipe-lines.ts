@@ -7,15 +7,25 @@
  * | `r`     | ready: requests are answered                        |
  * | `d`     | no longer ready: draining, or the table is gone     |
  * | `s <id>`| evidence with this id has been written              |
+ * | `a {}`  | an alert, as JSON                                   |
  *
  * The edge may die in the middle of a line, or be broken and write anything: unknown lines count as
- * a sign of life and nothing else, and no more than one line of 256 bytes is kept.
+ * a sign of life and nothing else, and no more than one line of 16 KiB is kept.
  */
+import type { Alert } from "../types.ts";
+import { readAlert } from "./alert-outbox.ts";
 
 /** One line as understood. */
 export type PipeLine =
   | { readonly kind: "beat" | "ready" | "notReady" | "unknown" }
-  | { readonly kind: "stall"; readonly id: string };
+  | { readonly kind: "stall"; readonly id: string }
+  | { readonly kind: "alert"; readonly alert: Alert };
+
+/** The line that carries an alert, without its end; one that is too long goes without its fields. */
+export function alertLine(alert: Alert): string {
+  const line = `a ${JSON.stringify(alert, plainNumber)}`;
+  return line.length < LINE_MAX ? line : `a ${JSON.stringify({ ...alert, fields: {} })}`;
+}
 
 /** Cuts the bytes of one edge's pipe into lines. */
 export class PipeLines {
@@ -34,9 +44,25 @@ function parseLine(line: string): PipeLine {
   if (line === "b") return { kind: "beat" };
   if (line === "r") return { kind: "ready" };
   if (line === "d") return { kind: "notReady" };
+  if (line.startsWith("a ")) return parseAlert(line.slice(2));
   const id = STALL.exec(line)?.[1];
   return id === undefined ? { kind: "unknown" } : { kind: "stall", id };
 }
 
-const LINE_MAX = 256;
+function parseAlert(text: string): PipeLine {
+  try {
+    const alert = readAlert(JSON.parse(text));
+    return alert === null ? { kind: "unknown" } : { kind: "alert", alert };
+  } catch {
+    // Cut short, or no JSON: a sign of life.
+    return { kind: "unknown" };
+  }
+}
+
+/** JSON has no bigint. */
+function plainNumber(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? value.toString() : value;
+}
+
+const LINE_MAX = 16_384;
 const STALL = /^s ([0-9A-Za-z][0-9A-Za-z-]{0,127})$/;

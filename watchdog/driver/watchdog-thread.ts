@@ -16,6 +16,7 @@ import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-lay
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
 import type { StackEvidence, StallEvidence } from "../types.ts";
+import { AlertMetrics } from "./alert-file.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus } from "./evidence.ts";
 import { type HealthSource, type ProbeAnswer, createHealthServer } from "./health-server.ts";
@@ -24,7 +25,7 @@ import { ProcessMetrics } from "./process-metrics.ts";
 import { writeStall } from "./stall-files.ts";
 import type { FromWatchdogThread, ToWatchdogThread } from "./thread-messages.ts";
 import type { WatchdogThreadData } from "./thread-messages.ts";
-import { writeText } from "./write-line.ts";
+import { writeLogLine, writeText } from "./write-line.ts";
 
 class WatchdogThread implements HealthSource {
   readonly #data: WatchdogThreadData;
@@ -34,10 +35,11 @@ class WatchdogThread implements HealthSource {
   readonly #detector: StallDetector;
   readonly #slots: readonly MetricSlots[];
   readonly #metrics: ProcessMetrics;
+  readonly #alertMetrics: AlertMetrics;
   readonly #log = createLogger({
     level: "info",
     nowMs: () => Date.now(),
-    write: (line) => void writeText(2, line),
+    write: writeLogLine,
     fields: { thread: "watchdog" },
   });
   /** Stacks of loops under suspicion; an oversleep keeps one until the next suspicion. */
@@ -64,12 +66,14 @@ class WatchdogThread implements HealthSource {
       own.writer(0),
       data.loops.map((loop) => loop.name),
     );
+    this.#alertMetrics = new AlertMetrics(own.writer(0), data.stateFolder);
   }
 
   start(): void {
     this.#beatSupervisor();
     setInterval(() => this.#poll(), POLL_PERIOD_MS);
     setInterval(() => this.#beatSupervisor(), SUPERVISOR_BEAT_PERIOD_MS);
+    setInterval(() => void this.#alertMetrics.read(), ALERTS_READ_PERIOD_MS);
     void this.#loadDecoder();
     this.#listen();
   }
@@ -277,6 +281,8 @@ const POLL_PERIOD_MS = 50;
 const LATE_MS = 150;
 /** The supervisor kills after forty silent ones. */
 const SUPERVISOR_BEAT_PERIOD_MS = 250;
+/** An alert is in the metrics by the next scrape. */
+const ALERTS_READ_PERIOD_MS = 2_000;
 /** How long a process without a supervisor may drain. */
 const ORPHAN_LIMIT_MS = 30_000;
 

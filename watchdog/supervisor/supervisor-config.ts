@@ -23,6 +23,33 @@ export interface ListenConfig {
   readonly isIpv6Only?: boolean;
 }
 
+/** How alerts are delivered; times in milliseconds. */
+export interface AlertRules {
+  /** `http:` or `https:` URL that alerts are posted to as JSON; null = none. */
+  readonly webhook: string | null;
+  /** One post. */
+  readonly timeoutMs: number;
+  readonly attemptsMax: number;
+  /** Before the second attempt, doubled for each further one. */
+  readonly retryFirstMs: number;
+  readonly retryMaxMs: number;
+  /** Alerts that wait for the webhook at most. */
+  readonly queuedMax: number;
+  /** The same kind about the same subject within this time is one alert. */
+  readonly repeatMs: number;
+}
+
+/** What holds where the config says nothing. */
+export const ALERT_RULES: AlertRules = {
+  webhook: null,
+  timeoutMs: 5_000,
+  attemptsMax: 8,
+  retryFirstMs: 1_000,
+  retryMaxMs: 60_000,
+  queuedMax: 16,
+  repeatMs: 3_600_000,
+};
+
 /** Section `supervisor` of the effective config. */
 export interface SupervisorConfig {
   readonly listen: readonly ListenConfig[];
@@ -34,8 +61,8 @@ export interface SupervisorConfig {
   readonly env?: Readonly<Record<string, string>>;
   /** Evidence is read from and written to `<stateFolder>/stalls/`. */
   readonly stateFolder: string;
-  /** URL that alerts are posted to as JSON; null = none. */
-  readonly webhook: string | null;
+  /** Default: `ALERT_RULES`. */
+  readonly alerts?: Partial<AlertRules>;
   /** An edge whose pipe is silent for this long is killed; default 10,000. */
   readonly silenceLimitMs?: number;
   /** The same before the edge's first sign of life; default 30,000. */
@@ -72,8 +99,7 @@ function checkConfig(section: unknown, path: string): Result<SupervisorConfig, s
     return failure(`${path}: supervisor.edgeEntry is not an absolute path`);
   }
   if (typeof stateFolder !== "string") return failure(`${path}: supervisor.stateFolder is missing`);
-  const { webhook = null } = section as Partial<SupervisorConfig>;
-  return success({ ...(section as SupervisorConfig), webhook });
+  return success(section as SupervisorConfig);
 }
 
 function isListen(entry: unknown): entry is ListenConfig {

@@ -2,7 +2,6 @@
  * The real supervisor with a tiny edge that stalls, crashes and drains on request. Nothing is timed
  * but by events: log lines, answers and exits.
  */
-import { createServer } from "node:http";
 import { createServer as createTcpServer } from "node:net";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -167,30 +166,6 @@ test.each([1, 2])("a port in use is one line and exit code 4 (%d sockets)", asyn
   ]);
   expect(edge.plainLines).toEqual([]);
   other.close();
-});
-
-test("an alert reaches the webhook, also when the first tries fail", async () => {
-  const bodies: string[] = [];
-  let isSent: (value: unknown) => void = () => undefined;
-  const sent = new Promise((resolve) => (isSent = resolve));
-  const webhook = createServer((request, response) => {
-    let body = "";
-    request.on("data", (part: Buffer) => (body += part.toString()));
-    request.on("end", () => {
-      bodies.push(body);
-      response.writeHead(bodies.length === 1 ? 500 : 204).end();
-      if (bodies.length === 2) isSent(null);
-    });
-  }).listen(0, "127.0.0.1");
-  await once(webhook, "listening");
-  const address = webhook.address();
-  const port = typeof address === "object" && address !== null ? address.port : 0;
-  const edge = open({ webhook: `http://127.0.0.1:${port}/alerts` });
-  process.kill((await edge.answer()).pid, "SIGKILL");
-  await sent;
-  expect(bodies[1]).toBe(bodies[0]);
-  expect(JSON.parse(bodies[1] ?? "")).toMatchObject({ event: "edge-bounced", signal: "SIGKILL" });
-  webhook.close();
 });
 
 test("an edge whose supervisor is gone drains and ends", async () => {

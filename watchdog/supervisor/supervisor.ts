@@ -9,27 +9,23 @@
 import { constants, hostname } from "node:os";
 import { errorText } from "#base/errors.ts";
 import { type Logger, createLogger } from "#base/logger.ts";
+import { workText } from "../core/alert-outbox.ts";
 import type { PipeLine } from "../core/pipe-lines.ts";
 import { type RestartInput, type RestartOutput, RestartPolicy } from "../core/restart-policy.ts";
 import { type StallFacts, StallDetector } from "../core/stall-detector.ts";
 import { resourcesOf, threadsOf } from "../driver/proc-facts.ts";
 import { newStallId, readStall, stallFile, writeStall } from "../driver/stall-files.ts";
-import { writeText } from "../driver/write-line.ts";
+import { writeLogLine } from "../driver/write-line.ts";
 import type { StallEvidence } from "../types.ts";
 import { Alerts } from "./driver/alerts.ts";
 import { type EdgeProcess, startEdge } from "./driver/edge-process.ts";
 import { type HeldSocket, holdSockets } from "./driver/held-sockets.ts";
 import { EXIT, LASTING_EXIT_CODES } from "./exit-codes.ts";
-import type { SupervisorConfig } from "./supervisor-config.ts";
+import { ALERT_RULES, type SupervisorConfig } from "./supervisor-config.ts";
 
 /** Runs until the edge is stopped for good; the answer is the exit code. */
 export async function runSupervisor(config: SupervisorConfig, configPath: string): Promise<number> {
-  const log = createLogger({
-    level: "info",
-    nowMs: () => Date.now(),
-    write: (line) => void writeText(2, line),
-    fields: { process: "supervisor" },
-  });
+  const log = createLog();
   const held = await holdSockets(config.listen);
   if (!held.ok) {
     log.error("listen-failed", held.error.message);
@@ -39,6 +35,16 @@ export async function runSupervisor(config: SupervisorConfig, configPath: string
     log.info?.("listening", `holding ${name}`, { name, host, port });
   }
   return await new Supervisor({ config, configPath, sockets: held.value, log }).run();
+}
+
+/** Every line of `severity`, where one is given; else each by its level. */
+function createLog(severity?: number): Logger {
+  return createLogger({
+    level: "info",
+    nowMs: () => Date.now(),
+    write: (line, level) => writeLogLine(line, severity ?? level),
+    fields: { process: "supervisor" },
+  });
 }
 
 interface SupervisorParts {
@@ -78,7 +84,12 @@ class Supervisor {
     const { config, log } = parts;
     this.#parts = parts;
     this.#log = log;
-    this.#alerts = new Alerts({ log, webhook: config.webhook, hostName: hostname() });
+    this.#alerts = new Alerts({
+      logs: { 2: createLog(2), 3: log },
+      stateFolder: config.stateFolder,
+      hostName: hostname(),
+      rules: { ...ALERT_RULES, ...config.alerts },
+    });
     this.#policy = new RestartPolicy({
       lastingCodes: LASTING_EXIT_CODES,
       crashLoopCode: EXIT.crashLoop,
@@ -173,6 +184,10 @@ class Supervisor {
       const bootMs = Math.round(performance.now() - run.startedMs);
       this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });
       this.#decide({ kind: "ready" });
+      this.#alerts.resolve("crash-loop", "");
+    } else if (line.kind === "alert") {
+      const { alert } = line;
+      this.#alerts.raise({ ...alert, fields: { ...alert.fields, pid: run.process.pid } });
     } else if (line.kind === "stall") {
       this.#onEvidence(run, line.id);
     }
@@ -182,12 +197,9 @@ class Supervisor {
   #onEvidence(run: EdgeRun, id: string): void {
     const evidence = readStall(this.#parts.config.stateFolder, id);
     if (evidence.ok && evidence.value.action === "report") {
-      const { loop, kind } = evidence.value;
-      const [event, what] =
-        kind === "crash"
-          ? (["loop-crashed", "crashed"] as const)
-          : (["loop-stalled", "stalled"] as const);
-      this.#alerts.send(event, `loop ${loop} ${what}`, this.#evidenceFields(id));
+      const kind = evidence.value.kind === "crash" ? "loop-crashed" : "loop-stalled";
+      const fields = this.#evidenceFields(id);
+      this.#alerts.raise({ kind, subject: id, msg: happened(evidence.value), fields });
     } else {
       run.stallId = id;
     }
@@ -222,19 +234,29 @@ class Supervisor {
     run.process.signal("SIGKILL");
   }
 
+  /** One alert per bounce, but for a crash loop: then one in all, and a line for each. */
   #alertBounce(run: EdgeRun): void {
-    const { bounce } = run;
+    const { bounce, stallId } = run;
     if (bounce === null) return;
-    const how = bounce.signal ?? `exit code ${bounce.code}`;
+    const { code, signal, wasReady, delayMs } = bounce;
+    const evidence = stallId === null ? null : readStall(this.#parts.config.stateFolder, stallId);
+    const what = evidence?.ok === true ? `: ${happened(evidence.value)}` : "";
+    const msg = `the edge ended (${signal ?? `exit code ${code}`}) and is started again${what}`;
     const fields = {
       pid: run.process.pid,
-      exitCode: bounce.code,
-      signal: bounce.signal,
-      wasReady: bounce.wasReady,
-      restartDelayMs: bounce.delayMs,
-      ...(run.stallId === null ? {} : this.#evidenceFields(run.stallId)),
+      exitCode: code,
+      signal,
+      wasReady,
+      restartDelayMs: delayMs,
+      ...(stallId === null ? {} : this.#evidenceFields(stallId)),
     };
-    this.#alerts.send("edge-bounced", `the edge ended (${how}) and is started again`, fields);
+    if (delayMs === 0) {
+      const subject = stallId ?? `pid ${run.process.pid}`;
+      return this.#alerts.raise({ kind: "edge-bounced", subject, msg, fields });
+    }
+    this.#log.warn?.("edge-bounced", msg, fields);
+    const loop = `the edge ends again and again before it is ready${what}`;
+    this.#alerts.raise({ kind: "crash-loop", subject: "", msg: loop, fields });
   }
 
   #evidenceFields(id: string): Readonly<Record<string, unknown>> {
@@ -250,12 +272,21 @@ class Supervisor {
   #end({ code, reason }: Extract<RestartOutput, { kind: "finish" }>): void {
     if (reason === "crash loop") {
       const msg = "the edge ended again and again before it was ready; giving up";
-      this.#alerts.send("crash-loop", msg, { exitCode: code });
+      const fields = { exitCode: code };
+      this.#alerts.raise({ kind: "crash-loop", subject: "given up", msg, fields });
     } else {
       this.#log.info?.("supervisor-ends", reason, { exitCode: code });
     }
     this.#finish(code);
   }
+}
+
+/** What evidence is of, in words, with the work that was at hand. */
+function happened({ loop, kind, error, breadcrumb }: StallEvidence): string {
+  const what =
+    kind === "crash" ? `crashed (${error})` : kind === "stall" ? "stalled" : "fell silent";
+  const work = workText(breadcrumb);
+  return `loop ${loop} ${what}${work === null ? "" : ` at ${work}`}`;
 }
 
 function topFrame(frames: StallEvidenceFrames): string {

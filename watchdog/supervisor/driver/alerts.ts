@@ -1,115 +1,208 @@
 /**
- * Alerts: one JSON line on stderr, and the same object to a webhook.
+ * Alerts: one JSON line on stderr, and the same object to a webhook. `AlertOutbox` decides, this
+ * posts with Node's own `fetch`, keeps what waits and what was counted in the state folder, and
+ * says what was lost.
  *
- * The webhook is tried three times with a time limit; at most sixteen alerts wait for it, and what
- * is beyond is counted in the next one. A webhook that hangs costs nothing but itself.
+ * It runs in the supervisor, which outlives the edge that is stuck. Nobody waits for a post: a
+ * webhook that hangs is given up by its time limit and costs nothing but itself.
  */
-import type { ClientRequest, RequestOptions } from "node:http";
+import { readFileSync, renameSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
-
-/** An alert's fields, beside `event` and `msg`. */
-export type AlertFields = Readonly<Record<string, unknown>>;
+import {
+  ALERT_KINDS,
+  type AlertInput,
+  AlertOutbox,
+  type AlertOutput,
+  type AlertState,
+  NO_ALERTS,
+  type PostOutcome,
+} from "../../core/alert-outbox.ts";
+import { alertFile, parseAlertState } from "../../driver/alert-file.ts";
+import type { Alert, AlertKind } from "../../types.ts";
+import type { AlertRules } from "../supervisor-config.ts";
 
 /** Where alerts go. */
 export interface AlertOptions {
-  readonly log: Logger;
-  /** `http:` or `https:` URL; null = stderr only. */
-  readonly webhook: string | null;
+  /** By severity: 2 = critical, 3 = error. Repeats and losses are warnings of the latter. */
+  readonly logs: Readonly<Record<2 | 3, Logger>>;
+  readonly stateFolder: string;
   /** Name of this host in the webhook's body. */
   readonly hostName: string;
+  readonly rules: AlertRules;
 }
 
 /** Sends alerts in order. */
 export class Alerts {
   readonly #options: AlertOptions;
-  readonly #waiting: object[] = [];
-  #dropped = 0;
-  /** Settles when nothing waits any more. */
-  #sending: Promise<void> = Promise.resolve();
-  #isSending = false;
+  readonly #outbox: AlertOutbox;
+  #timer: NodeJS.Timeout | undefined;
+  #raised = 0;
+  /** The last write of the state file; each follows the one before. */
+  #saving: Promise<void> = Promise.resolve();
+  #isSaveQueued = false;
+  /** Wakes who waits for nothing to be left. */
+  #onQuiet: () => void = () => undefined;
 
   constructor(options: AlertOptions) {
+    const { hostName, rules } = options;
     this.#options = options;
+    const config = {
+      isPosted: rules.webhook !== null,
+      host: hostName,
+      attemptsMax: rules.attemptsMax,
+      retryFirstMs: rules.retryFirstMs,
+      retryMaxMs: rules.retryMaxMs,
+      queuedMax: rules.queuedMax,
+      repeatMs: rules.repeatMs,
+      nextRandom: Math.random,
+    };
+    this.#outbox = new AlertOutbox(config, readState(options));
+    this.#handle({ kind: "tick" });
   }
 
   /** Writes the line at once and queues the post. */
-  send(event: string, msg: string, fields: AlertFields): void {
-    const { log, webhook, hostName } = this.#options;
-    log.error(event, msg, fields);
-    if (webhook === null) return;
-    if (this.#waiting.length >= WAITING_MAX) {
-      this.#dropped += 1;
-      return;
-    }
+  raise(alert: Alert): void {
     const time = new Date().toISOString();
-    this.#waiting.push({
-      time,
-      host: hostName,
-      event,
-      msg,
-      ...fields,
-      alertsDropped: this.#dropped,
-    });
-    this.#dropped = 0;
-    if (!this.#isSending) this.#sending = this.#sendAll(webhook);
+    this.#raised += 1;
+    const id = `${time.replaceAll(/[-:.]/g, "")}-${process.pid}-${this.#raised}`;
+    this.#handle({ kind: "raise", alert, id, time });
   }
 
-  /** Waits for what is queued, for `limitMs` at most: the process is about to end. */
+  /** What an alert was about is over; the next of its kind and subject is news. */
+  resolve(alertKind: AlertKind, subject: string): void {
+    this.#handle({ kind: "resolved", alertKind, subject });
+  }
+
+  /**
+   * Waits for what is queued, for `limitMs` at most: the process is about to end. What is left then
+   * is posted by the next one.
+   */
   async settle(limitMs: number): Promise<void> {
-    const limit = new Promise((resolve) => setTimeout(resolve, limitMs).unref());
-    await Promise.race([this.#sending, limit]);
+    const limit = new Promise<void>((resolve) => setTimeout(resolve, limitMs).unref());
+    const quiet = new Promise<void>((resolve) => (this.#onQuiet = resolve));
+    this.#tellQuiet();
+    await Promise.race([quiet, limit]);
+    await Promise.race([this.#saving, limit]);
+    clearTimeout(this.#timer);
   }
 
-  async #sendAll(webhook: string): Promise<void> {
-    this.#isSending = true;
-    for (let alert = this.#waiting.shift(); alert !== undefined; alert = this.#waiting.shift()) {
-      await this.#sendOne(webhook, JSON.stringify(alert));
-    }
-    this.#isSending = false;
+  #handle(input: AlertInput): void {
+    this.#outbox.handle(input, performance.now());
+    for (const output of this.#outbox.drain()) this.#perform(output);
+    clearTimeout(this.#timer);
+    this.#tellQuiet();
+    const dueMs = this.#outbox.deadlineMs();
+    if (dueMs === Infinity) return;
+    const waitMs = Math.max(Math.ceil(dueMs - performance.now()), 0);
+    this.#timer = setTimeout(() => this.#handle({ kind: "tick" }), waitMs).unref();
   }
 
-  async #sendOne(webhook: string, body: string): Promise<void> {
-    let problem = "";
-    for (const pauseMs of PAUSES_MS) {
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
-      try {
-        return await post(webhook, body);
-      } catch (error) {
-        problem = errorText(error);
+  #perform(output: AlertOutput): void {
+    const { logs } = this.#options;
+    switch (output.kind) {
+      case "line": {
+        const { kind, msg, fields } = output.alert;
+        if (output.isRepeat) logs[3].warn?.(kind, msg, { ...fields, isRepeat: true });
+        else logs[ALERT_KINDS[kind].severity].error(kind, msg, fields);
+        return;
       }
+      case "post":
+        void this.#post(output.id, output.body);
+        return;
+      case "lost": {
+        const fields = { alert: output.id, problem: output.why };
+        logs[3].warn?.("webhook-failed", "an alert did not reach the webhook", fields);
+        return;
+      }
+      case "save":
+        return this.#save();
     }
-    this.#options.log.warn?.("webhook-failed", "an alert did not reach the webhook", { problem });
+  }
+
+  async #post(id: string, body: string): Promise<void> {
+    const { webhook, timeoutMs } = this.#options.rules;
+    const outcome = await post(webhook ?? "", body, timeoutMs);
+    this.#handle({ kind: "posted", id, outcome });
+  }
+
+  /** One write at a time; several changes meanwhile are one write. */
+  #save(): void {
+    if (this.#isSaveQueued) return;
+    this.#isSaveQueued = true;
+    this.#saving = this.#saving.then(async () => {
+      this.#isSaveQueued = false;
+      const file = alertFile(this.#options.stateFolder);
+      try {
+        await writeFile(`${file}.tmp`, `${JSON.stringify(this.#outbox.state)}\n`, { mode: 0o640 });
+        await rename(`${file}.tmp`, file);
+      } catch (error) {
+        const fields = { file, error: errorText(error) };
+        const msg = "what waits for the webhook would not outlive this process";
+        this.#options.logs[3].warn?.("alerts-not-saved", msg, fields);
+      }
+    });
+  }
+
+  #tellQuiet(): void {
+    if (this.#outbox.state.waiting.length === 0) this.#onQuiet();
   }
 }
 
-/** Posts JSON; resolves on any 2xx. */
-async function post(url: string, body: string): Promise<void> {
-  // Loaded with the first alert: a supervisor that never alerts starts faster.
-  const { request } = url.startsWith("https:")
-    ? await import("node:https")
-    : await import("node:http");
-  const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
-  const options: RequestOptions = {
-    method: "POST",
-    headers,
-    signal: AbortSignal.timeout(POST_LIMIT_MS),
-  };
-  await new Promise<void>((resolve, reject) => {
-    const call: ClientRequest = request(url, options, (response) => {
-      const status = response.statusCode ?? 0;
-      response.resume();
-      response.once("error", reject);
-      if (status >= 200 && status < 300) resolve();
-      else reject(new Error(`the webhook answered ${status}`));
-    });
-    call.once("error", reject);
-    call.end(body);
-  });
+/** A damaged file is set aside: what was on its way is lost, and said to be. */
+function readState({ stateFolder, logs }: AlertOptions): AlertState {
+  const file = alertFile(stateFolder);
+  try {
+    return parseAlertState(readFileSync(file, "utf8"));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return NO_ALERTS;
+    const fields = { file, error: errorText(error) };
+    logs[3].warn?.("alerts-file-damaged", "waiting alerts are lost; the file is set aside", fields);
+    setAside(file);
+    return NO_ALERTS;
+  }
 }
 
-/** Before each try. */
-const PAUSES_MS = [0, 1000, 5000];
-const POST_LIMIT_MS = 5000;
-/** More alerts than this within a minute say nothing new. */
-const WAITING_MAX = 16;
+function setAside(file: string): void {
+  try {
+    renameSync(file, `${file}.damaged`);
+  } catch {
+    // The next state is written over it.
+  }
+}
+
+/** Posts JSON; never rejects. */
+async function post(webhook: string, body: string, timeoutMs: number): Promise<PostOutcome> {
+  try {
+    const url = new URL(webhook);
+    const { username, password } = url;
+    url.username = "";
+    url.password = "";
+    const response = await fetch(url, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        ...(username !== "" && { authorization: basic(username, password) }),
+      },
+      body,
+      // Elsewhere is not where the operator wanted them.
+      redirect: "manual",
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    const { status } = response;
+    const retryAfter = Number(response.headers.get("retry-after") ?? Number.NaN);
+    await response.body?.cancel();
+    const retryAfterMs = Number.isFinite(retryAfter) ? retryAfter * 1000 : null;
+    return { status, retryAfterMs, problem: `the webhook answered ${status}` };
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    return { status: null, retryAfterMs: null, problem: errorText(cause) };
+  }
+}
+
+/** `fetch` refuses a URL with credentials. */
+function basic(username: string, password: string): string {
+  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return `Basic ${Buffer.from(pair).toString("base64")}`;
+}

@@ -9,6 +9,7 @@ import { bench as edges } from "./replica-edges.ts";
 import { bench as http } from "./replica-http.ts";
 import { bench as idle } from "./replica-idle.ts";
 import { bench as load } from "./replica-load.ts";
+import { bench as schema } from "./replica-schema.ts";
 
 /** Its parts by the name that `--only` takes. */
 export const REPLICA_PARTS: Readonly<Record<string, Bench>> = {
@@ -18,6 +19,7 @@ export const REPLICA_PARTS: Readonly<Record<string, Bench>> = {
   http,
   catchup,
   idle,
+  schema,
 };
 
 /** All parts. */

@@ -18,12 +18,20 @@ export interface SchemaChange {
   readonly indexesChanged: number;
 }
 
+/** Makes a table's triggers anew after columns were added: `renewTriggers` of `crr-triggers.ts`. */
+export type RenewTriggers = (database: Database.Database, table: string) => void;
+
 /**
  * Carries the difference out. The caller has opened a transaction and undoes it when this throws
  * `STORE_SCHEMA`. Rows that exist in a table adopted as a CRR get clock rows of this replica.
  */
-export function applySchema(database: Database.Database, schema: Schema): SchemaChange {
-  const violations: string[] = [];
+export function applySchema(
+  database: Database.Database,
+  schema: Schema,
+  renew: RenewTriggers,
+): SchemaChange {
+  const violations = schemaViolations(database, schema);
+  if (violations.length > 0) throw schemaError(violations);
   let tablesCreated = 0;
   let columnsAdded = 0;
   const indexesBefore = readIndexes(database);
@@ -35,22 +43,45 @@ export function applySchema(database: Database.Database, schema: Schema): Schema
       tablesCreated += 1;
       continue;
     }
-    const found = differences(table, present, sqlOf(database, table.name));
-    violations.push(...found);
-    if (found.length > 0) continue;
     if (!isCrr(database, table.name)) makeCrr(database, table.name);
-    const missing = table.columns.filter(
-      (column) => !present.some((other) => other.name === column.name),
-    );
-    if (missing.length > 0) addColumns(database, table, missing);
+    const missing = missingColumns(table, present);
+    if (missing.length > 0) addColumns({ database, table, renew }, missing);
     columnsAdded += missing.length;
   }
-  if (violations.length > 0) throw schemaError(violations);
   return {
     tablesCreated,
     columnsAdded,
     indexesChanged: applyIndexes(database, schema, indexesBefore),
   };
+}
+
+/** Why the difference cannot be carried out, each with file and line. Reads only. */
+export function schemaViolations(database: Database.Database, schema: Schema): string[] {
+  return schema.tables.flatMap((table) => {
+    const present = readColumns(database, table.name);
+    if (present.length === 0) return [];
+    return differences(table, present, sqlOf(database, table.name));
+  });
+}
+
+/** The columns that a table lacks, in the order of its declaration. */
+export function missingColumns(table: TableSpec, present: readonly ColumnSpec[]): ColumnSpec[] {
+  return table.columns.filter((column) => !present.some((other) => other.name === column.name));
+}
+
+/**
+ * The statements that add columns. Generated ones follow those that they may be made of; alone they
+ * concern no trigger.
+ */
+export function addColumnStatements(table: TableSpec, columns: readonly ColumnSpec[]): string[] {
+  const texts = textByColumn(table.sql);
+  const definitions = [
+    ...columns.filter((column) => !column.isGenerated).map(columnSql),
+    ...columns.filter((column) => column.isGenerated).map(({ name }) => texts.get(name) ?? ""),
+  ];
+  return definitions.map(
+    (definition) => `ALTER TABLE ${quoteName(table.name)} ADD COLUMN ${definition}`,
+  );
 }
 
 /** Whether a table is replicated. */
@@ -66,22 +97,23 @@ function makeCrr(database: Database.Database, table: string): void {
   database.prepare("SELECT crsql_as_crr('main', ?)").get(table);
 }
 
-/** Generated columns follow the ones that they may be made of; alone they concern no trigger. */
 function addColumns(
-  database: Database.Database,
-  table: TableSpec,
+  target: {
+    readonly database: Database.Database;
+    readonly table: TableSpec;
+    readonly renew: RenewTriggers;
+  },
   columns: readonly ColumnSpec[],
 ): void {
-  const add = (definition: string): void =>
-    void database.exec(`ALTER TABLE ${quoteName(table.name)} ADD COLUMN ${definition}`);
-  const plain = columns.filter((column) => !column.isGenerated);
-  if (plain.length > 0) {
-    database.prepare("SELECT crsql_begin_alter('main', ?)").get(table.name);
-    for (const column of plain) add(columnSql(column));
-    database.prepare("SELECT crsql_commit_alter('main', ?)").get(table.name);
+  const { database, table, renew } = target;
+  // A merged row may break a CHECK, for which SQLite would refuse the column.
+  database.pragma("ignore_check_constraints = ON");
+  try {
+    for (const statement of addColumnStatements(table, columns)) database.exec(statement);
+  } finally {
+    database.pragma("ignore_check_constraints = OFF");
   }
-  const texts = textByColumn(table.sql);
-  for (const { name, isGenerated } of columns) if (isGenerated) add(texts.get(name) ?? "");
+  if (columns.some((column) => !column.isGenerated)) renew(database, table.name);
 }
 
 /** Definitions of a table's columns as they are written. */

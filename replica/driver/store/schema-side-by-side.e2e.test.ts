@@ -6,7 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import type { Prng } from "#base/prng.ts";
 import { createPrng } from "#base/prng.ts";
 import { packKey } from "../../core/wire/packed-key.ts";
-import type { ActorId, Changeset, ColumnChange } from "../../types.ts";
+import type { ActorId, Changeset, ColumnChange, Statement } from "../../types.ts";
 import type { Store, StoreOptions } from "./store.ts";
 import {
   SMALL_SCHEMA,
@@ -17,6 +17,7 @@ import {
   copyAll,
   rowsOf,
   serve,
+  storedState,
   write,
   writeAll,
 } from "./store-fixture.ts";
@@ -190,6 +191,66 @@ test(
   SEEDS_TIMEOUT_MS,
 );
 
+test(
+  "columns added by triggers alone leave what crsql_commit_alter leaves, whatever was there before",
+  () => {
+    const sum = { versions: 0, columnsAdded: 0 };
+    for (let seed = 1; seed <= SEEDS; seed += 1) runTwins(seed, sum);
+    expect(sum.columnsAdded).toBeGreaterThan(SEEDS);
+    expect(sum.versions).toBeGreaterThan(SEEDS * 10);
+  },
+  SEEDS_TIMEOUT_MS,
+);
+
+/** Two replicas, each with a twin that is altered by cr-sqlite and otherwise given the same. */
+function runTwins(seed: number, sum: { versions: number; columnsAdded: number }): void {
+  const prng = createPrng(seed);
+  const pairs = [1, 2].map((index) => {
+    const options = { actorId: actor(index), schemaFiles: OLD };
+    const twin = { ...options, renewTriggers: alterByCrsqlite };
+    return [folder.open(nextName(), options), folder.open(nextName(), twin)] as const;
+  });
+  const stages = [OLD, WIDER, NEW];
+  const stageOf = [0, 0];
+  for (let step = 0; step < 50; step += 1) {
+    const at = prng.below(2);
+    const [pair, other] = [pairs[at], pairs[1 - at]];
+    if (pair === undefined || other === undefined) continue;
+    if (prng.below(12) === 0) {
+      stageOf[at] = Math.min(stages.length - 1, (stageOf[at] ?? 0) + 1);
+      const files = stages[stageOf[at] ?? 0] ?? NEW;
+      const [change, same] = pair.map((store) => store.applySchema(files, TS));
+      expect(change).toEqual(same);
+      sum.columnsAdded += change?.change.columnsAdded ?? 0;
+    }
+    const statements = [
+      randomStatement(prng, stageOf[at] === 2),
+      contendedStatement(prng, (stageOf[at] ?? 0) > 0),
+    ];
+    const written = pair.map((store) => writeAll(store, statements));
+    expect(written[0]).toEqual(written[1]);
+    sum.versions += (written[0]?.length ?? 0) > 0 ? 1 : 0;
+    const head = other[0].ledger.books.head(other[0].actorId);
+    const asked = Array.from({ length: prng.below(4) }, () => 1 + prng.below(Math.max(1, head)));
+    for (const version of asked) {
+      const chunks = serve(other[0], other[0].actorId, { start: version, end: version });
+      expect(apply(pair[0], chunks)).toEqual(apply(pair[1], chunks));
+    }
+    expect(storedState(pair[0]), `seed ${seed}, step ${step}`).toEqual(storedState(pair[1]));
+  }
+  for (const stores of pairs) {
+    const triggers =
+      "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name";
+    expect(rowsOf(stores[0], triggers)).toEqual(rowsOf(stores[1], triggers));
+    for (const store of stores) store.close();
+  }
+}
+
+const alterByCrsqlite: NonNullable<StoreOptions["renewTriggers"]> = (database, table) => {
+  database.prepare("SELECT crsql_begin_alter('main', ?)").get(table);
+  database.prepare("SELECT crsql_commit_alter('main', ?)").get(table);
+};
+
 /** Four replicas, two on the new schema from the start; everyone pulls versions from anyone. */
 function runSeed(
   seed: number,
@@ -251,6 +312,10 @@ function runSeed(
 }
 
 function writeRandom(store: Store, prng: Prng, isNew: boolean): void {
+  writeAll(store, [randomStatement(prng, isNew)]);
+}
+
+function randomStatement(prng: Prng, isNew: boolean): Statement {
   const id = prng.pick(["x", "y", "z"]) ?? "x";
   const value = BigInt(prng.below(5));
   const both = [
@@ -266,8 +331,26 @@ function writeRandom(store: Store, prng: Prng, isNew: boolean): void {
     { sql: "REPLACE INTO t (id, a, c) VALUES (?, ?, ?)", params: [id, value, `r${value}`] },
   ];
   const choices = isNew ? [...both, ...onNew, ...onNew] : both;
-  const statement = prng.pick(choices);
-  if (statement !== undefined) writeAll(store, [statement]);
+  return prng.pick(choices) ?? { sql: "SELECT 1" };
+}
+
+/** Deletes and new lives of the same few rows. */
+function contendedStatement(prng: Prng, isWide: boolean): Statement {
+  const id = prng.pick(["x", "y"]) ?? "x";
+  const key = BigInt(prng.below(2));
+  const value = BigInt(prng.below(3));
+  const insert =
+    "INSERT INTO p (x, y, v) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET v = excluded.v";
+  const choices = [
+    { sql: "DELETE FROM t WHERE id = ?", params: [id] },
+    { sql: "REPLACE INTO t (id, a, b) VALUES (?, ?, ?)", params: [id, value, `${value}`] },
+    { sql: insert, params: [key, id, value] },
+    { sql: "DELETE FROM p WHERE x = ?", params: [key] },
+    { sql: "INSERT OR IGNORE INTO k VALUES (?)", params: [id] },
+    { sql: "DELETE FROM k WHERE id = ?", params: [id] },
+  ];
+  const wide = { sql: "UPDATE p SET w = ?, z = z + 1 WHERE x = ?", params: [id, key] };
+  return prng.pick(isWide ? [...choices, wide, wide] : choices) ?? { sql: "SELECT 1" };
 }
 
 function pull(peers: readonly Store[], reader: Store, prng: Prng, oneOf: number): void {
@@ -326,6 +409,14 @@ function changesetOf(actorId: ActorId, version: number, change: Partial<ColumnCh
 const ONE = { start: 1, end: 1 };
 const ALL = { start: 1, end: 3 };
 const OLD = SMALL_SCHEMA;
+/** Two columns more in another table, of which one is computed, and one with a default. */
+const WIDER = SMALL_SCHEMA.map(({ name, text }) => ({
+  name,
+  text: text.replace(
+    "v REAL",
+    "v REAL, w TEXT NOT NULL DEFAULT 'w', half AS (v / 2), z INTEGER DEFAULT 7",
+  ),
+}));
 /** One column and one table more. */
 const NEW = SMALL_SCHEMA.map(({ name, text }) => ({
   name,

@@ -14,6 +14,7 @@ import { ChangePublisher } from "./change-publisher.ts";
 import type { CheckpointStats } from "./checkpoint-pace.ts";
 import { CheckpointPace } from "./checkpoint-pace.ts";
 import { readCrrTables } from "./crr-tables.ts";
+import { renewTriggers } from "./crr-triggers.ts";
 import type { DatabaseOptions, OpenDatabase } from "./database.ts";
 import { assertRoom, openDatabase } from "./database.ts";
 import { toStoreError } from "./errors.ts";
@@ -25,7 +26,7 @@ import type { DocumentByKind, ObjectKind } from "./objects.ts";
 import { ObjectStore } from "./objects.ts";
 import { requestRenewal } from "./renew-identity.ts";
 import { RowReader } from "./row-reader.ts";
-import type { SchemaChange } from "./schema-apply.ts";
+import type { RenewTriggers, SchemaChange } from "./schema-apply.ts";
 import { applySchema } from "./schema-apply.ts";
 import type { SchemaFile } from "./schema-files.ts";
 import { readSchema } from "./schema-files.ts";
@@ -40,6 +41,8 @@ export interface StoreOptions extends DatabaseOptions {
   readonly schemaFiles: readonly SchemaFile[];
   /** False: every change is merged by cr-sqlite, which takes twice as long. Default true. */
   readonly writesRowsDirectly?: boolean;
+  /** How a table's triggers are made anew. Default: by themselves; `crr-triggers.ts` says why. */
+  readonly renewTriggers?: RenewTriggers;
   /** Room for changes that the schema does not know yet. */
   readonly keptLimits?: KeptAsideLimits;
 }
@@ -101,6 +104,7 @@ export class Store {
   readonly nodeId: string;
   readonly ledger: Ledger;
   readonly #kept: KeptAside;
+  readonly #renewTriggers: RenewTriggers;
   readonly publisher: ChangePublisher;
   readonly #open: OpenDatabase;
   readonly #database: Database.Database;
@@ -123,6 +127,9 @@ export class Store {
     this.nodeId = options.nodeId;
     this.#writesRowsDirectly = options.writesRowsDirectly ?? true;
     try {
+      this.#renewTriggers =
+        options.renewTriggers ??
+        ((database, table) => renewTriggers(database, table, options.extensionPath));
       this.ledger = new Ledger(this.#database, this.actorId);
       this.#kept = new KeptAside(this.#database, options.keptLimits);
       this.ledger.isInDoubt = this.#open.run.isInDoubt;
@@ -149,7 +156,7 @@ export class Store {
     try {
       const local = this.ledger.lastLocal + 1;
       this.#database.prepare("SELECT crsql_next_db_version(?)").get(BigInt(local));
-      change = applySchema(this.#database, schema);
+      change = applySchema(this.#database, schema, this.#renewTriggers);
       const parts = this.#createParts();
       const commit = parts.writer.record(local, ts);
       const isReopened = hasChanged(change) && this.#reopenCut();

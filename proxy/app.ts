@@ -184,7 +184,9 @@ export class App {
       return { name, budgets: { steady: storeBudgetMs, apply: storeBudgetMs } };
     }
     const index = this.#threadNames.indexOf(name) - FIRST_DATA_PLANE;
-    return index >= 0 && this.#spareOf(index) !== null ? { name, action: "report" } : { name };
+    const isPlane = index >= 0 || (name === "main" && this.#options.effective.mode === "edge");
+    const plane = { name, countsProgress: isPlane };
+    return index >= 0 && this.#spareOf(index) !== null ? { ...plane, action: "report" } : plane;
   }
 
   /** Judges the stall that this start follows, before a row of it is touched. */

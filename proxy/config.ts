@@ -146,7 +146,7 @@ export const watchdogSection = z.strictObject({
    * it; 0 = it does not. Default: twice `steady_ms` and 1,000.
    */
   canary_ms: wholeNumber.max(86_400_000, "at most a day").optional(),
-  /** Allows the fault that stalls the routing table, `fault.stall_row`. Default false. */
+  /** Allows the faults that end an edge: `fault.stall_row`, `fault.livelock_path`. Default false. */
   allow_fault_injection: z.boolean().default(false),
   /** Folder for evidence and run-time files. Default: beside the database. */
   state_folder: path.optional(),
@@ -189,9 +189,11 @@ export const faultSection = z.strictObject({
     .optional(),
   /** Path of a request that blocks the data plane's loop for ever. */
   stall_path: z.string().startsWith("/", "a path from /").optional(),
+  /** Path of a request after which the data plane's loop turns for ever without getting anywhere. */
+  livelock_path: z.string().startsWith("/", "a path from /").optional(),
   /** Path of a request that ends the data plane's thread with an exception. */
   crash_path: z.string().startsWith("/", "a path from /").optional(),
-  /** The loop that these two concern (`main`, `data-plane-1`); absent = any data plane's. */
+  /** The loop that these paths concern (`main`, `data-plane-1`); absent = any data plane's. */
   loop: z.string().min(1, "the name of a loop").optional(),
 });
 
@@ -272,17 +274,19 @@ function checkWhole(
     });
   }
   const { enabled, ...faults } = fault;
-  if (faults.stall_row !== undefined && !watchdog.allow_fault_injection) {
+  for (const key of ["stall_row", "livelock_path"] as const) {
+    if (faults[key] === undefined || watchdog.allow_fault_injection) continue;
     context.addIssue({
       code: "custom",
-      path: ["fault", "stall_row"],
-      input: faults.stall_row,
+      path: ["fault", key],
+      input: faults[key],
       message: "refused unless watchdog.allow_fault_injection = true: it stalls the edge for good",
     });
   }
   const asked =
     faults.stall_row !== undefined ||
     faults.stall_path !== undefined ||
+    faults.livelock_path !== undefined ||
     faults.crash_path !== undefined ||
     hasKeys(faults.udp_rtt_ms, faults.tcp_rtt_ms);
   if (asked && !enabled) {

@@ -177,6 +177,7 @@ export class DataPlane {
       metrics,
       log,
       viaName: viaNameOf(config),
+      onProgress: () => this.#options.beat.progress(),
     });
     for (const one of made) {
       this.#listeners.push(await createHttpListener({ ...one, engine: this.#engine }));

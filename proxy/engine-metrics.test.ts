@@ -71,7 +71,10 @@ test("turns, progress and finished requests go to whoever watches and logs", () 
   metrics.progressed(7);
   const summary = summaryOf({});
   metrics.requestFinished(summary);
-  expect(told).toEqual([turn, "ended", 7, summary]);
+  metrics.connectionOpened();
+  metrics.connectionClosed();
+  const progressed = "progressed";
+  expect(told).toEqual([turn, "ended", progressed, progressed, summary, progressed, progressed]);
 });
 
 function observed() {
@@ -80,7 +83,7 @@ function observed() {
   const metrics = new EngineMetrics(slots.writer(0), {
     turnStarted: (turn) => told.push(turn),
     turnEnded: () => told.push("ended"),
-    progressed: (bytes) => told.push(bytes),
+    progressed: () => told.push("progressed"),
     accessLog: (summary) => told.push(summary),
   });
   /** Series that are not zero. */

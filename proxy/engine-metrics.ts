@@ -22,7 +22,8 @@ import type {
 export interface EngineMetricsSinks {
   readonly turnStarted: (turn: TurnBytes) => void;
   readonly turnEnded: () => void;
-  readonly progressed: (bytes: number) => void;
+  /** Bytes moved, a connection came or went, or a request ended. */
+  readonly progressed: () => void;
   /** Absent = no access log. */
   readonly accessLog?: ((summary: RequestSummary) => void) | undefined;
 }
@@ -87,6 +88,7 @@ export class EngineMetrics implements EngineObserver {
     this.#picksByReason.get(summary.pickReason === "" ? "none" : summary.pickReason)?.add();
     if (attempts > 1) this.#retries.add(attempts - 1);
     if (errorCode !== "") this.#errorsByCode.get(errorCode)?.add();
+    this.#sinks.progressed();
     this.#sinks.accessLog?.(summary);
   }
 
@@ -99,10 +101,12 @@ export class EngineMetrics implements EngineObserver {
   }
 
   connectionOpened(): void {
+    this.#sinks.progressed();
     this.#connections.set(++this.#openConnections);
   }
 
   connectionClosed(): void {
+    this.#sinks.progressed();
     this.#connections.set(--this.#openConnections);
   }
 
@@ -110,8 +114,8 @@ export class EngineMetrics implements EngineObserver {
     this.#queued.set(count);
   }
 
-  progressed(bytes: number): void {
-    this.#sinks.progressed(bytes);
+  progressed(_bytes: number): void {
+    this.#sinks.progressed();
   }
 }
 

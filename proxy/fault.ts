@@ -40,17 +40,20 @@ export function rowFault(
 }
 
 /**
- * A router that blocks the loop for ever at a request to `stall_path`, and throws outside every
- * handler at one to `crash_path`; else the router given. `loop` is the loop that it runs in.
+ * A router that blocks the loop for ever at a request to `stall_path`, keeps it busy for ever at one
+ * to `livelock_path`, and throws outside every handler at one to `crash_path`; else the router
+ * given. `loop` is the loop that it runs in.
  */
 export function withFaultPaths(router: Router, fault: PatinaConfig["fault"], loop: string): Router {
   const { enabled, stall_path: stallPath, crash_path: crashPath, loop: only = loop } = fault;
-  const isAsked = stallPath !== undefined || crashPath !== undefined;
+  const { livelock_path: livelockPath } = fault;
+  const isAsked = [stallPath, crashPath, livelockPath].some((path) => path !== undefined);
   if (!enabled || !isAsked || only !== loop) return router;
   return {
     pick: (request: PickRequest): Pick => {
       if (request.target === stallPath) blockForEver();
       if (request.target === crashPath) crash();
+      if (request.target === livelockPath) spinForEver();
       return router.pick(request);
     },
     started: (upstream) => router.started(upstream),
@@ -58,6 +61,13 @@ export function withFaultPaths(router: Router, fault: PatinaConfig["fault"], loo
     connectFailed: (upstream, code) => router.connectFailed(upstream, code),
     connectRtt: (upstream, ms) => router.connectRtt(upstream, ms),
   };
+}
+
+/** The loop turns and turns: timers run, what comes in is served, and nothing makes it stop. */
+function spinForEver(): void {
+  // A few milliseconds of work, as a bug would have it.
+  for (let left = SPIN_STEPS; left > 0; left--);
+  setImmediate(spinForEver);
 }
 
 /** As an exception that nobody catches. */
@@ -71,3 +81,5 @@ function blockForEver(): never {
     // Busy, as a bug would be.
   }
 }
+
+const SPIN_STEPS = 5_000_000;

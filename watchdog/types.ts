@@ -22,6 +22,11 @@ export interface LoopDeclaration {
   readonly name: string;
   /** Default `bounce`. */
   readonly action?: StallAction;
+  /**
+   * It counts what it gets done (`LoopBeat.progress`), so that one that only turns is found too.
+   * Default false.
+   */
+  readonly countsProgress?: boolean;
   /** Overrides of the budgets for this loop. */
   readonly budgets?: Partial<StallBudgets>;
 }
@@ -124,6 +129,8 @@ export interface StallEvidence {
   readonly silentMs: number;
   /** Polls in a row that saw no beat. */
   readonly misses: number;
+  /** The loop turned, as busy as can be, and nothing got anywhere for `silentMs`. Absent = false. */
+  readonly isLivelock?: boolean;
   readonly stack: StackEvidence;
   /** Message of what was thrown, for a crash. */
   readonly error: string | null;

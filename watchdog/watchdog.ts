@@ -163,6 +163,7 @@ function threadData(options: WatchdogOptions): WatchdogThreadData {
   const loops = options.loops.map((loop): WatchedLoop => ({
     name: loop.name,
     action: loop.action ?? "bounce",
+    countsProgress: loop.countsProgress ?? false,
     budgets: { ...STALL_BUDGETS, ...options.budgets, ...loop.budgets },
   }));
   return {

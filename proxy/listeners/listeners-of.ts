@@ -20,13 +20,15 @@ export interface ListenerSurroundings {
   readonly log: Logger;
   /** Our name in Via. */
   readonly viaName: string;
+  /** A connection was refused, or its handshake ended. */
+  readonly onProgress: () => void;
 }
 
 /** The options of each listener, plain HTTP first. Throws `CERTIFICATE_UNREADABLE`. */
 export function listenersOf(
   proxy: PatinaConfig["proxy"],
   fds: { readonly http: number | null; readonly https: number | null },
-  { ticketKeys, limits, metrics, log, viaName }: ListenerSurroundings,
+  { ticketKeys, limits, metrics, log, viaName, onProgress }: ListenerSurroundings,
 ): Omit<HttpListenerOptions, "engine">[] {
   const { tls, threads } = proxy;
   const sourceOf = (fd: number | null, address: string): ListenSource =>
@@ -40,12 +42,15 @@ export function listenersOf(
         : {
             isFrom: isBalancer,
             limitMs: proxy.head_timeout_ms,
-            onRefused: () => refusedHeaders.add(),
+            onRefused: () => {
+              refusedHeaders.add();
+              onProgress();
+            },
           },
     admission: {
       limits,
       isExempt: addressTest(proxy.trusted_proxies) ?? (() => false),
-      onRefused: refusalCounter(metrics),
+      onRefused: refusalCounter(metrics, onProgress),
       viaName,
     },
   };
@@ -64,7 +69,7 @@ export function listenersOf(
       minVersion,
       handshakeMs: proxy.head_timeout_ms,
       ticketKeys,
-      observer: observerOf(metrics),
+      observer: observerOf(metrics, onProgress),
       log,
     } as const,
     addedLines:
@@ -75,24 +80,36 @@ export function listenersOf(
   return [plain, secure];
 }
 
-function refusalCounter(metrics: MetricWriter): (limit: "client" | "all") => void {
+function refusalCounter(
+  metrics: MetricWriter,
+  onProgress: () => void,
+): (limit: "client" | "all") => void {
   const name = "patina_http_connections_refused_total";
   const counters = {
     client: metrics.counter(name, { limit: "client" }),
     all: metrics.counter(name, { limit: "all" }),
   };
-  return (limit) => counters[limit].add();
+  return (limit) => {
+    counters[limit].add();
+    onProgress();
+  };
 }
 
-function observerOf(metrics: MetricWriter): TlsObserver {
+function observerOf(metrics: MetricWriter, onProgress: () => void): TlsObserver {
   const full = metrics.counter("patina_tls_handshakes_total", { kind: "full" });
   const resumed = metrics.counter("patina_tls_handshakes_total", { kind: "resumed" });
   const failed = metrics.counter("patina_tls_handshakes_total", { kind: "failed" });
   const reloads = metrics.counter("patina_tls_reloads_failed_total");
   const expiry = metrics.gauge("patina_tls_certificate_expiry_seconds");
   return {
-    handshakeDone: (isResumed) => (isResumed ? resumed : full).add(),
-    handshakeFailed: () => failed.add(),
+    handshakeDone: (isResumed) => {
+      (isResumed ? resumed : full).add();
+      onProgress();
+    },
+    handshakeFailed: () => {
+      failed.add();
+      onProgress();
+    },
     reloadFailed: () => reloads.add(),
     expiryKnown: (expiresAtMs) => expiry.set(Math.floor(expiresAtMs / 1000)),
   };

@@ -21,10 +21,15 @@ test("a beat, a phase and progress change what the reader sees", () => {
   expect(readLoop(region).beats).not.toBe(before.beats);
   const atBeat = readLoop(region).beats;
   beat.enter("apply");
-  expect(readLoop(region)).toMatchObject({ phase: "apply", progress: before.progress });
-  expect(readLoop(region).beats).not.toBe(atBeat);
+  const entered = readLoop(region);
+  expect(entered.phase).toBe("apply");
+  expect(entered.beats).not.toBe(atBeat);
+  expect(entered.progress).not.toBe(before.progress);
   beat.progress();
-  expect(readLoop(region).progress).not.toBe(before.progress);
+  expect(readLoop(region).progress).not.toBe(entered.progress);
+  beat.turn(123.5);
+  expect(readLoop(region)).toMatchObject({ idleMs: 123.5 });
+  expect(readLoop(region).beats).not.toBe(entered.beats);
 });
 
 test("a thread that replaces another goes on counting its beats", () => {

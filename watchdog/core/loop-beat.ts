@@ -53,15 +53,22 @@ export class LoopBeat {
     return beat;
   }
 
+  /** Says that the loop turns, and for how long it has waited for events since it began. */
+  turn(idleMs: number): void {
+    this.#region.vitals[VITAL.idleMs] = idleMs;
+    this.beat();
+  }
+
   /** Says that the loop turns. */
   beat(): void {
     this.#beats = (this.#beats + 1) | 0;
     Atomics.store(this.#region.cells, CELL.beats, this.#beats);
   }
 
-  /** Changes phase; counts as a beat, so the new phase starts with its whole budget. */
+  /** Changes phase; counts as a beat and as progress: the new phase starts with its whole budget. */
   enter(phase: LoopPhase): void {
     Atomics.store(this.#region.cells, CELL.phase, PHASES.indexOf(phase));
+    this.progress();
     this.beat();
   }
 
@@ -70,7 +77,7 @@ export class LoopBeat {
     return PHASES[Atomics.load(this.#region.cells, CELL.phase)] ?? "steady";
   }
 
-  /** Counts work that got somewhere: bytes moved, a connection taken, a request answered. */
+  /** Counts work that got somewhere: bytes moved, a connection taken, a request ended. */
   progress(): void {
     this.#progress = (this.#progress + 1) | 0;
     Atomics.store(this.#region.cells, CELL.progress, this.#progress);

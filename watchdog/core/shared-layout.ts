@@ -42,7 +42,7 @@ export const CELL = {
 } as const;
 
 /** Float64 cells of a region. */
-export const VITAL = { heapUsed: 0, heapTotal: 1, external: 2, utilisation: 3 } as const;
+export const VITAL = { heapUsed: 0, heapTotal: 1, external: 2, utilisation: 3, idleMs: 4 } as const;
 
 /** Typed views of one loop's region. */
 export interface LoopRegion {
@@ -64,6 +64,8 @@ export interface LoopCells {
   readonly beats: number;
   readonly phase: LoopPhase;
   readonly progress: number;
+  /** As of the last beat. */
+  readonly idleMs: number;
   readonly threadId: number;
   readonly nativeThreadId: number;
 }
@@ -92,12 +94,13 @@ export function loopRegion(buffer: SharedArrayBuffer, loop: number): LoopRegion 
 }
 
 /** Reads the numbers of a loop. */
-export function readLoop({ cells }: LoopRegion): LoopCells {
+export function readLoop({ cells, vitals }: LoopRegion): LoopCells {
   return {
     isWatched: Atomics.load(cells, CELL.watched) === 1,
     beats: Atomics.load(cells, CELL.beats),
     phase: PHASES[Atomics.load(cells, CELL.phase)] ?? "steady",
     progress: Atomics.load(cells, CELL.progress),
+    idleMs: vitals[VITAL.idleMs] ?? 0,
     threadId: Atomics.load(cells, CELL.threadId),
     nativeThreadId: Atomics.load(cells, CELL.nativeThreadId),
   };

@@ -193,7 +193,7 @@ test("each loop has its own case", () => {
     ],
     nextJitterMs: () => 0,
   });
-  const base = { isWatched: true, phase: "steady", starvedMs: 0 } as const;
+  const base = { isWatched: true, phase: "steady", signs: null, starvedMs: 0 } as const;
   for (let at = 0; at <= 400; at += 50) {
     const loops = [
       { ...base, beats: at },
@@ -208,6 +208,70 @@ test("each loop has its own case", () => {
     ["accuse", 1],
   ]);
   expect(detector.silentMs(0)).toBe(0);
+});
+
+test("a loop that turns without a sign of life for a whole budget is judged like a stall", () => {
+  const world = new World({ signs: 1 });
+  world.turnFor(950);
+  expect(world.kinds()).toEqual([]);
+  world.turnFor(50);
+  expect(world.kinds()).toEqual(["suspect", "accuse"]);
+  expect(world.outputs[1]).toMatchObject({
+    stall: { loop: 0, isLivelock: true, phase: "steady", budgetMs: 1000, silentMs: 1000 },
+  });
+  expect(world.detector.silentMs(0)).toBe(0);
+  expect(world.detector.fruitlessMs(0)).toBe(1000);
+  world.captured();
+  expect(world.kinds()).toEqual(["suspect", "accuse", "bounce"]);
+});
+
+test("one sign of life per budget is enough, and one during the capture cancels", () => {
+  const world = new World({ signs: 1 });
+  for (let round = 0; round < 10; round++) {
+    world.turnFor(950);
+    world.signs = (world.signs ?? 0) + 1;
+  }
+  world.turnFor(50);
+  expect(world.kinds()).toEqual([]);
+  world.turnFor(1000);
+  expect(world.kinds()).toEqual(["suspect", "accuse"]);
+  world.signs = (world.signs ?? 0) + 1;
+  world.captured();
+  world.turnFor(50);
+  expect(world.kinds()).toEqual(["suspect", "accuse", "recovered"]);
+});
+
+test("a loop that does not count what it gets done is judged by its beats alone", () => {
+  const world = new World({ signs: null });
+  world.turnFor(60_000);
+  expect(world.kinds()).toEqual([]);
+});
+
+test("a loop that stands still is one case, a stall, whatever it did before", () => {
+  for (const busyMs of [0, 300, 700]) {
+    const world = new World({ signs: 1 });
+    world.turnFor(busyMs);
+    world.pollFor(1000);
+    world.captured();
+    world.pollFor(5000);
+    expect(world.kinds()).toEqual(["suspect", "accuse", "bounce"]);
+    expect(world.outputs[1]).toMatchObject({ stall: { isLivelock: false } });
+  }
+});
+
+test("the watcher's oversleep, and a lack of CPU, count for a livelock as for a stall", () => {
+  const overslept = new World({ signs: 1 });
+  overslept.turnFor(950);
+  overslept.beat();
+  overslept.poll(3000);
+  overslept.turnFor(950);
+  expect(overslept.kinds()).toEqual(["overslept"]);
+  const starved = new World({ signs: 1 });
+  for (let poll = 0; poll < 40; poll++) {
+    starved.starvedMs += 50;
+    starved.turnFor(50);
+  }
+  expect(starved.kinds()).toEqual([]);
 });
 
 test("the next poll is due one period after the last", () => {
@@ -243,6 +307,7 @@ interface WorldOptions {
   readonly action?: "bounce" | "report";
   readonly jittersMs?: readonly number[];
   readonly steadyMs?: number;
+  readonly signs?: number | null;
 }
 
 /** One watched loop and the two clocks. */
@@ -254,12 +319,14 @@ class World {
   beats = 1;
   phase: LoopPhase;
   isWatched = true;
+  signs: number | null;
   starvedMs = 0;
 
   constructor(options: WorldOptions = {}) {
     const jittersMs = [...(options.jittersMs ?? [])];
     const budgets = { ...STALL_BUDGETS, steady: options.steadyMs ?? STALL_BUDGETS.steady };
     this.phase = options.phase ?? "steady";
+    this.signs = options.signs ?? null;
     this.detector = new StallDetector({
       loops: [{ action: options.action ?? "bounce", budgets }],
       nextJitterMs: () => jittersMs.shift() ?? 0,
@@ -274,8 +341,8 @@ class World {
   poll(monotonicMs: number, wallMs = monotonicMs): void {
     this.nowMs += monotonicMs;
     this.wallMs += wallMs;
-    const { isWatched, beats, phase, starvedMs } = this;
-    const loops = [{ isWatched, beats, phase, starvedMs }];
+    const { isWatched, beats, phase, signs, starvedMs } = this;
+    const loops = [{ isWatched, beats, phase, signs, starvedMs }];
     this.detector.handle({ kind: "poll", wallMs: this.wallMs, loops }, this.nowMs);
     this.outputs.push(...this.detector.drain());
   }
@@ -284,8 +351,19 @@ class World {
     for (let at = 0; at < totalMs; at += 50) this.poll(50);
   }
 
+  /** The loop turns, and nothing else is to be said of it. */
+  turnFor(totalMs: number): void {
+    for (let at = 0; at < totalMs; at += 50) {
+      this.beat();
+      this.poll(50);
+    }
+  }
+
   captured(): void {
-    this.detector.handle({ kind: "captured", loop: 0, beats: this.beats }, this.nowMs);
+    const accused = this.outputs.findLast((output) => output.kind === "accuse");
+    const isLivelock = accused?.kind === "accuse" && accused.stall.isLivelock;
+    const beats = isLivelock ? (this.signs ?? 0) : this.beats;
+    this.detector.handle({ kind: "captured", loop: 0, isLivelock, beats }, this.nowMs);
     this.outputs.push(...this.detector.drain());
   }
 

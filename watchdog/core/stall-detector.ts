@@ -18,6 +18,10 @@
  * oversleeps again and again still gets its stall found, silence in good intervals is also added up
  * across them, and three budgets of it suffice.
  *
+ * A livelock is judged by the same rules, from signs of life (`life-signs.ts`) in place of beats: a
+ * loop that turns and gets nowhere. It is judged only while the loop beats, because what is silent
+ * stands still and is judged for that; and one case against a loop is enough.
+ *
  * Time in which the loop's thread was runnable but got no CPU (`starvedMs`, where the kernel tells)
  * is not held against it, up to two budgets per silence.
  *
@@ -32,6 +36,8 @@ export interface LoopReading {
   /** Wraps; only compared for equality. */
   readonly beats: number;
   readonly phase: LoopPhase;
+  /** Signs of life so far; `null` = the loop does not count what it gets done. */
+  readonly signs: number | null;
   /** Milliseconds the thread has waited for a CPU since it began; `null` = not asked. */
   readonly starvedMs: number | null;
 }
@@ -39,8 +45,14 @@ export interface LoopReading {
 /** Inputs. `poll` is this machine's tick, due every `pollPeriodMs`. */
 export type StallInput =
   | { readonly kind: "poll"; readonly wallMs: number; readonly loops: readonly LoopReading[] }
-  /** Evidence against the loop is on disk (or cannot be had); `beats` as read after that. */
-  | { readonly kind: "captured"; readonly loop: number; readonly beats: number }
+  /** Evidence against the loop is on disk (or cannot be had); its signs as read after that. */
+  | {
+      readonly kind: "captured";
+      readonly loop: number;
+      readonly isLivelock: boolean;
+      /** Beats, or signs of life in a livelock. */
+      readonly beats: number;
+    }
   /** What a proven stall of the loop leads to from here on. */
   | { readonly kind: "action"; readonly loop: number; readonly action: StallAction };
 
@@ -48,6 +60,8 @@ export type StallInput =
 export interface StallFacts {
   /** Position of the loop. */
   readonly loop: number;
+  /** It turned; `silentMs` is without progress then. */
+  readonly isLivelock: boolean;
   readonly phase: LoopPhase;
   readonly budgetMs: number;
   readonly silentMs: number;
@@ -97,12 +111,22 @@ export const STALL_BUDGETS: StallBudgets = {
   drain: 5_000,
 };
 
+/** One poll to the next. */
+interface Interval {
+  readonly nowMs: number;
+  readonly monotonicMs: number;
+  readonly isOverslept: boolean;
+}
+
 /** How far the case against a loop has got. */
 type Stage = "calm" | "suspected" | "accused" | "acted";
 
 interface LoopCase {
+  readonly loop: number;
+  readonly isLivelock: boolean;
   rules: LoopRules;
   stage: Stage;
+  /** Beats, or signs of life. */
   beats: number;
   phase: LoopPhase;
   isWatched: boolean;
@@ -121,7 +145,9 @@ interface LoopCase {
 
 /** Finds stalls; see the header. */
 export class StallDetector implements Machine<StallInput, StallOutput> {
-  readonly #cases: readonly LoopCase[];
+  /** By loop. */
+  readonly #silences: readonly LoopCase[];
+  readonly #livelocks: readonly LoopCase[];
   readonly #pollPeriodMs: number;
   readonly #lateLimitMs: number;
   readonly #captureLimitMs: number;
@@ -131,7 +157,8 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
   #last: { readonly nowMs: number; readonly wallMs: number } | null = null;
 
   constructor(config: StallDetectorConfig) {
-    this.#cases = config.loops.map((rules) => newCase(rules));
+    this.#silences = config.loops.map((rules, loop) => newCase(rules, { loop, isLivelock: false }));
+    this.#livelocks = config.loops.map((rules, loop) => newCase(rules, { loop, isLivelock: true }));
     this.#pollPeriodMs = config.pollPeriodMs ?? 50;
     this.#lateLimitMs = config.lateLimitMs ?? 250;
     this.#captureLimitMs = config.captureLimitMs ?? 400;
@@ -139,7 +166,7 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
   }
 
   handle(input: StallInput, nowMs: number): void {
-    if (input.kind === "captured") return this.#onCaptured(input.loop, input.beats);
+    if (input.kind === "captured") return this.#onCaptured(input);
     if (input.kind === "action") return this.#setAction(input.loop, input.action);
     return this.#onPoll(input.loops, { nowMs, wallMs: input.wallMs });
   }
@@ -154,7 +181,12 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
 
   /** Milliseconds since loop `loop` was last seen to beat, as far as they count against it. */
   silentMs(loop: number): number {
-    return this.#cases[loop]?.silentMs ?? 0;
+    return this.#silences[loop]?.silentMs ?? 0;
+  }
+
+  /** Milliseconds that loop `loop` has turned without a sign of life, likewise. */
+  fruitlessMs(loop: number): number {
+    return this.#livelocks[loop]?.silentMs ?? 0;
   }
 
   #onPoll(readings: readonly LoopReading[], time: { nowMs: number; wallMs: number }): void {
@@ -165,21 +197,33 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
     const latest = this.#pollPeriodMs + this.#lateLimitMs;
     const isOverslept = monotonicMs > latest || wallMs > latest || wallMs < -this.#lateLimitMs;
     if (isOverslept) this.#outbox.push({ kind: "overslept", monotonicMs, wallMs });
-    for (const [loop, one] of this.#cases.entries()) {
+    for (const [loop, silence] of this.#silences.entries()) {
       const reading = readings[loop];
-      if (reading === undefined) continue;
-      if (isAlive(one, reading)) this.#onAlive(loop, reading);
-      else if (isOverslept) this.#onOverslept(one, reading);
-      else this.#onMiss(loop, reading, monotonicMs);
-      this.#judge(loop, time.nowMs);
+      const livelock = this.#livelocks[loop];
+      if (reading === undefined || livelock === undefined) continue;
+      const interval = { nowMs: time.nowMs, monotonicMs, isOverslept };
+      const { signs } = reading;
+      if (!isProven(livelock)) this.#observe(silence, reading, interval);
+      if (isProven(silence) || (silence.silentMs >= TURNING_MS && !isProven(livelock))) {
+        if (isOverslept) this.#onOverslept(livelock, reading);
+        continue;
+      }
+      const isWatched = reading.isWatched && signs !== null;
+      this.#observe(livelock, { ...reading, isWatched, beats: signs ?? 0 }, interval);
     }
   }
 
-  #onAlive(loop: number, reading: LoopReading): void {
-    const one = this.#cases[loop];
-    if (one === undefined) return;
+  #observe(one: LoopCase, reading: LoopReading, interval: Interval): void {
+    if (isAlive(one, reading)) this.#onAlive(one, reading);
+    else if (interval.isOverslept) this.#onOverslept(one, reading);
+    else this.#onMiss(one, reading, interval.monotonicMs);
+    this.#judge(one, interval.nowMs);
+  }
+
+  #onAlive(one: LoopCase, reading: LoopReading): void {
+    const { loop } = one;
     if (one.stage !== "calm") this.#outbox.push({ kind: "recovered", loop, from: one.stage });
-    Object.assign(one, newCase(one.rules), {
+    Object.assign(one, newCase(one.rules, one), {
       beats: reading.beats,
       phase: reading.phase,
       isWatched: reading.isWatched,
@@ -196,9 +240,7 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
     one.misses = 0;
   }
 
-  #onMiss(loop: number, reading: LoopReading, intervalMs: number): void {
-    const one = this.#cases[loop];
-    if (one === undefined) return;
+  #onMiss(one: LoopCase, reading: LoopReading, intervalMs: number): void {
     const before = one.starvedMs ?? reading.starvedMs ?? 0;
     const starvedMs = Math.max((reading.starvedMs ?? before) - before, 0);
     one.starvedMs = reading.starvedMs ?? one.starvedMs;
@@ -210,39 +252,39 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
     one.silentTotalMs += intervalMs - forgivenMs;
   }
 
-  #judge(loop: number, nowMs: number): void {
-    const one = this.#cases[loop];
-    if (one === undefined || !one.isWatched) return;
+  #judge(one: LoopCase, nowMs: number): void {
+    if (!one.isWatched) return;
     if (one.stage === "calm" && this.#isOverBudget(one, 0)) {
       one.stage = "suspected";
       one.jitterMs = Math.max(this.#nextJitterMs(), 0);
       const { jitterMs } = one;
-      this.#outbox.push({ kind: "suspect", stall: this.#facts(loop, one), jitterMs });
+      this.#outbox.push({ kind: "suspect", stall: this.#facts(one), jitterMs });
     }
     if (one.stage === "suspected" && this.#isOverBudget(one, one.jitterMs)) {
       one.stage = "accused";
       one.accusedAtMs = nowMs;
-      this.#outbox.push({ kind: "accuse", stall: this.#facts(loop, one) });
+      this.#outbox.push({ kind: "accuse", stall: this.#facts(one) });
     } else if (one.stage === "accused" && nowMs - one.accusedAtMs >= this.#captureLimitMs) {
-      this.#act(loop, one);
+      this.#act(one);
     }
   }
 
-  #onCaptured(loop: number, beats: number): void {
-    const one = this.#cases[loop];
+  #onCaptured({ loop, isLivelock, beats }: Extract<StallInput, { kind: "captured" }>): void {
+    const one = (isLivelock ? this.#livelocks : this.#silences)[loop];
     // A beat that no poll has seen yet cancels too; the next poll says `recovered`.
     if (one === undefined || one.stage !== "accused" || beats !== one.beats) return;
-    this.#act(loop, one);
+    this.#act(one);
   }
 
   #setAction(loop: number, action: StallAction): void {
-    const one = this.#cases[loop];
-    if (one !== undefined) one.rules = { ...one.rules, action };
+    for (const one of [this.#silences[loop], this.#livelocks[loop]]) {
+      if (one !== undefined) one.rules = { ...one.rules, action };
+    }
   }
 
-  #act(loop: number, one: LoopCase): void {
+  #act(one: LoopCase): void {
     one.stage = "acted";
-    this.#outbox.push({ kind: one.rules.action, stall: this.#facts(loop, one) });
+    this.#outbox.push({ kind: one.rules.action, stall: this.#facts(one) });
   }
 
   #isOverBudget(one: LoopCase, extraMs: number): boolean {
@@ -257,14 +299,16 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
     return one.rules.budgets[one.phase];
   }
 
-  #facts(loop: number, one: LoopCase): StallFacts {
-    const { phase, silentMs, misses } = one;
-    return { loop, phase, budgetMs: this.#budgetMs(one), silentMs, misses };
+  #facts(one: LoopCase): StallFacts {
+    const { loop, isLivelock, phase, silentMs, misses } = one;
+    return { loop, isLivelock, phase, budgetMs: this.#budgetMs(one), silentMs, misses };
   }
 }
 
-function newCase(rules: LoopRules): LoopCase {
+function newCase(rules: LoopRules, which: Pick<LoopCase, "loop" | "isLivelock">): LoopCase {
   return {
+    loop: which.loop,
+    isLivelock: which.isLivelock,
     rules,
     stage: "calm",
     beats: 0,
@@ -286,9 +330,16 @@ function isAlive(one: LoopCase, reading: LoopReading): boolean {
   return reading.beats !== one.beats || reading.phase !== one.phase;
 }
 
+/** Evidence against it is being taken, or was. */
+function isProven({ stage }: LoopCase): boolean {
+  return stage === "accused" || stage === "acted";
+}
+
 /** One unlucky poll proves nothing, however small the budget is. */
 const MISSES_MIN = 3;
 /** Good silence in budgets that proves a stall although the watcher oversleeps in between. */
 const OVERSLEPT_BUDGETS = 3;
+/** A loop that beats every 100 ms and is silent for longer than this stands still, for now. */
+const TURNING_MS = 250;
 /** Starvation forgiven, in budgets: beyond it the loop serves nobody, whoever is to blame. */
 const STARVED_BUDGETS_MAX = 2;

@@ -1,6 +1,7 @@
 /**
  * Attaches the calling thread's event loop to the watchdog: a timer beats, so that an idle loop
- * shows life too, and about once a second the loop's memory and busy share are reported.
+ * shows life too, and says how long the loop has been idle; about once a second the loop's memory
+ * and busy share are reported.
  */
 import { performance } from "node:perf_hooks";
 import { threadId } from "node:worker_threads";
@@ -36,7 +37,7 @@ export function attachLoop(plan: LoopBeatPlan, beatPeriodMs = BEAT_PERIOD_MS): A
   reportVitals();
   let beats = 0;
   const timer = setInterval(() => {
-    beat.beat();
+    beat.turn(performance.eventLoopUtilization().idle);
     beats += 1;
     if (beats % VITALS_EVERY_BEATS === 0) reportVitals();
   }, beatPeriodMs);

@@ -16,7 +16,15 @@ import { newStallId } from "./stall-files.ts";
 /** What the caller knows; the rest is read. */
 export interface EvidenceRequest extends Pick<
   StallEvidence,
-  "kind" | "loop" | "action" | "phase" | "budgetMs" | "silentMs" | "misses" | "configHash"
+  | "kind"
+  | "loop"
+  | "action"
+  | "phase"
+  | "budgetMs"
+  | "silentMs"
+  | "misses"
+  | "isLivelock"
+  | "configHash"
 > {
   readonly stack: StackEvidence;
   readonly error: string | null;

@@ -7,6 +7,7 @@ export interface WatchedLoop {
   readonly name: string;
   readonly action: StallAction;
   readonly budgets: StallBudgets;
+  readonly countsProgress: boolean;
 }
 
 /** `workerData` of the watchdog thread. */

@@ -12,6 +12,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert, errorText } from "#base/errors.ts";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { LifeSigns } from "../core/life-signs.ts";
 import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
@@ -33,6 +34,8 @@ class WatchdogThread implements HealthSource {
   /** What a stall of each loop leads to at present. */
   readonly #actions: StallAction[];
   readonly #detector: StallDetector;
+  /** By loop; null = it does not count its progress. */
+  readonly #lifeSigns: readonly (LifeSigns | null)[];
   readonly #slots: readonly MetricSlots[];
   readonly #metrics: ProcessMetrics;
   readonly #alertMetrics: AlertMetrics;
@@ -54,6 +57,7 @@ class WatchdogThread implements HealthSource {
     this.#data = data;
     this.#actions = data.loops.map(({ action }) => action);
     this.#regions = data.loops.map((_loop, at) => loopRegion(data.loopBuffer, at));
+    this.#lifeSigns = data.loops.map((loop) => (loop.countsProgress ? new LifeSigns() : null));
     this.#detector = new StallDetector({
       loops: data.loops,
       pollPeriodMs: POLL_PERIOD_MS,
@@ -95,9 +99,9 @@ class WatchdogThread implements HealthSource {
 
   live(): ProbeAnswer {
     const loops = this.#loopStatuses();
-    const stuck = loops.filter(({ isWatched, silentMs, phase }, at) => {
+    const stuck = loops.filter(({ isWatched, phase }, at) => {
       const budgetMs = this.#data.loops[at]?.budgets[phase] ?? Infinity;
-      return isWatched && silentMs > budgetMs;
+      return isWatched && this.#stuckMs(at) > budgetMs;
     });
     const isOk = stuck.length === 0;
     return { isOk, body: { live: isOk, stuck: stuck.map((loop) => loop.name), loops } };
@@ -126,12 +130,25 @@ class WatchdogThread implements HealthSource {
     const loops = this.#regions.map((region, at) => {
       const { isWatched, beats, phase, nativeThreadId } = readLoop(region);
       // Reading /proc is most of a poll's cost, so it is asked only about a loop that is late.
-      const isLate = this.#detector.silentMs(at) >= LATE_MS;
+      const isLate = this.#stuckMs(at) >= LATE_MS;
       const starved = isLate ? starvedMs(process.pid, nativeThreadId) : null;
-      return { isWatched, beats, phase, starvedMs: starved };
+      return { isWatched, beats, phase, signs: this.#signs(at), starvedMs: starved };
     });
     this.#detector.handle({ kind: "poll", wallMs: Date.now(), loops }, performance.now());
     this.#perform();
+  }
+
+  #signs(loop: number): number | null {
+    const region = this.#regions[loop];
+    if (region === undefined) return null;
+    const cells = readLoop(region);
+    const budgetMs = this.#data.loops[loop]?.budgets[cells.phase] ?? Infinity;
+    return this.#lifeSigns[loop]?.read(cells, budgetMs) ?? null;
+  }
+
+  /** Without a beat, or without getting anywhere. */
+  #stuckMs(loop: number): number {
+    return Math.max(this.#detector.silentMs(loop), this.#detector.fruitlessMs(loop));
   }
 
   #perform(): void {
@@ -183,7 +200,8 @@ class WatchdogThread implements HealthSource {
     this.#stackByLoop.delete(stall.loop);
     const stack = await begun;
     const action = this.#actions[stall.loop] ?? loop.action;
-    const { beats } = readLoop(region);
+    const { isLivelock } = stall;
+    const beats = isLivelock ? (this.#signs(stall.loop) ?? 0) : readLoop(region).beats;
     const evidence = buildEvidence({
       ...stall,
       kind: "stall",
@@ -199,7 +217,7 @@ class WatchdogThread implements HealthSource {
     this.#metrics.loops[stall.loop]?.stalls.add();
     this.#writeEvidence(evidence);
     if (action === "report") this.#post({ kind: "stall", loop: loop.name, id: evidence.id });
-    const input = { kind: "captured", loop: stall.loop, beats } as const;
+    const input = { kind: "captured", loop: stall.loop, isLivelock, beats } as const;
     this.#detector.handle(input, performance.now());
     this.#perform();
   }

@@ -212,6 +212,7 @@ class Supervisor {
       // Runs differ in pid, so a new one is a sign of life too.
       beats: run === null ? 0 : run.process.pid * 1e9 + run.beats,
       phase: run === null || run.beats === 0 ? "boot" : "steady",
+      signs: null,
       starvedMs: 0,
     } as const;
     const input = { kind: "poll", wallMs: Date.now(), loops: [reading] } as const;
@@ -264,9 +265,11 @@ class Supervisor {
     const file = stallFile(stateFolder, id);
     const evidence = readStall(stateFolder, id);
     if (!evidence.ok) return { stall: id, file, evidenceProblem: evidence.error };
-    const { kind, loop, phase, budgetMs, silentMs, breadcrumb, error, stack } = evidence.value;
-    const top = stack.kind === "javascript" ? topFrame(stack.frames) : stack.reason;
-    return { stall: id, file, kind, loop, phase, budgetMs, silentMs, error, breadcrumb, at: top };
+    const { kind, loop, phase, isLivelock, budgetMs, silentMs, breadcrumb, error } = evidence.value;
+    const { stack } = evidence.value;
+    const at = stack.kind === "javascript" ? topFrame(stack.frames) : stack.reason;
+    const where = { kind, loop, phase, isLivelock, budgetMs, silentMs };
+    return { stall: id, file, ...where, error, breadcrumb, at };
   }
 
   #end({ code, reason }: Extract<RestartOutput, { kind: "finish" }>): void {
@@ -282,9 +285,10 @@ class Supervisor {
 }
 
 /** What evidence is of, in words, with the work that was at hand. */
-function happened({ loop, kind, error, breadcrumb }: StallEvidence): string {
-  const what =
-    kind === "crash" ? `crashed (${error})` : kind === "stall" ? "stalled" : "fell silent";
+function happened({ loop, kind, error, isLivelock, breadcrumb }: StallEvidence): string {
+  const stalled = isLivelock === true ? "turned without getting anywhere" : "stalled";
+  const ended = kind === "crash" ? `crashed (${error})` : "fell silent";
+  const what = kind === "stall" ? stalled : ended;
   const work = workText(breadcrumb);
   return `loop ${loop} ${what}${work === null ? "" : ` at ${work}`}`;
 }

@@ -18,6 +18,7 @@ import { PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
 import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import type { Salt } from "#base/salted-hash.ts";
 import { SharedCounts } from "#base/shared-counts.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
@@ -70,8 +71,9 @@ export class App {
   readonly #options: AppOptions;
   readonly #metrics: MetricSlots;
   readonly #threadNames: readonly string[];
-  readonly #load = new LoadSlots({});
-  readonly #limits = ProcessLimits.allocate([randomInt(2 ** 32), randomInt(2 ** 32)]);
+  readonly #salt: Salt = [randomInt(2 ** 32), randomInt(2 ** 32)];
+  readonly #load = LoadSlots.allocate({ salt: this.#salt });
+  readonly #limits = ProcessLimits.allocate(this.#salt);
   /** A client may come back to any thread with the ticket of another. */
   readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
   #planes: DataPlaneThreads | null = null;
@@ -213,8 +215,7 @@ export class App {
       metrics: this.#metrics.writer(0),
       beat,
       log,
-      loadBuffer: this.#load.buffer,
-      loadShare: null,
+      load: this.#load,
       limits: this.#limits,
       ticketKeys: this.#ticketKeys,
       quarantine: keeper.state,
@@ -359,13 +360,14 @@ export class App {
       this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
     const counters = { crash: replaced("crash"), stall: replaced("stall") };
     const counts = new SharedCounts(this.#limits);
+    const slots = new LoadSlots(this.#load);
     const planes = new DataPlaneThreads({
       watchdog,
       log,
       replaceLimitMs: effective.config.watchdog.replace_ms,
       connectStore: () => store.connect(),
-      onEnded: ({ loadShare, limits }) => {
-        this.#load.forget(loadShare);
+      onEnded: ({ load, limits }) => {
+        slots.forget(load);
         if (limits.share !== null) counts.forget(limits.share);
       },
       onReplaced: (cause) => counters[cause].add(),
@@ -379,8 +381,7 @@ export class App {
     for (const [index, name] of this.#threadNames.slice(FIRST_DATA_PLANE).entries()) {
       const data = {
         ...this.#threadData(name),
-        loadBuffer: this.#load.buffer,
-        loadShare: this.#load.createShare(),
+        load: slots.planOfThread(),
         limits: { ...this.#limits, ...counts.planOfThread() },
         ticketKeys: this.#ticketKeys,
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,

@@ -7,7 +7,7 @@ import type { Logger } from "#base/logger.ts";
 import type { MetricGauge, MetricWriter } from "#base/metric-slots.ts";
 import type { StoreClient } from "../replica/driver/store/store-client.ts";
 import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
-import { LoadSlots } from "../routing/core/load-slots.ts";
+import { LoadSlots, type LoadPlan } from "../routing/core/load-slots.ts";
 import type { QuarantineState } from "../routing/core/quarantine.ts";
 import { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
@@ -45,9 +45,7 @@ export interface DataPlaneOptions {
   readonly beat: LoopBeat;
   readonly log: Logger;
   /** Requests in flight, shared with the other data-plane threads. */
-  readonly loadBuffer: SharedArrayBuffer;
-  /** This thread's share of it; null where the process ends with the thread. */
-  readonly loadShare: SharedArrayBuffer | null;
+  readonly load: LoadPlan;
   /** What it counts with the other data-plane threads. */
   readonly limits: ProcessLimitsPlan;
   /** Of TLS session tickets, the same in all threads. */
@@ -102,7 +100,7 @@ export class DataPlane {
     });
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
-      load: new LoadSlots({ buffer: options.loadBuffer, share: options.loadShare }),
+      load: new LoadSlots(options.load),
       onRow: (change, previous) => {
         noteRow(beat, change, previous);
         fault?.(change, "apply");

@@ -250,7 +250,7 @@ export class TableFeed {
     this.#figures.denied.set(table.denied.size);
     this.#figures.waiting.set(this.#canary.waitingCount);
     this.#figures.machines.set(table.machineCount);
-    this.#figures.uncounted.set(table.load.overflowed);
+    this.#figures.uncounted.set(table.stats.uncounted);
     this.#figures.watermark.set(this.#watermark?.dbVersion ?? 0);
   }
 }

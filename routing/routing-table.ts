@@ -56,6 +56,8 @@ export interface RoutingTableStats {
   badAddresses: number;
   /** Apps whose candidates were made anew. */
   rebuilds: number;
+  /** Candidates without a slot for requests in flight: no limit holds. */
+  uncounted: number;
 }
 
 /** The routing table of one data-plane thread. */
@@ -63,7 +65,13 @@ export class RoutingTable {
   readonly load: LoadSlots;
   /** What takes no traffic whatever the rows say; the owner's to fill. */
   readonly denied = new DenySet();
-  readonly stats: RoutingTableStats = { rowsApplied: 0, resets: 0, badAddresses: 0, rebuilds: 0 };
+  readonly stats: RoutingTableStats = {
+    rowsApplied: 0,
+    resets: 0,
+    badAddresses: 0,
+    rebuilds: 0,
+    uncounted: 0,
+  };
   readonly #options: RoutingTableOptions;
   readonly #rtt: RttTable;
   #rows = new RouteRows();
@@ -82,7 +90,7 @@ export class RoutingTable {
 
   constructor(options: RoutingTableOptions) {
     this.#options = options;
-    this.load = options.load ?? new LoadSlots({});
+    this.load = options.load ?? new LoadSlots(LoadSlots.allocate({}));
     this.#rtt = new RttTable(options.standpoint);
     this.#context = {
       load: this.load,
@@ -143,12 +151,12 @@ export class RoutingTable {
 
   /** Counts a request as in flight on its candidate; pair with `finished`. */
   started(candidate: Candidate): void {
-    this.load.add(candidate.slot);
+    this.load.take(candidate.slot, 0);
   }
 
   /** Ends what `started` began. */
   finished(candidate: Candidate): void {
-    this.load.remove(candidate.slot);
+    this.load.give(candidate.slot);
   }
 
   /**
@@ -298,14 +306,20 @@ export class RoutingTable {
     this.stats.rebuilds++;
     const before = this.#candidatesByApp.get(appId) ?? NO_CANDIDATES;
     const after: Candidate[] = [];
-    for (const machineId of this.#rows.machinesOf(appId)) this.#collect(machineId, after);
+    const slotByKey = new Map(before.map(({ key, slot }) => [key, slot]));
+    for (const machineId of this.#rows.machinesOf(appId)) {
+      this.#collect(machineId, slotByKey, after);
+    }
     after.sort(byDistance);
     if (after.length === 0) this.#candidatesByApp.delete(appId);
     else this.#candidatesByApp.set(appId, after);
-    this.#announceGone(before, after);
+    this.stats.uncounted += countUncounted(after) - countUncounted(before);
+    // What is left was not taken over.
+    for (const candidate of before) if (slotByKey.has(candidate.key)) this.#drop(candidate);
   }
 
-  #collect(machineId: string, into: Candidate[]): void {
+  /** Adds what takes traffic to `into`; slots that it has already are taken out of `slotByKey`. */
+  #collect(machineId: string, slotByKey: Map<string, number>, into: Candidate[]): void {
     const machine = this.#rows.machine(machineId);
     if (!machine) return;
     const place = placeOf(machine, this.#rows.node(machine.nodeId));
@@ -333,9 +347,16 @@ export class RoutingTable {
         hardLimit: service.hardLimit,
         rttMs: distance.rttMs,
         isMeasured: distance.isMeasured,
-        slot: this.load.slotFor(key),
+        slot: this.#slotOf(key, slotByKey),
       });
     }
+  }
+
+  #slotOf(key: string, slotByKey: Map<string, number>): number {
+    const slot = slotByKey.get(key) ?? 0;
+    slotByKey.delete(key);
+    // One that had none may get one now.
+    return slot === 0 ? this.load.hold(key) : slot;
   }
 
   /** Why a service takes no traffic whatever its address; null when it does. */
@@ -361,14 +382,11 @@ export class RoutingTable {
     });
   }
 
-  #announceGone(before: readonly Candidate[], after: readonly Candidate[]): void {
-    if (before.length === 0) return;
-    const kept = new Set(after.map((candidate) => candidate.key));
-    for (const candidate of before) {
-      if (kept.has(candidate.key)) continue;
-      this.#failedByKey.delete(candidate.key);
-      this.#options.onGone?.(candidate);
-    }
+  /** A candidate takes no traffic any more. */
+  #drop(candidate: Candidate): void {
+    this.load.letGo(candidate.slot);
+    this.#failedByKey.delete(candidate.key);
+    this.#options.onGone?.(candidate);
   }
 
   #avoidance(candidate: Candidate, nowMs: number): Avoidance {
@@ -388,6 +406,12 @@ export class RoutingTable {
     if (candidate.hardLimit > 0 && inFlight >= candidate.hardLimit) return "full";
     return inFlight < candidate.softLimit ? "belowSoft" : "softToHard";
   }
+}
+
+function countUncounted(candidates: readonly Candidate[]): number {
+  let uncounted = 0;
+  for (const { slot } of candidates) if (slot === 0) uncounted += 1;
+  return uncounted;
 }
 
 function byDistance(left: Candidate, right: Candidate): number {

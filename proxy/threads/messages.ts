@@ -3,6 +3,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
+import type { LoadPlan } from "../../routing/core/load-slots.ts";
 import type { QuarantineState } from "../../routing/core/quarantine.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
@@ -30,10 +31,9 @@ export interface ReplicaThreadData extends ThreadData {
 /** What a data-plane thread gets. */
 export interface DataPlaneThreadData extends ThreadData {
   readonly storePort: MessagePort;
-  readonly loadBuffer: SharedArrayBuffer;
-  /** What this thread itself has in flight, to be taken out if it ends alone. */
-  readonly loadShare: SharedArrayBuffer;
-  /** What it counts with the others; its share is taken out like that of the load. */
+  /** Requests in flight; what is this thread's own is taken out if it ends alone. */
+  readonly load: LoadPlan;
+  /** What else it counts with the others, likewise. */
   readonly limits: ProcessLimitsPlan;
   readonly fds: ListenFds;
   /** Of TLS session tickets, the same in all threads. */

@@ -131,6 +131,21 @@ export const replicaSection = z.strictObject({
   urgent: z
     .record(z.string(), z.array(z.string()))
     .default({ machines: ["state"], checks: ["status"] }),
+  /**
+   * Changed rows a second that one replica may have broadcast. What is beyond waits, and of each row
+   * only the newest value leaves. The limit is four times its mean of ten minutes, within the bounds.
+   */
+  brake: z
+    .strictObject({
+      enabled: z.boolean().default(true),
+      rows_per_second_min: z.number().min(0.1, "0.1 or more").default(50),
+      rows_per_second_max: z.number().min(0.1, "0.1 or more").default(200),
+    })
+    .refine((brake) => brake.rows_per_second_min <= brake.rows_per_second_max, {
+      path: ["rows_per_second_min"],
+      message: "at most rows_per_second_max",
+    })
+    .prefault({}),
 });
 
 /** Parsed sections. */

@@ -33,6 +33,7 @@ import { withAddressOfMachine } from "./driver/advertised-host.ts";
 import type { ApiRequest } from "./driver/api/api-request.ts";
 import { openApi, type OpenApi } from "./driver/api/open-api.ts";
 import {
+  brakeOf,
   broadcastOf,
   isOpenToStrangers,
   openZstd,
@@ -286,6 +287,7 @@ class RunningReplica implements Replica {
         clusterId,
         urgentColumns: identity.urgent,
       },
+      brake: brakeOf(identity),
       syncClient: sync,
       syncServer: SYNC_SERVER_DEFAULTS,
       books: this.#store.books,
@@ -391,10 +393,9 @@ class RunningReplica implements Replica {
 
   #openApi(core: ReplicaCore, driver: ReplicaDriver): Promise<OpenApi> {
     const status = (): unknown => this.status();
-    const store = this.#store;
     const onQuery: ApiRequest["onQuery"] = (result, seconds) =>
       this.#metrics.queryTime[result].observe(seconds);
-    return openApi({ ...this.#options, store, core, driver, status, onQuery });
+    return openApi({ ...this.#options, store: this.#store, core, driver, status, onQuery });
   }
 
   async #openAdmin(parts: {

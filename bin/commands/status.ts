@@ -20,6 +20,8 @@ interface Status {
   readonly store: { readonly dbVersion: number; readonly queued: number };
   /** Why nothing can be written; null = it can be. */
   readonly fault: string | null;
+  /** Actors whose changes are broadcast more slowly than they write. */
+  readonly braked: readonly string[];
 }
 
 /** Prints a summary, or with `json` everything as it came. */
@@ -30,7 +32,7 @@ export async function status(options: GlobalOptions & { readonly json?: boolean 
 }
 
 function summary(value: Status): string {
-  const { actor, gossip, incarnation, members, heads, needs, store, fault } = value;
+  const { actor, gossip, incarnation, members, heads, needs, store, fault, braked } = value;
   const needed = needs === 0 ? "nothing" : `${needs} versions`;
   const up = members.filter(({ state }) => state === "alive").length;
   const lines = [
@@ -38,6 +40,7 @@ function summary(value: Status): string {
     `gossip   ${gossip}`,
     `store    local version ${store.dbVersion}, ${store.queued} requests waiting`,
     ...(fault === null ? [] : [`FAULT    ${fault}`]),
+    ...(braked.length === 0 ? [] : [`BRAKED   ${braked.join(", ")}`]),
     `needs    ${needed}`,
     `members  ${members.length}, ${up} alive`,
   ];

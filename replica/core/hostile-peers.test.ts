@@ -4,9 +4,11 @@ import { createPrng } from "#base/prng.ts";
 import type { ActorBook, ActorId, Changeset, FullChangeset } from "../types.ts";
 import { ACTOR_A, ACTOR_B } from "../../tests/wire-fixtures.ts";
 import { VERSION_BELIEVED_MAX } from "./bookkeeping/bookkeeping.ts";
+import { BRAKE_DEFAULTS } from "./brake/brake.ts";
 import { BROADCAST_DEFAULTS } from "./broadcast/types.ts";
 import { Hlc } from "./hlc.ts";
-import { ReplicaCore, type ReplicaInput } from "./replica-core.ts";
+import { ReplicaCore } from "./replica-core.ts";
+import type { ReplicaInput } from "./replica-messages.ts";
 import { lanPreset } from "./swim/config.ts";
 import type { SwimPacket } from "./swim/packet.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "./sync/config.ts";
@@ -93,6 +95,7 @@ function createCore(): ReplicaCore {
     self: { id: ACTOR_A, addr: "127.0.0.1:4001", ts: 16n, clusterId: 0, memberId: null },
     swim: lanPreset,
     broadcast: { ...BROADCAST_DEFAULTS, actorId: ACTOR_A, clusterId: 0 },
+    brake: BRAKE_DEFAULTS,
     syncClient: SYNC_CLIENT_LAN,
     syncServer: SYNC_SERVER_DEFAULTS,
     books,

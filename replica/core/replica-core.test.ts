@@ -2,10 +2,13 @@ import { expect, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
 import { ACTOR_A, ACTOR_B } from "../../tests/wire-fixtures.ts";
 import type { ActorId, Address, ApplyOutcome, FullChangeset, LocalCommit } from "../types.ts";
+import { BRAKE_DEFAULTS } from "./brake/brake.ts";
 import { BROADCAST_DEFAULTS } from "./broadcast/types.ts";
 import { Hlc } from "./hlc.ts";
-import { ReplicaCore, type ReplicaOutput } from "./replica-core.ts";
+import { ReplicaCore } from "./replica-core.ts";
+import type { ReplicaOutput } from "./replica-messages.ts";
 import { lanPreset } from "./swim/config.ts";
+import { decodeUniPayload } from "./wire/uni-payload.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "./sync/config.ts";
 
 test("a broadcast that the store could not apply is news again when a copy comes", () => {
@@ -182,6 +185,44 @@ test("an early tick does nothing, and the answer to a batch that is not ours nei
   expect(core.drain()).toEqual([]);
 });
 
+test("of an origin that writes too much, what is passed on is paced, and copies of it are dropped", () => {
+  const core = createCore();
+  introduce(core, ACTOR_B, "127.0.0.1:4002");
+  introduce(core, ACTOR_C, "127.0.0.1:4003");
+  const burst = 10 * BRAKE_DEFAULTS.rowsPerSecondMax;
+  for (let version = 1; version <= burst + 100; version += 1) receive(core, changesetOf(version));
+  finishApplies(core);
+  expect(core.brakes.origins).toEqual([ACTOR_B]);
+  expect(core.brakes.rows).toBe(1);
+  const { relayed } = core.broadcast.stats;
+  expect(relayed).toBe(burst);
+  // Copies do not get it passed on either, and an urgent change is not kept back.
+  receive(core, changesetOf(burst + 100));
+  expect(core.broadcast.stats.relayed).toBe(relayed);
+  receive(core, urgentOf(burst + 101));
+  expect(core.broadcast.stats.relayed).toBeGreaterThan(relayed);
+});
+
+test("own changes that exceed the limit leave paced, and all of them when it leaves", () => {
+  const core = createCore();
+  introduce(core, ACTOR_B, "127.0.0.1:4002");
+  const events: ReplicaOutput[] = [];
+  for (let version = 1; version <= 3_000; version += 1) {
+    core.handle({ kind: "committed", commit: commitOf(version) }, 1);
+    events.push(...core.drain().filter(({ kind }) => kind === "braked"));
+  }
+  expect(events).toEqual([{ kind: "braked", actorId: ACTOR_A, isOn: true, rowsPerSecond: 200 }]);
+  core.handle({ kind: "tick" }, 40);
+  core.drain();
+  core.handle({ kind: "leave" }, 41);
+  core.handle({ kind: "tick" }, 60);
+  const sent = core.drain().flatMap((each) => (each.kind === "sendFrames" ? each.frames : []));
+  const told = sent.map((frame) => decodeUniPayload(frame)).filter(({ ok }) => ok);
+  // The newest, and one Empty for the thousand before it.
+  expect(told).toHaveLength(2);
+  expect(core.brakes.rows).toBe(0);
+});
+
 const ACTOR_C = "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c";
 
 function createCore(): ReplicaCore {
@@ -196,6 +237,7 @@ function createCore(): ReplicaCore {
       clusterId: 0,
       urgentColumns: { machines: ["state"] },
     },
+    brake: BRAKE_DEFAULTS,
     syncClient: SYNC_CLIENT_LAN,
     syncServer: SYNC_SERVER_DEFAULTS,
     books: new Map(),

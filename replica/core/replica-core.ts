@@ -7,8 +7,8 @@
  *  packets ----> Swim ----members----> Broadcast, SyncClient
  *                  '--renamed--> forget the old connection, replay the last broadcasts
  *  frames -----> books: news? --yes--> Inbox --apply--> store --applied--> books
- *                  '------------------> Broadcast (pass on)
- *  own commits > books, Broadcast
+ *                  '------> Brakes ---> Broadcast (pass on)
+ *  own commits > books, Brakes --------> Broadcast
  *  sync streams <-> SyncClient --apply--> store --applied--> books
  *               <-> SyncServer --read---> store
  *  own versions in doubt --> Recovery --> SyncClient, store
@@ -18,28 +18,16 @@
  */
 import type { Machine } from "#base/machine.ts";
 import type { Prng } from "#base/prng.ts";
-import type {
-  ActorBook,
-  ActorId,
-  Address,
-  ApplyOutcome,
-  Changeset,
-  LocalCommit,
-} from "../types.ts";
+import type { ActorBook, ActorId, Address, ApplyOutcome, Changeset } from "../types.ts";
 import { Bookkeeping } from "./bookkeeping/bookkeeping.ts";
+import type { BrakeConfig } from "./brake/brake.ts";
+import { Brakes } from "./brake/brakes.ts";
 import { createBroadcaster } from "./broadcast/create-broadcaster.ts";
-import type {
-  Broadcaster,
-  BroadcastArrival,
-  BroadcastConfig,
-  BroadcastOutput,
-  EncodedBodies,
-  PlumtreeControl,
-} from "./broadcast/types.ts";
+import type { Broadcaster, BroadcastConfig } from "./broadcast/types.ts";
 import { hasUrgentChange } from "./broadcast/urgency.ts";
 import type { Hlc } from "./hlc.ts";
 import { Inbox } from "./inbox.ts";
-import { OwnVersions, type OwnVersionsOutput } from "./recovery/own-versions.ts";
+import { OwnVersions } from "./recovery/own-versions.ts";
 import type { RecoveryConfig } from "./recovery/recovery.ts";
 import {
   changeWeight,
@@ -47,86 +35,24 @@ import {
   type ApplyQueueStats,
   type ReplicaStats,
 } from "./replica-stats.ts";
+import type { ReplicaInput, ReplicaOutput } from "./replica-messages.ts";
 import { RingTable } from "./ring-table.ts";
 import type { Actor } from "./swim/actor.ts";
 import type { SwimConfig } from "./swim/config.ts";
 import type { SwimEvent } from "./swim/events.ts";
-import type { MemberUpdate, SwimPacket } from "./swim/packet.ts";
 import type { SwimInput } from "./swim/swim-input.ts";
 import { Swim } from "./swim/swim.ts";
-import type { SyncClientInput, SyncClientOutput } from "./sync/client-types.ts";
+import type { SyncClientInput } from "./sync/client-types.ts";
 import type { SyncClientConfig, SyncServerConfig } from "./sync/config.ts";
 import { SyncClient } from "./sync/sync-client.ts";
-import { SyncServer, type SyncServerInput, type SyncServerOutput } from "./sync/sync-server.ts";
-
-/** What a replica is told. */
-export type ReplicaInput =
-  /** Begins: members saved before a restart, and resolved bootstrap addresses. */
-  | {
-      readonly kind: "start";
-      readonly bootstrap: readonly Address[];
-      readonly members: readonly MemberUpdate[];
-    }
-  | { readonly kind: "packet"; readonly packet: SwimPacket; readonly packetBytes: number }
-  | (BroadcastArrival & { readonly kind: "broadcast"; readonly clusterId: number })
-  | { readonly kind: "plumtree"; readonly message: PlumtreeControl; readonly clusterId: number }
-  /** A transaction of our own was committed. */
-  | { readonly kind: "committed"; readonly commit: LocalCommit; readonly bodies?: EncodedBodies }
-  /**
-   * The answer to an `apply` of the inbox: one outcome per changeset, or none at all when the store
-   * could not (busy, disk full). What has no outcome counts as never received.
-   */
-  | {
-      readonly kind: "applied";
-      readonly batchId: number;
-      readonly outcomes: readonly ApplyOutcome[];
-    }
-  /** A minimum round trip of the connection to `address`. */
-  | { readonly kind: "rtt"; readonly address: Address; readonly rttMs: number }
-  /** The connection to `address` was lost and is up again: what was sent last may be lost. */
-  | { readonly kind: "reconnected"; readonly address: Address }
-  /** What became of `sendFrames`. */
-  | { readonly kind: "sent"; readonly id: number; readonly ok: boolean }
-  | { readonly kind: "syncClient"; readonly input: SyncClientInput }
-  | { readonly kind: "syncServer"; readonly input: SyncServerInput }
-  /** Bootstrap names resolve to other addresses. */
-  | { readonly kind: "bootstrap"; readonly addresses: readonly Address[] }
-  | { readonly kind: "rejoin" }
-  /** Moves to another cluster id, under a newer identity. */
-  | { readonly kind: "changeCluster"; readonly clusterId: number }
-  | { readonly kind: "leave" }
-  /** The answer to `settleOwnVersions`; false when the store could not. */
-  | { readonly kind: "settled"; readonly isStored: boolean }
-  | { readonly kind: "tick" };
-
-/** What a replica wants done, in this order. */
-export type ReplicaOutput =
-  | { readonly kind: "sendPacket"; readonly target: Address; readonly packet: SwimPacket }
-  /** One unidirectional stream with FIN; answer with `sent`. */
-  | (Omit<Extract<BroadcastOutput, { kind: "send" }>, "kind"> & { readonly kind: "sendFrames" })
-  /** Apply in order; answer with `applied`. */
-  | {
-      readonly kind: "apply";
-      readonly batchId: number;
-      readonly changesets: readonly Changeset[];
-      readonly isUrgent: boolean;
-    }
-  | {
-      readonly kind: "syncClient";
-      readonly output: Exclude<SyncClientOutput, { kind: "compared" }>;
-    }
-  | { readonly kind: "syncServer"; readonly output: SyncServerOutput }
-  /** Close the cached connection to `target`: who answered there is gone. */
-  | { readonly kind: "forget"; readonly target: Address; readonly reason: string }
-  | OwnVersionsOutput
-  | { readonly kind: "notify"; readonly event: SwimEvent }
-  | { readonly kind: "dropped"; readonly reason: string; readonly count: number };
+import { SyncServer } from "./sync/sync-server.ts";
 
 /** Everything a replica is made of. */
 export interface ReplicaCoreOptions {
   readonly self: Actor;
   readonly swim: SwimConfig;
   readonly broadcast: BroadcastConfig;
+  readonly brake: BrakeConfig;
   readonly syncClient: SyncClientConfig;
   readonly syncServer: SyncServerConfig;
   /** The books as stored. */
@@ -143,6 +69,7 @@ export interface ReplicaCoreOptions {
 export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly swim: Swim;
   readonly broadcast: Broadcaster;
+  readonly brakes: Brakes;
   readonly syncClient: SyncClient;
   readonly syncServer: SyncServer;
   readonly books: Bookkeeping;
@@ -175,6 +102,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       get: () => swim.self.clusterId,
     });
     this.broadcast = createBroadcaster(broadcast, { prng, books: this.books });
+    const { brake: config } = options;
+    const { urgentColumns } = broadcast;
+    this.brakes = new Brakes({ actorId: self.id, config, urgentColumns, prng });
     this.syncClient = new SyncClient({
       identity,
       config: options.syncClient,
@@ -195,6 +125,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       config: options.syncServer,
       books: this.books,
       stamp,
+      ownHead: (head, nowMs) => this.brakes.headForSync(head, nowMs),
     });
   }
 
@@ -267,7 +198,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       case "rejoin":
       case "changeCluster":
       case "leave":
-        if (input.kind === "leave") this.broadcast.handle(input, nowMs);
+        if (input.kind === "leave") this.#leave(nowMs);
         this.#runSwim(input, nowMs);
         break;
       case "settled":
@@ -276,6 +207,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       case "tick":
         this.#runSwim({ kind: "tick" }, nowMs);
         this.#own.tick(nowMs);
+        this.brakes.tick(nowMs);
         this.broadcast.handle({ kind: "tick" }, nowMs);
         this.syncClient.handle({ kind: "tick" }, nowMs);
         this.syncServer.handle({ kind: "tick" }, nowMs);
@@ -294,6 +226,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     return Math.min(
       this.swim.deadlineMs(),
       this.broadcast.deadlineMs(),
+      this.brakes.deadlineMs(),
       this.syncClient.deadlineMs(),
       this.syncServer.deadlineMs(),
       this.#own.deadlineMs(),
@@ -393,6 +326,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     if (this.broadcast.hasSeen(changeset) || this.#inbox.has(changeset)) {
       this.stats.known++;
       this.stats.knownLately++;
+      if (this.brakes.holds(changeset)) return;
       this.broadcast.handle({ ...input, kind: "received", isNews: false }, nowMs);
       return;
     }
@@ -405,7 +339,10 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const isNews = verdict !== "known";
     if (isNews) this.stats.news++;
     else this.stats.known++;
-    this.broadcast.handle({ ...input, kind: "received", isNews }, nowMs);
+    if (isNews) this.brakes.received(input, nowMs);
+    else if (!this.brakes.holds(changeset)) {
+      this.broadcast.handle({ ...input, kind: "received", isNews }, nowMs);
+    }
     if (!isNews) return;
     const dropped = this.#inbox.add(changeset, this.#isUrgent(changeset));
     if (dropped) this.#missed([dropped], nowMs);
@@ -428,7 +365,13 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const { commit } = input;
     const { id } = this.swim.self;
     this.books.recordComplete(id, { start: commit.version, end: commit.version });
-    this.broadcast.handle({ ...input, changesets: commit.changesets }, nowMs);
+    this.brakes.committed(commit, input.bodies, nowMs);
+  }
+
+  #leave(nowMs: number): void {
+    this.brakes.flush();
+    for (const input of this.brakes.drain()) this.broadcast.handle(input, nowMs);
+    this.broadcast.handle({ kind: "leave" }, nowMs);
   }
 
   #onApplied(batchId: number, outcomes: readonly ApplyOutcome[], nowMs: number): void {
@@ -466,6 +409,8 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     for (let batch = this.#inbox.take(); batch !== null; batch = this.#inbox.take()) {
       this.#outbox.push({ kind: "apply", ...batch });
     }
+    for (const input of this.brakes.drain()) this.broadcast.handle(input, nowMs);
+    for (const event of this.brakes.drainEvents()) this.#outbox.push({ kind: "braked", ...event });
     for (const output of this.broadcast.drain()) {
       if (output.kind === "send") this.#outbox.push({ ...output, kind: "sendFrames" });
       else this.#outbox.push({ kind: "dropped", reason: output.reason, count: output.count });

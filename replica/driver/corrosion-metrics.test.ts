@@ -7,9 +7,11 @@ import { expect, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
 import { ACTOR_A, ACTOR_B } from "../../tests/wire-fixtures.ts";
 import type { BroadcastConfig } from "../core/broadcast/types.ts";
+import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import { BROADCAST_DEFAULTS } from "../core/broadcast/types.ts";
 import { Hlc } from "../core/hlc.ts";
-import { ReplicaCore, type ReplicaOutput } from "../core/replica-core.ts";
+import { ReplicaCore } from "../core/replica-core.ts";
+import type { ReplicaOutput } from "../core/replica-messages.ts";
 import { lanPreset } from "../core/swim/config.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { ApplyOutcome, FullChangeset } from "../types.ts";
@@ -119,6 +121,7 @@ function createCore(broadcast: Partial<BroadcastConfig> = {}): ReplicaCore {
     self: { id: ACTOR_A, addr: "127.0.0.1:4001", ts: 16n, clusterId: 0, memberId: null },
     swim: lanPreset,
     broadcast: { ...BROADCAST_DEFAULTS, actorId: ACTOR_A, clusterId: 0, ...broadcast },
+    brake: BRAKE_DEFAULTS,
     syncClient: SYNC_CLIENT_LAN,
     syncServer: SYNC_SERVER_DEFAULTS,
     books: new Map(),

@@ -1,6 +1,7 @@
 /** What the section `[gossip]` says, in the words of the parts that do it; and what it leaves open. */
 import type { Logger } from "#base/logger.ts";
-import type { GossipConfig } from "../config.ts";
+import type { GossipConfig, ReplicaIdentityConfig } from "../config.ts";
+import type { BrakeConfig } from "../core/brake/brake.ts";
 import { PLUMTREE_DEFAULTS } from "../core/broadcast/plumtree-types.ts";
 import type { BroadcastConfig } from "../core/broadcast/types.ts";
 import { Zstd } from "./compression/zstd.ts";
@@ -18,6 +19,15 @@ export function broadcastOf({
     coalesceMs: broadcast.batch_gossip ? PLUMTREE_DEFAULTS.coalesceMs : 0,
   };
   return { method, plumtree };
+}
+
+/** What one origin may have broadcast. */
+export function brakeOf({ brake }: ReplicaIdentityConfig): BrakeConfig {
+  return {
+    isEnabled: brake.enabled,
+    rowsPerSecondMin: brake.rows_per_second_min,
+    rowsPerSecondMax: brake.rows_per_second_max,
+  };
 }
 
 /** Compression with its dictionaries read; a dictionary that cannot be is warned of. */

@@ -6,7 +6,9 @@
  */
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
-import type { ReplicaCore, ReplicaInput, ReplicaOutput } from "../core/replica-core.ts";
+import type { BrakeEvent } from "../core/brake/brakes.ts";
+import type { ReplicaCore } from "../core/replica-core.ts";
+import type { ReplicaInput, ReplicaOutput } from "../core/replica-messages.ts";
 import type { EncodedBodies, GossipOrigin } from "../core/broadcast/types.ts";
 import { hasUrgentChange } from "../core/broadcast/urgency.ts";
 import { decodePacket, encodePacket } from "../core/swim/codec.ts";
@@ -240,6 +242,8 @@ export class ReplicaDriver {
       case "notify":
         this.#countSwim(output.event);
         return this.#options.onSwimEvent(output.event);
+      case "braked":
+        return this.#logBrake(output);
       case "dropped":
         return this.#options.log.debug?.("broadcast-dropped", output.reason, {
           count: output.count,
@@ -378,6 +382,21 @@ export class ReplicaDriver {
       if (!isBusy) await new Promise((resolve) => setTimeout(resolve, FAILED_PAUSE_MS));
       return [];
     }
+  }
+
+  /** Names the origin: there is one line when it begins and one when it is over. */
+  #logBrake({ actorId, isOn, rowsPerSecond }: BrakeEvent): void {
+    const { log, store } = this.#options;
+    const rate = Number(rowsPerSecond.toFixed(1));
+    const fields = { origin: actorId, rowsPerSecond: rate };
+    const who = actorId === store.actorId ? "this replica" : `replica ${actorId}`;
+    if (!isOn) return log.info?.("brake-off", `${who} writes no more than it may`, fields);
+    log.warn?.(
+      "brake-on",
+      `${who} writes more than ${rate} rows a second: of each row only the newest value is` +
+        " broadcast, at that pace. Find what writes in a loop there",
+      fields,
+    );
   }
 
   #logSync(event: SyncClientEvent): void {

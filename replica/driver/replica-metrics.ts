@@ -89,6 +89,7 @@ export function coreFigures(core: ReplicaCore): Record<string, number> {
   const swim = core.swim.stats;
   const broadcast = core.broadcast.stats;
   const sync = core.syncClient.stats;
+  const { brakes } = core;
   return {
     swim_members: core.swim.clusterSize,
     swim_awareness: core.swim.awareness,
@@ -104,6 +105,11 @@ export function coreFigures(core: ReplicaCore): Record<string, number> {
     broadcast_duplicates_total: core.stats.known,
     broadcast_rate_limited_total: broadcast.rateLimited,
     broadcast_dropped_total: broadcast.dropped,
+    brake_origins: brakes.origins.length,
+    brake_rows: brakes.rows,
+    brake_held_rows_total: brakes.stats.rowsHeld,
+    brake_coalesced_rows_total: brakes.stats.rowsCoalesced,
+    brake_left_to_sync_rows_total: brakes.stats.rowsLeftToSync,
     sync_rounds_total: sync.rounds,
     sync_sessions_total: sync.sessions,
     sync_sessions_failed_total: sync.sessionsFailed,

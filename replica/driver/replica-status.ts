@@ -3,8 +3,8 @@ import type { ReplicaCore } from "../core/replica-core.ts";
 import { lackingVersions } from "./replica-metrics.ts";
 
 /**
- * Identity, members with round trips, heads, needs, and why the store can keep nothing (`fault`,
- * null = it can); plain JSON.
+ * Identity, members with round trips, heads, needs, origins that are braked, and why the store can
+ * keep nothing (`fault`, null = it can); plain JSON.
  */
 export function statusOf(core: ReplicaCore, fault: string | null): unknown {
   const { self, incarnation, records } = core.swim;
@@ -22,6 +22,7 @@ export function statusOf(core: ReplicaCore, fault: string | null): unknown {
     })),
     heads: Object.fromEntries([...core.books.actors()].map((id) => [id, core.books.head(id)])),
     needs: lackingVersions(core),
+    braked: core.brakes.origins,
     fault,
   };
 }

@@ -1,5 +1,5 @@
 /** Names what a simulated replica is told, for the trace by which runs are compared. */
-import type { ReplicaInput } from "../core/replica-core.ts";
+import type { ReplicaInput } from "../core/replica-messages.ts";
 import type { Changeset } from "../types.ts";
 
 /** What identifies an input in the trace: what it is, and of changes which. */

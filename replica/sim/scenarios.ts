@@ -2,6 +2,7 @@
  * Small worlds for stories with a plot of their own: replicas that start together, on a network
  * with nothing but the faults that the story brings.
  */
+import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import type { Address } from "../types.ts";
 import { calmNetwork, type SimulationSetup } from "./setup.ts";
 import type { NetworkFaults } from "./sim-network.ts";
@@ -53,8 +54,13 @@ export function startStory(story: StorySetup): World {
 
 /** Writes one row of its own key, or deletes it. */
 export function writeRow(replica: SimReplica, key: number, value: string | null): void {
-  const pk = new Uint8Array([1, 17, key & 255, key >> 8]);
+  const pk = keyOf(key);
   replica.write([{ table: "t", pk, columns: value === null ? null : { v: value } }]);
+}
+
+/** The packed key of a row that `writeRow` writes. */
+export function keyOf(key: number): Uint8Array {
+  return new Uint8Array([1, 17, key & 255, key >> 8]);
 }
 
 /** Lets a world go on until a condition holds; returns the time that took, Infinity = too long. */
@@ -94,6 +100,7 @@ const STORY_TRAITS: SimReplicaTraits = {
   isEncoding: false,
   chunkBytes: 8_192,
   method: "gossip",
+  brake: BRAKE_DEFAULTS,
 };
 /** Long enough for everybody to have met everybody. */
 const MEETING_MS = 15_000;

@@ -3,6 +3,7 @@
  * how strong each is (swarm testing), so that some runs have no loss and others only pauses.
  */
 import { createPrng } from "#base/prng.ts";
+import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import type { NetworkFaults } from "./sim-network.ts";
 import type { SimReplicaTraits } from "./sim-replica.ts";
 
@@ -76,6 +77,7 @@ export function drawSetup(seed: number): SimulationSetup {
       // So that a transaction of a few dozen columns is cut into several chunks.
       chunkBytes: 400,
       method: "gossip",
+      brake: BRAKE_DEFAULTS,
     },
     hasLatecomer: prng.next() < 0.5,
     seeds: prng.pick([1, 3, replicas]) ?? replicas,
@@ -86,8 +88,12 @@ export function drawSetup(seed: number): SimulationSetup {
   // Drawn last, so that kept seeds go on to mean what they meant.
   const powerLossEveryMs = maybe(10_000);
   const method = prng.pick(["gossip", "plumtree"] as const) ?? "gossip";
-  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method } };
+  const brake = prng.pick([BRAKE_DEFAULTS, TIGHT_BRAKE]) ?? BRAKE_DEFAULTS;
+  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method, brake } };
 }
+
+/** So that writes of a few a second wait and are taken over. */
+const TIGHT_BRAKE = { isEnabled: true, rowsPerSecondMin: 0.1, rowsPerSecondMax: 0.5 };
 
 /** A network on which nothing goes wrong. */
 export function calmNetwork(latencyMs: NetworkFaults["latencyMs"]): NetworkFaults {

@@ -8,14 +8,15 @@
  */
 import { assert } from "#base/errors.ts";
 import { createPrng, type Prng } from "#base/prng.ts";
+import type { BrakeConfig } from "../core/brake/brake.ts";
 import { BROADCAST_DEFAULTS, type BroadcastConfig } from "../core/broadcast/types.ts";
 import { RECOVERY_DEFAULTS } from "../core/recovery/recovery.ts";
 import { Hlc, unixMsToNtp64 } from "../core/hlc.ts";
-import { ReplicaCore, type ReplicaInput, type ReplicaOutput } from "../core/replica-core.ts";
+import { ReplicaCore } from "../core/replica-core.ts";
+import type { ReplicaInput, ReplicaOutput } from "../core/replica-messages.ts";
 import { lanPreset } from "../core/swim/config.ts";
-import type { SwimPacket } from "../core/swim/packet.ts";
+import type { MemberUpdate, SwimPacket } from "../core/swim/packet.ts";
 import { packetBytes } from "../core/swim/codec.ts";
-import type { MemberUpdate } from "../core/swim/packet.ts";
 import type { SyncClientOutput } from "../core/sync/client-types.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { SessionMessage } from "../core/sync/messages.ts";
@@ -68,6 +69,8 @@ export interface SimReplicaTraits {
   readonly chunkBytes: number;
   /** How changes are broadcast. */
   readonly method: BroadcastConfig["method"];
+  /** What one origin may have broadcast. */
+  readonly brake: BrakeConfig;
 }
 
 /** Who hears what comes to a replica's disk. */
@@ -308,6 +311,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       self: { id: actorId, addr: this.#address, ts, clusterId: 0, memberId: null },
       swim: lanPreset,
       broadcast: { ...BROADCAST_DEFAULTS, method: traits.method, actorId, clusterId: 0 },
+      brake: traits.brake,
       syncClient: {
         ...SYNC_CLIENT_LAN,
         pieceVersionsMax: traits.pieceVersions,
@@ -404,6 +408,8 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
         return network.forget({ source: this.#address, target: output.target });
       case "notify":
         return this.#mark(output.event.kind);
+      case "braked":
+        return this.#mark(output.isOn ? "braked" : "brake off");
       case "dropped":
         return this.#mark("broadcast dropped");
       case "settleOwnVersions":

@@ -1,5 +1,6 @@
 /** Sync, with and without the help of broadcasts. */
 import { describe, expect, test } from "vitest";
+import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import { startStory } from "./scenarios.ts";
 import { drawSetup, type SimulationSetup } from "./setup.ts";
 import type { SimReplica } from "./sim-replica.ts";
@@ -38,7 +39,9 @@ describe("a replica that starts empty", () => {
 
 function drawSmall(seed: number): SimulationSetup {
   const drawn = drawSetup(seed);
-  return { ...drawn, replicas: Math.min(drawn.replicas, 6) };
+  // Broadcasts play no part here, so there is nothing to brake.
+  const traits = { ...drawn.traits, brake: BRAKE_DEFAULTS };
+  return { ...drawn, traits, replicas: Math.min(drawn.replicas, 6) };
 }
 
 /** Runs a setup; a failed one says how to repeat it. */

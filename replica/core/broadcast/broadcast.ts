@@ -155,12 +155,12 @@ export class Broadcast implements Broadcaster {
 
   #onCommitted({ changesets, bodies }: CommittedInput, nowMs: number): void {
     const urgentVersions = new Set<number>();
-    for (const { version, changes } of changesets) {
-      if (hasUrgentChange(changes, this.#config.urgentColumns)) urgentVersions.add(version);
+    for (const changeset of changesets) {
+      if (this.#hasUrgent(changeset)) urgentVersions.add(firstVersionOf(changeset));
     }
     for (const [at, changeset] of changesets.entries()) {
       const payload = this.#frame(changeset, bodies?.[at]);
-      const isUrgent = urgentVersions.has(changeset.version);
+      const isUrgent = urgentVersions.has(firstVersionOf(changeset));
       this.#enter(this.#createEntry(changeset, payload, { ...LOCAL, isUrgent, nowMs }), nowMs);
     }
   }
@@ -171,11 +171,11 @@ export class Broadcast implements Broadcaster {
       this.#counters.duplicates += 1;
       return;
     }
-    // Empty ones say nothing that sync would not: Corrosion does not pass them on either.
-    if (!isNews || changeset.kind === "empty") return;
+    // In a small cluster the origin tells all of an Empty by itself; what got lost is sync's.
+    if (!isNews || (changeset.kind === "empty" && this.#targets.isSmall)) return;
     this.#counters.relayed += 1;
     const payload = input.payload ?? this.#frame(changeset, input.body);
-    const isUrgent = this.#isReceivedUrgent(changeset, nowMs);
+    const isUrgent = changeset.kind === "full" && this.#isReceivedUrgent(changeset, nowMs);
     const isFromTree = (input.gossip ?? null) !== null;
     const traits = { isLocal: false, isFromTree, isUrgent, nowMs };
     const entry = this.#createEntry(changeset, payload, traits);
@@ -184,7 +184,12 @@ export class Broadcast implements Broadcaster {
     this.#enter(entry, nowMs);
   }
 
-  #frame(changeset: FullChangeset, body: Uint8Array | null | undefined): Uint8Array {
+  #hasUrgent(changeset: Changeset): boolean {
+    if (changeset.kind === "empty") return false;
+    return hasUrgentChange(changeset.changes, this.#config.urgentColumns);
+  }
+
+  #frame(changeset: Changeset, body: Uint8Array | null | undefined): Uint8Array {
     const { clusterId } = this.#config;
     return body ? frameBody(body, clusterId) : encodeBroadcast(changeset, clusterId);
   }
@@ -264,14 +269,14 @@ export class Broadcast implements Broadcaster {
 
   // -------------------------------------------------------------- rounds
 
-  #createEntry(changeset: FullChangeset, payload: Uint8Array, traits: EntryTraits): BroadcastEntry {
+  #createEntry(changeset: Changeset, payload: Uint8Array, traits: EntryTraits): BroadcastEntry {
     const isSecondPath = this.#targets.isSecondPath(traits);
     const rounds = maxTransmissions(this.#targets.count);
     const roundsEager = this.#targets.isSmall ? Math.max(SMALL_CLUSTER_ROUNDS, rounds) : rounds;
     return {
       payload,
       origin: changeset.actorId,
-      version: changeset.version,
+      version: firstVersionOf(changeset),
       isLocal: traits.isLocal,
       isFromTree: traits.isFromTree,
       isUrgent: traits.isUrgent,
@@ -451,6 +456,10 @@ export class Broadcast implements Broadcaster {
       if (entry.lanes.size === 0) this.#finishRound(entry, nowMs);
     }
   }
+}
+
+function firstVersionOf(changeset: Changeset): number {
+  return changeset.kind === "full" ? changeset.version : changeset.versions.start;
 }
 
 type CommittedInput = Extract<BroadcastInput, { kind: "committed" }>;

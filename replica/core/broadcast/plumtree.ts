@@ -20,7 +20,7 @@
  * locked neighbours are announced to rather than sent to. With `PLUMTREE_CORROSION` these are as there.
  */
 import type { Prng } from "#base/prng.ts";
-import type { ActorId, Address, Changeset, FullChangeset } from "../../types.ts";
+import type { ActorId, Address, Changeset } from "../../types.ts";
 import type { ChangeDigest, ChangeId, PlumtreeMessage } from "../wire/types.ts";
 import { encodeBody, encodeGossip, encodeUniPayload } from "../wire/uni-payload.ts";
 import { FrameLanes, type FramePriority } from "./frame-lanes.ts";
@@ -187,12 +187,14 @@ export class Plumtree implements Broadcaster {
 
   #onCommitted({ changesets, bodies }: CommittedInput, nowMs: number): void {
     const urgentVersions = new Set<number>();
-    for (const { version, changes } of changesets) {
+    for (const changeset of changesets) {
+      if (changeset.kind === "empty") continue;
+      const { version, changes } = changeset;
       if (hasUrgentChange(changes, this.#config.urgentColumns)) urgentVersions.add(version);
     }
     for (const [at, changeset] of changesets.entries()) {
       this.#seen.add(changeset);
-      const isUrgent = urgentVersions.has(changeset.version);
+      const isUrgent = changeset.kind === "full" && urgentVersions.has(changeset.version);
       const body = bodies?.[at] ?? encodeBody(changeset);
       const message = this.#remember(changeset, { round: 0, body, isUrgent, nowMs });
       this.#push(message, { round: 0, priority: isUrgent ? 0 : 1, except: null });
@@ -222,9 +224,7 @@ export class Plumtree implements Broadcaster {
       this.#peers.countFirst(link);
       if (this.#config.plumtree.adoptsSenders) this.#peers.adopt(link);
     }
-    // Empty ones say nothing that sync would not: Corrosion does not pass them on either.
-    if (changeset.kind === "empty") return;
-    const isUrgent = this.#urgentVersions.judge(changeset) !== "no";
+    const isUrgent = changeset.kind === "full" && this.#urgentVersions.judge(changeset) !== "no";
     const body = input.body ?? encodeBody(changeset);
     const message = this.#remember(changeset, { round, body, isUrgent, nowMs });
     if (isNews) {
@@ -262,12 +262,11 @@ export class Plumtree implements Broadcaster {
   }
 
   #remember(
-    changeset: FullChangeset,
+    changeset: Changeset,
     of: Pick<TreeMessage, "round" | "body" | "isUrgent"> & { readonly nowMs: number },
   ): TreeMessage {
-    const { actorId, version, seqs, lastSeq } = changeset;
     const { round, body, isUrgent, nowMs: bornMs } = of;
-    const id: ChangeId = { kind: "full", actorId, version, seqs, lastSeq };
+    const id = changeIdOf(changeset);
     const message = { key: changeKey(id), id, round, body, isUrgent, bornMs, copies: 0 };
     this.#cache.add(message);
     return message;
@@ -474,6 +473,13 @@ export class Plumtree implements Broadcaster {
     const { clusterId } = this.#config;
     return encodeUniPayload({ kind: "plumtree", message, clusterId });
   }
+}
+
+function changeIdOf(changeset: Changeset): ChangeId {
+  const { actorId } = changeset;
+  if (changeset.kind === "empty") return { kind: "empty", actorId, versions: changeset.versions };
+  const { version, seqs, lastSeq } = changeset;
+  return { kind: "full", actorId, version, seqs, lastSeq };
 }
 
 type CommittedInput = Extract<BroadcastInput, { kind: "committed" }>;

@@ -1,6 +1,6 @@
 /** What the broadcast machine takes, gives and can be told. */
 import type { Machine } from "#base/machine.ts";
-import type { ActorId, Address, Changeset, FullChangeset } from "../../types.ts";
+import type { ActorId, Address, Changeset } from "../../types.ts";
 import type { PlumtreeMessage } from "../wire/types.ts";
 import { PLUMTREE_DEFAULTS, type PlumtreeConfig, type PlumtreeStats } from "./plumtree-types.ts";
 
@@ -42,11 +42,12 @@ export interface BroadcastArrival {
 export type BroadcastInput =
   /**
    * Own transactions, after their commit. All chunks of a version come in one input. `bodies`: the
-   * `BroadcastV1` of each where it was encoded already (compressed).
+   * `BroadcastV1` of each where it was encoded already (compressed). Empty: versions of which later
+   * ones left nothing while they waited for their turn.
    */
   | {
       readonly kind: "committed";
-      readonly changesets: readonly FullChangeset[];
+      readonly changesets: readonly Changeset[];
       readonly bodies?: EncodedBodies;
     }
   /** A changeset that a broadcast of this cluster brought. `isNews`: bookkeeping lacked it. */

@@ -14,7 +14,7 @@ import type { ActorId, Changeset, ReadVersionsRequest } from "../../types.ts";
 import type { Machine } from "#base/machine.ts";
 import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
 import { changeWeight } from "../replica-stats.ts";
-import type { SyncRejection, SyncRequest } from "../wire/types.ts";
+import type { SyncRejection, SyncRequest, SyncState } from "../wire/types.ts";
 import type { SyncIdentity, SyncServerConfig } from "./config.ts";
 import type { SessionMessage } from "./messages.ts";
 import { ServerSession } from "./server-session.ts";
@@ -101,6 +101,8 @@ export interface SyncServerOptions {
   /** The replica's books; read only. */
   readonly books: Bookkeeping;
   readonly stamp: (nowMs: number) => bigint;
+  /** What clients are told of our own head, which is `head`. Default: the truth. */
+  readonly ownHead?: (head: number, nowMs: number) => number;
 }
 
 /** The answering side of anti-entropy. */
@@ -118,6 +120,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
   readonly #config: SyncServerConfig;
   readonly #books: Bookkeeping;
   readonly #stamp: (nowMs: number) => bigint;
+  readonly #ownHead: (head: number, nowMs: number) => number;
   readonly #sessions = new Map<number, ServerSession>();
   /** Which session a read is for. */
   readonly #sessionByRead = new Map<number, number>();
@@ -129,6 +132,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     this.#config = options.config;
     this.#books = options.books;
     this.#stamp = options.stamp;
+    this.#ownHead = options.ownHead ?? ((head) => head);
   }
 
   /** Sessions that were let in and have not ended. */
@@ -202,10 +206,21 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       return this.#reject(session, "maxConcurrencyReached");
     }
     session.phase = "serving";
-    const state = this.#books.syncState(this.#identity.actorId);
-    this.#send(session.sessionId, { kind: "state", state });
+    this.#send(session.sessionId, { kind: "state", state: this.#state(nowMs) });
     this.#send(session.sessionId, { kind: "clock", ts: this.#stamp(nowMs) });
     this.#pump(session);
+  }
+
+  #state(nowMs: number): SyncState {
+    const { actorId } = this.#identity;
+    const state = this.#books.syncState(actorId);
+    const head = state.heads.get(actorId);
+    const told = head === undefined ? 0 : this.#ownHead(head, nowMs);
+    if (head === undefined || told === head) return state;
+    const heads = new Map(state.heads);
+    if (told > 0) heads.set(actorId, told);
+    else heads.delete(actorId);
+    return { ...state, heads };
   }
 
   #onRequests(session: ServerSession, requests: readonly SyncRequest[]): void {

@@ -1,0 +1,127 @@
+/**
+ * Storms: workers that rewrite their machines in a loop, as after a certificate expired somewhere.
+ *
+ * Each is first shown to hurt with the brake off. `PATINA_STORM=1` runs it in its whole size: 40
+ * replicas, 20 workers of 50 machines.
+ */
+import { expect, test } from "vitest";
+import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
+import { eventuallyNothingIsMissing, eventuallyRowsAgree } from "./checkers.ts";
+import { keyOf, runUntilHolds, startStory, watchVersions, writeRow } from "./scenarios.ts";
+import type { SimReplica } from "./sim-replica.ts";
+import type { World } from "./world.ts";
+
+const SIZE =
+  process.env["PATINA_STORM"] === "1"
+    ? { replicas: 40, workers: 20, machines: 50, limit: 200, changesetMs: 0.2, seconds: 20 }
+    : { replicas: 5, workers: 3, machines: 10, limit: 10, changesetMs: 6, seconds: 18 };
+
+test("workers that rewrite every machine each 100 ms bury what others write; with the brake not", () => {
+  const hurt = runStorm({ isBraked: false, isReal: true });
+  expect(hurt.delayMs).toBeGreaterThan(5_000);
+  const storm = runStorm({ isBraked: true, isReal: true });
+  const { workers, machines } = SIZE;
+  expect(storm.delayMs).toBeLessThan(1_000);
+  expect(storm.urgentMs).toBeLessThan(1_000);
+  expect(storm.bytesSent).toBeLessThan(hurt.bytesSent / 2);
+  expect(storm.braked).toBe(workers);
+  expect(storm.coalesced).toBeGreaterThan(workers * machines);
+  // Nothing is lost: also of rows that are still in the loop everybody learns again and again.
+  expect(storm.staleMsMax).toBeLessThan(15_000);
+  const holds = (): boolean => agree(storm.world);
+  expect(runUntilHolds(storm.world, { withinMs: 60_000, holds })).toBeLessThan(60_000);
+}, 900_000);
+
+test("workers that rewrite every machine with what it says already send nothing", () => {
+  const storm = runStorm({ isBraked: false, isReal: false });
+  expect(storm.delayMs).toBeLessThan(1_000);
+  // The first writing, and the two changes of the replica that is watched.
+  const { workers, machines } = SIZE;
+  expect(storm.world.commits).toBe(workers * machines + 3);
+}, 600_000);
+
+/** A storm, and what becomes of a row written, and one deleted, by a replica that is no part of it. */
+function runStorm(of: { isBraked: boolean; isReal: boolean }) {
+  const { replicas, workers, machines, limit, changesetMs, seconds } = SIZE;
+  const bounds = { rowsPerSecondMin: limit, rowsPerSecondMax: limit };
+  const brake = { ...BRAKE_DEFAULTS, ...bounds, isEnabled: of.isBraked };
+  const world = startStory({ seed: 5, replicas, traits: { storeMs: 0, changesetMs, brake } });
+  const { queue } = world;
+  const calm = world.replicas[replicas - 1] as SimReplica;
+  writeRow(calm, 60_000, "a machine that will go");
+  const endMs = queue.nowMs + seconds * 1_000;
+  for (const [at, worker] of world.replicas.slice(0, workers).entries()) {
+    for (let machine = 0; machine < machines; machine += 1) {
+      const key = at * machines + machine;
+      let round = 0;
+      const rewrite = (): void => {
+        if (queue.nowMs >= endMs) return;
+        writeRow(worker, key, of.isReal ? `${"x".repeat(200)} ${round++}` : "same");
+        queue.after(LOOP_MS, rewrite);
+      };
+      queue.after((LOOP_MS * machine) / machines, rewrite);
+    }
+  }
+  queue.runUntil(endMs - 10_000);
+  const times = watchVersions(world);
+  const staleness = watchStaleness(calm, { rows: workers * machines, world });
+  const bytesBefore = bytesOf(world);
+  const writtenMs = queue.nowMs;
+  writeRow(calm, 60_001, "a machine that came up");
+  const upVersion = 2;
+  queue.runUntil(writtenMs + 1_000);
+  writeRow(calm, 60_000, null);
+  queue.runUntil(endMs);
+  const bytesSent = (bytesOf(world) - bytesBefore) / replicas;
+  const knownAfterMs = (version: number, sinceMs: number): number => {
+    const others = world.replicas.filter((each) => each !== calm);
+    const name = `${calm.actorId} ${version}`;
+    return (
+      Math.max(...others.map(({ address }) => times.get(address)?.get(name) ?? Infinity)) - sinceMs
+    );
+  };
+  const stats = world.replicas.map(({ core }) => core!.brakes.stats);
+  return {
+    world,
+    delayMs: knownAfterMs(upVersion, writtenMs),
+    urgentMs: knownAfterMs(upVersion + 1, writtenMs + 1_000),
+    /** Payload bytes of broadcasts per replica in ten seconds. */
+    bytesSent,
+    braked: world.replicas.filter(({ core, actorId }) => core!.brakes.origins.includes(actorId))
+      .length,
+    coalesced: stats.reduce((sum, { rowsCoalesced }) => sum + rowsCoalesced, 0),
+    /** Longest that a row in the loop kept one value at the replica that is no part of it. */
+    staleMsMax: staleness.maxMs,
+  };
+}
+
+function watchStaleness(
+  watcher: SimReplica,
+  of: { rows: number; world: World },
+): { maxMs: number } {
+  const { queue } = of.world;
+  const seen = new Map<number, { value: unknown; sinceMs: number }>();
+  const staleness = { maxMs: 0 };
+  const look = (): void => {
+    for (let key = 0; key < of.rows; key += 1) {
+      const value = watcher.store.rows.columnValue({ table: "t", pk: keyOf(key), cid: "v" });
+      const last = seen.get(key);
+      if (last === undefined || last.value !== value)
+        seen.set(key, { value, sinceMs: queue.nowMs });
+      else staleness.maxMs = Math.max(staleness.maxMs, queue.nowMs - last.sinceMs);
+    }
+    queue.after(500, look);
+  };
+  look();
+  return staleness;
+}
+
+function bytesOf(world: World): number {
+  return world.replicas.reduce((sum, { core }) => sum + core!.broadcast.stats.bytesSent, 0);
+}
+
+function agree(world: World): boolean {
+  return eventuallyNothingIsMissing(world).length === 0 && eventuallyRowsAgree(world).length === 0;
+}
+
+const LOOP_MS = 100;

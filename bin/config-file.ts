@@ -193,7 +193,7 @@ function named(config: PatinaConfig): PatinaConfig {
 
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absolute = (path: string): string => resolve(folder, path);
-  const { db, gossip, admin, proxy, watchdog } = config;
+  const { db, gossip, admin, checkpoints, proxy, watchdog } = config;
   const { tls } = gossip;
   const absoluteTls = tls && {
     cert_file: absolute(tls.cert_file),
@@ -222,6 +222,9 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
       compression: withAbsolute(gossip.compression, ["dict_dir", "dict_file"], absolute),
       ...(absoluteTls ? { tls: absoluteTls } : {}),
     },
+    checkpoints: /^\w+:\/\//.test(checkpoints.target ?? "")
+      ? checkpoints
+      : withAbsolute(checkpoints, ["target"], absolute),
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,

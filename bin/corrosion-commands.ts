@@ -47,22 +47,6 @@ function addStatementCommands(patina: Command): void {
 
 function addDatabaseCommands(patina: Command): void {
   patina
-    .command("backup")
-    .description("write the database to a new file, without what is the replica's own")
-    .argument("<path>")
-    .action(async (path: string, _options, command: Command) =>
-      (await import("./commands/backup.ts")).backup(path, command.optsWithGlobals()),
-    );
-  patina
-    .command("restore")
-    .description("put a backup in the place of the database of a replica that does not run")
-    .argument("<path>")
-    .option("--self-actor-id", "keep the actor id of the database that is replaced")
-    .option("--actor-id <uuid>", "go on as this actor; without either flag, as a new one")
-    .action(async (path: string, _options, command: Command) =>
-      (await import("./commands/backup.ts")).restore(path, command.optsWithGlobals()),
-    );
-  patina
     .command("reload")
     .description("apply the schema files of db.schema_paths anew")
     .action(tell("Reload"));

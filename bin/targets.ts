@@ -4,10 +4,11 @@
  */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { PatinaError } from "#base/errors.ts";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
 import { adminPathOf } from "../proxy/effective-config.ts";
 import type { PatinaConfig } from "../proxy/config.ts";
-import { apiAddresses } from "../replica/config.ts";
+import { apiAddresses, checkpointsSection, type CheckpointsConfig } from "../replica/config.ts";
 import type { ApiOptions } from "./api-client.ts";
 import { loadConfig, stateFolderOf } from "./config-file.ts";
 import type { Override } from "./overrides.ts";
@@ -68,6 +69,30 @@ export function subscriptionsFolder(options: GlobalOptions): string {
   const beside = join(dirname(databaseTarget(options)), "subscriptions");
   if (options.dbPath !== undefined) return beside;
   return configOf(options).db.subscriptions_path ?? beside;
+}
+
+/** The cluster id that the config says; null = there is no config file. */
+export function clusterIdTarget(options: GlobalOptions): number | null {
+  return hasConfig(options) ? configOf(options).gossip.cluster_id : null;
+}
+
+/** Where checkpoints are: the argument, else `checkpoints.target`. Throws `USAGE` without either. */
+export function checkpointsTarget(
+  text: string | undefined,
+  options: GlobalOptions,
+): { readonly place: string; readonly config: CheckpointsConfig } {
+  const config = hasConfig(options) ? configOf(options).checkpoints : checkpointsSection.parse({});
+  const place = text ?? config.target;
+  if (place !== undefined) return { place, config };
+  throw new PatinaError(
+    "USAGE",
+    "no place for checkpoints: name a file, a folder or s3://bucket/prefix, or set checkpoints.target",
+  );
+}
+
+/** A config file that is named must be there. */
+function hasConfig(options: GlobalOptions): boolean {
+  return options.config !== undefined || existsSync(configFileOf(options));
 }
 
 function configOf(options: GlobalOptions): PatinaConfig {

@@ -7,6 +7,7 @@ import { LEVELS } from "#base/logger.ts";
 import {
   adminSection,
   apiSection,
+  checkpointsSection,
   dbSection,
   gossipSection,
   openApiSection,
@@ -204,6 +205,7 @@ const sections = {
   admin: prefaulted(adminSection),
   perf: prefaulted(perfSection),
   replica: prefaulted(replicaSection),
+  checkpoints: prefaulted(checkpointsSection),
   proxy: prefaulted(proxySection),
   watchdog: prefaulted(watchdogSection),
   alerts: prefaulted(alertsSection),

@@ -1,6 +1,7 @@
 /**
  * The replica's sections of the config file, named as Corrosion names them where they mean the
- * same: `[db]`, `[gossip]`, `[api]`, `[perf]`, and Patina's own `[replica]`.
+ * same: `[db]`, `[gossip]`, `[api]`, `[perf]`, and Patina's own `[replica]` and
+ * `[checkpoints]`.
  */
 import { z } from "zod";
 import { isLoopbackHost, splitHostPort } from "#base/host-port.ts";
@@ -148,11 +149,38 @@ export const replicaSection = z.strictObject({
     .prefault({}),
 });
 
+/** `[checkpoints]`: copies of the database from which a replica can start. */
+export const checkpointsSection = z.strictObject({
+  /** A folder, or `s3://bucket/prefix`. */
+  target: path.optional(),
+  /** A store that is silent for so long is given up. */
+  timeout_secs: z.int().min(1, "at least 1").max(3_600, "at most 3600").default(30),
+  /** An S3-compatible store; what is absent comes from `AWS_*`, profiles or the machine's role. */
+  s3: z
+    .strictObject({
+      /** Where it is; absent = AWS. */
+      endpoint: z.url({ protocol: /^https?$/, error: "an http or https URL" }).optional(),
+      /** Default: `AWS_REGION`, else `us-east-1`. */
+      region: z.string().min(1, "a region").optional(),
+      access_key_id: z.string().min(1, "a key's id").optional(),
+      secret_access_key: z.string().min(1, "a key").optional(),
+      session_token: z.string().min(1, "a token").optional(),
+      /** The bucket is in the path, not in the host's name. Default: whenever there is an endpoint. */
+      path_style: z.boolean().optional(),
+    })
+    .refine((s3) => (s3.access_key_id === undefined) === (s3.secret_access_key === undefined), {
+      path: ["secret_access_key"],
+      message: "together with access_key_id, or neither",
+    })
+    .prefault({}),
+});
+
 /** Parsed sections. */
 export type DbConfig = z.infer<typeof dbSection>;
 export type GossipConfig = z.infer<typeof gossipSection>;
 export type ApiConfig = z.infer<typeof openApiSection>;
 export type PerfConfig = z.infer<typeof perfSection>;
+export type CheckpointsConfig = z.infer<typeof checkpointsSection>;
 export type ReplicaIdentityConfig = z.infer<typeof replicaSection>;
 
 /** Where the API is served. */

@@ -11,6 +11,7 @@ import { PROXY_METRICS } from "../proxy/metrics.ts";
 import { CORROSION_DECLARATIONS } from "../replica/driver/corrosion-metrics.ts";
 import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
+import { CHECKPOINT_ERRORS } from "../replica/driver/checkpoints/errors.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
 import { SUBSCRIPTION_ERRORS } from "../replica/driver/subscriptions/errors.ts";
 import { STORE_ERRORS } from "../replica/driver/store/errors.ts";
@@ -45,7 +46,7 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   "command errors": () =>
     table(
       ["Code", "Meaning", "Effect", "Worth another try"],
-      Object.entries({ ...COMMAND_ERRORS, ...ADMIN_ERRORS }).map(
+      Object.entries({ ...COMMAND_ERRORS, ...ADMIN_ERRORS, ...CHECKPOINT_ERRORS }).map(
         ([code, { meaning, effect, retryable }]) => [
           `\`${code}\``,
           meaning,

@@ -10,6 +10,7 @@ import { loadConfig } from "../bin/config-file.ts";
 import { COMMAND_ERRORS } from "../bin/errors.ts";
 import { PROXY_ERRORS } from "../proxy/errors.ts";
 import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
+import { CHECKPOINT_ERRORS } from "../replica/driver/checkpoints/errors.ts";
 import { API_ERRORS } from "../replica/driver/api/errors.ts";
 import { readDocument } from "../replica/driver/api/documents.ts";
 import { QUERY_ERRORS } from "../replica/driver/query/errors.ts";
@@ -145,7 +146,7 @@ test("no metric is written that is not declared", () => {
 test("every error code that is thrown is declared in some errors.ts", () => {
   const declared = new Set([
     ...Object.keys({ ...STORE_ERRORS, ...QUERY_ERRORS, ...SUBSCRIPTION_ERRORS, ...API_ERRORS }),
-    ...Object.keys({ ...PROXY_ERRORS, ...COMMAND_ERRORS, ...ADMIN_ERRORS }),
+    ...Object.keys({ ...PROXY_ERRORS, ...COMMAND_ERRORS, ...ADMIN_ERRORS, ...CHECKPOINT_ERRORS }),
     ...tree.filter(({ path }) => path.endsWith("errors.ts")).flatMap(codesDeclared),
   ]);
   const found = product.flatMap(({ path, text }) =>

@@ -355,6 +355,8 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> replica/driver/admin/message-json.ts": "debug decode shows messages",
   "bin -> replica/driver/api/json.ts": "query prints integers of 64 bits as they are",
   "bin -> replica/driver/store/backup.ts": "backup and restore, beside the running replica",
+  "bin -> replica/driver/checkpoints/checkpoints.ts": "and checkpoints, which they are kept as",
+  "bin -> replica/driver/admin/errors.ts": "codes of backup files",
   "bin -> replica/driver/certificates/certificates.ts": "tls commands, and the demo's authority",
   "bin -> replica/sim/setup.ts": "npm run sim draws setups from seeds",
   "bin -> replica/sim/simulation.ts": "and runs them",

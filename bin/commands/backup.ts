@@ -1,39 +1,163 @@
-/** `patina backup` and `patina restore`: the database as one file, without its owner's identity. */
-import { existsSync, readdirSync, rmSync } from "node:fs";
+/** `patina backup` and `patina restore`: copies of the database without its owner's identity. */
+import { closeSync, existsSync, openSync, readdirSync, readSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { PatinaError } from "#base/errors.ts";
+import { errorText, PatinaError } from "#base/errors.ts";
 import { tableFileOf } from "../../proxy/table-file.ts";
+import { adminError } from "../../replica/driver/admin/errors.ts";
+import {
+  chooseCheckpoint,
+  isStoreUrl,
+  manifestOf,
+  openTarget,
+  placeText,
+  refuseOtherCluster,
+  restoreCheckpoint,
+  takeCheckpoint,
+} from "../../replica/driver/checkpoints/checkpoints.ts";
 import {
   backupDatabase,
   restoreDatabase,
+  storedClusterId,
   type RestoreIdentity,
 } from "../../replica/driver/store/backup.ts";
-import { databaseTarget, subscriptionsFolder, type GlobalOptions } from "../targets.ts";
+import type { ActorId } from "../../replica/types.ts";
+import { confirm } from "../confirm.ts";
+import {
+  checkpointsTarget,
+  clusterIdTarget,
+  databaseTarget,
+  subscriptionsFolder,
+  type GlobalOptions,
+} from "../targets.ts";
+import { sizeText } from "./checkpoints.ts";
 
-/** Writes a backup to a new file; the replica may be running. */
-export function backup(path: string, options: GlobalOptions): void {
+/** Flags of `restore`. */
+type RestoreOptions = GlobalOptions & {
+  readonly selfActorId?: boolean;
+  readonly actorId?: string;
+  readonly otherCluster?: boolean;
+  readonly yes?: boolean;
+};
+
+/** Writes a checkpoint, or a plain copy to a new file; the replica may be running. */
+export async function backup(
+  text: string | undefined,
+  options: GlobalOptions & { readonly plain?: boolean },
+): Promise<void> {
   const source = databaseTarget(options);
-  const bytes = backupDatabase({ source, target: resolve(path) });
-  process.stdout.write(`${path}: ${bytes} bytes, from ${source}\n`);
+  const { place, config } = checkpointsTarget(text, options);
+  if (options.plain === true) {
+    if (isStoreUrl(place)) throw new PatinaError("USAGE", "--plain writes to a file only");
+    const bytes = backupDatabase({ source, target: resolve(place) });
+    process.stdout.write(`${place}: ${bytes} bytes, from ${source}\n`);
+    return;
+  }
+  const clusterId = clusterIdTarget(options) ?? 0;
+  const taken = await takeCheckpoint({ source, target: place, clusterId, config });
+  const { database } = taken.manifest;
+  process.stdout.write(
+    `${taken.text}: ${taken.bytes} bytes, of ${source} with ${sizeText(database.bytes)}\n`,
+  );
 }
 
-/** Puts a backup in the place of the database; no replica may be running on it. */
-export function restore(
-  path: string,
-  options: GlobalOptions & { readonly selfActorId?: boolean; readonly actorId?: string },
-): void {
+/** Puts a copy in the place of the database; no replica may be running on it. */
+export async function restore(text: string | undefined, options: RestoreOptions): Promise<void> {
   const target = databaseTarget(options);
   const identity = identityFrom(options);
-  const actorId = restoreDatabase({ backup: resolve(path), target, identity });
+  const { place: source } = checkpointsTarget(text, options);
+  const { from, actorId } = isPlain(source)
+    ? await restorePlain({ path: resolve(source), target, identity }, options)
+    : await restorePacked({ source: text, target, identity }, options);
   dropSubscriptions(subscriptionsFolder(options));
   // It is of the database that is gone.
   rmSync(tableFileOf(target), { force: true });
-  process.stdout.write(`${target}: restored from ${path} as actor ${actorId}\n`);
+  process.stdout.write(`${target}: restored from ${from} as actor ${actorId}\n`);
   if (identity.kind === "new") return;
   process.stderr.write(
     "what this actor published after the backup was taken is not in it: start it beside replicas" +
       " that have it, or restore without an actor id\n",
   );
+}
+
+interface Restored {
+  readonly from: string;
+  readonly actorId: ActorId;
+}
+
+async function restorePlain(
+  plan: { readonly path: string; readonly target: string; readonly identity: RestoreIdentity },
+  options: RestoreOptions,
+): Promise<Restored> {
+  const { path, target, identity } = plan;
+  await confirmRestore(`${path} (a plain SQLite file)`, target, options);
+  const source = { kind: "file", path } as const;
+  return { from: path, actorId: await restoreDatabase({ source, target, identity }) };
+}
+
+async function restorePacked(
+  plan: {
+    readonly source: string | undefined;
+    readonly target: string;
+    readonly identity: RestoreIdentity;
+  },
+  options: RestoreOptions,
+): Promise<Restored> {
+  const { target, identity } = plan;
+  const { place: asked, config } = checkpointsTarget(plan.source, options);
+  const place = await openTarget(asked, config);
+  try {
+    const name = await chooseCheckpoint(place);
+    const from = placeText(place.target, name);
+    const clusterId = storedClusterId(target) ?? clusterIdTarget(options);
+    const accept = (manifest: Awaited<ReturnType<typeof manifestOf>>): void => {
+      if (clusterId === null || options.otherCluster === true) return;
+      refuseOtherCluster({ text: from, manifest }, clusterId);
+    };
+    const manifest = await manifestOf(place.target, name);
+    accept(manifest);
+    const what = `${from}, taken ${manifest.taken} of actor ${manifest.actor ?? "unknown"}`;
+    await confirmRestore(what, target, options);
+    const actorId = await restoreCheckpoint({
+      place: { target: place.target, name },
+      target,
+      identity,
+      accept,
+    });
+    return { from, actorId };
+  } finally {
+    place.target.close();
+  }
+}
+
+/** Nobody need agree where nothing is lost. */
+async function confirmRestore(
+  what: string,
+  target: string,
+  options: RestoreOptions,
+): Promise<void> {
+  if (!existsSync(target)) return;
+  const plan =
+    `this replaces the database ${target} with ${what}: rows that only it has are lost, kept` +
+    " subscriptions end, and readers start over";
+  await confirm(plan, options);
+}
+
+/** Whether the source is a SQLite file as it is; throws `BACKUP_SOURCE` for one that is not there. */
+function isPlain(source: string): boolean {
+  if (isStoreUrl(source)) return false;
+  const start = Buffer.alloc(SQLITE_START.length);
+  try {
+    const file = openSync(source, "r");
+    try {
+      readSync(file, start);
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EISDIR") return false;
+    throw adminError("BACKUP_SOURCE", `${source}: ${errorText(error)}`, error);
+  }
+  return start.toString("latin1") === SQLITE_START;
 }
 
 /** Their change ids speak of the database that is gone; clients subscribe anew. */
@@ -56,3 +180,5 @@ function identityFrom(options: { selfActorId?: boolean; actorId?: string }): Res
   }
   throw new PatinaError("USAGE", `--actor-id ${actorId}: not a UUID`);
 }
+
+const SQLITE_START = "SQLite format 3\0";

@@ -3,7 +3,7 @@ import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } fr
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, expect, test } from "vitest";
-import { backupDatabase, restoreDatabase } from "./backup.ts";
+import { backupDatabase, restoreDatabase, type RestoreSource } from "./backup.ts";
 import { actor, copyAll, rowsOf, StoreFolder, write } from "./store-fixture.ts";
 import type { Store } from "./store.ts";
 
@@ -30,12 +30,16 @@ test("a backup of a running store has its rows and nothing that is its own", () 
   expect(readdirSync(folder.path).filter((name) => name.includes("part-"))).toEqual([]);
 });
 
-test("a replica restored under a new actor id goes on beside the one it came from", () => {
+test("a replica restored under a new actor id goes on beside the one it came from", async () => {
   const { store, path } = filled("source", 2);
   const backup = join(folder.path, "source.backup");
   backupDatabase({ source: path, target: backup });
   const target = join(folder.path, "fresh.db");
-  const actorId = restoreDatabase({ backup, target, identity: { kind: "new" } });
+  const actorId = await restoreDatabase({
+    source: file(backup),
+    target,
+    identity: { kind: "new" },
+  });
   const fresh = folder.open("fresh");
   expect(fresh.actorId).toBe(actorId);
   expect(fresh.databaseId).not.toBe(store.databaseId);
@@ -55,14 +59,16 @@ test("a replica restored under a new actor id goes on beside the one it came fro
   expect(rowsOf(third, TABLE)).toEqual(rowsOf(store, TABLE));
 });
 
-test("a replica restored as itself goes on with its own versions once others were asked; readers start over", () => {
+test("a replica restored as itself goes on with its own versions once others were asked; readers start over", async () => {
   const { store, path } = filled("self", 3);
   const before = { actorId: store.actorId, databaseId: store.databaseId };
   const backup = join(folder.path, "self.backup");
   backupDatabase({ source: path, target: backup });
   store.close();
   const identity = { kind: "self" } as const;
-  expect(restoreDatabase({ backup, target: path, identity })).toBe(before.actorId);
+  expect(await restoreDatabase({ source: file(backup), target: path, identity })).toBe(
+    before.actorId,
+  );
   const again = folder.open("self");
   expect(again.databaseId).not.toBe(before.databaseId);
   expect(again.ledger.books.head(before.actorId)).toBe(3);
@@ -73,12 +79,16 @@ test("a replica restored as itself goes on with its own versions once others wer
   expect(again.checkBooks()).toMatchObject({ mismatched: [], findings: [] });
 });
 
-test("a restore under a given actor id takes over what is known of that actor", () => {
+test("a restore under a given actor id takes over what is known of that actor", async () => {
   const { path } = filled("given", 4);
   const backup = join(folder.path, "given.backup");
   backupDatabase({ source: path, target: backup });
   const target = join(folder.path, "other.db");
-  restoreDatabase({ backup, target, identity: { kind: "given", actorId: actor(9) } });
+  await restoreDatabase({
+    source: file(backup),
+    target,
+    identity: { kind: "given", actorId: actor(9) },
+  });
   const other = folder.open("other");
   expect(other.actorId).toBe(actor(9));
   expect(other.ledger.books.head(actor(9))).toBe(2);
@@ -88,19 +98,19 @@ test("a restore under a given actor id takes over what is known of that actor", 
   expect(other.ledger.books.head(actor(9))).toBe(3);
 });
 
-test("a restore is refused while a store owns the file, which goes on", () => {
+test("a restore is refused while a store owns the file, which goes on", async () => {
   const { store, path } = filled("owned", 5);
   const backup = join(folder.path, "owned.backup");
   backupDatabase({ source: path, target: backup });
-  const restore = (): unknown =>
-    restoreDatabase({ backup, target: path, identity: { kind: "new" } });
-  expect(restore).toThrow(expect.objectContaining({ code: "STORE_LOCKED" }));
+  const restore = (): Promise<unknown> =>
+    restoreDatabase({ source: file(backup), target: path, identity: { kind: "new" } });
+  await expect(restore()).rejects.toThrow(expect.objectContaining({ code: "STORE_LOCKED" }));
   write(store, "INSERT INTO t VALUES ('still', 1, 'b')");
   store.close();
-  expect(restore).not.toThrow();
+  await expect(restore()).resolves.toEqual(expect.any(String));
 });
 
-test("a database that is no backup, or damaged, is refused and the target is as it was", () => {
+test("a database that is no backup, or damaged, is refused and the target is as it was", async () => {
   const { store, path } = filled("kept", 6);
   store.close();
   const before = readFileSync(path);
@@ -112,10 +122,10 @@ test("a database that is no backup, or damaged, is refused and the target is as 
   copyFileSync(path, damaged);
   writeFileSync(damaged, readFileSync(path).fill(0xff, 8192, 40_000));
   for (const backup of [text, foreign, damaged, join(folder.path, "absent.db")]) {
-    expect(
-      () => restoreDatabase({ backup, target: path, identity: { kind: "new" } }),
+    await expect(
+      restoreDatabase({ source: file(backup), target: path, identity: { kind: "new" } }),
       backup,
-    ).toThrow(expect.objectContaining({ code: "BACKUP_SOURCE" }));
+    ).rejects.toThrow(expect.objectContaining({ code: "BACKUP_SOURCE" }));
   }
   expect(readFileSync(path).equals(before)).toBe(true);
 });
@@ -141,6 +151,10 @@ function filled(name: string, index: number): { store: Store; path: string } {
   copyAll(peer, store);
   peer.close();
   return { store, path: join(folder.path, `${name}.db`) };
+}
+
+function file(path: string): RestoreSource {
+  return { kind: "file", path };
 }
 
 const TABLE = "SELECT id, a, b FROM t ORDER BY id";

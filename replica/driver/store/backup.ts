@@ -8,10 +8,10 @@
  * A restore gives the copy an actor id and a new database id, so that every reader of the change
  * stream starts over. It refuses while a store owns the file, and replaces it whole or not at all.
  */
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import Database from "better-sqlite3";
-import { errorText, PatinaError } from "#base/errors.ts";
+import { assert, errorText, PatinaError } from "#base/errors.ts";
 import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
 import type { ActorId } from "../../types.ts";
 import { adminError } from "../admin/errors.ts";
@@ -27,6 +27,48 @@ export type RestoreIdentity =
   | { readonly kind: "self" }
   | { readonly kind: "given"; readonly actorId: ActorId };
 
+/** What a restore puts in place. */
+export type RestoreSource =
+  /** A plain SQLite file. */
+  | { readonly kind: "file"; readonly path: string }
+  /** Something that becomes one; `unpack` makes the file, and need not remove what is unfinished. */
+  | { readonly kind: "checkpoint"; readonly unpack: (file: string) => Promise<void> };
+
+/** Whose database a copy was made of, and what is in it. */
+export interface CopyFacts {
+  readonly actor: ActorId | null;
+  /** As the database says; null = it leaves it to the config. */
+  readonly clusterId: number | null;
+  /** SHA-256 of the statements that make tables and indexes, hexadecimal. */
+  readonly schemaHash: string;
+  /** Greatest version known, by actor. */
+  readonly heads: Readonly<Record<ActorId, number>>;
+}
+
+/**
+ * Copies what is committed in the database at `source` into the new file `target`, compact and
+ * without an owner. Throws `BACKUP_SOURCE`, `BACKUP_TARGET`; the file is the caller's to remove then.
+ */
+export function copyWithoutOwner(files: {
+  readonly source: string;
+  readonly target: string;
+}): CopyFacts {
+  const { source, target } = files;
+  try {
+    copyInto(source, target);
+    let facts: CopyFacts | null = null;
+    edit(target, (database) => {
+      facts = readFacts(database);
+      giveUpIdentity(database);
+    });
+    assert(facts !== null, "the copy was looked at");
+    return facts;
+  } catch (error) {
+    if (error instanceof PatinaError) throw error;
+    throw adminError("BACKUP_TARGET", `${target}: ${errorText(error)}`, error);
+  }
+}
+
 /**
  * Writes a backup of the database at `source` to the new file `target`; the answer is its size in
  * bytes. Throws `BACKUP_SOURCE` or `BACKUP_TARGET`; nothing is left at `target` then.
@@ -39,8 +81,7 @@ export function backupDatabase(files: {
   if (existsSync(target)) throw adminError("BACKUP_TARGET", `${target} exists already`);
   const part = `${target}.part-${process.pid}`;
   try {
-    copyInto(source, part);
-    edit(part, giveUpIdentity);
+    copyWithoutOwner({ source, target: part });
     renameSync(part, target);
     return statSync(target).size;
   } catch (error) {
@@ -53,24 +94,26 @@ export function backupDatabase(files: {
 
 /**
  * Puts the backup in the place of the database at `target`, which need not exist; the answer is the
- * actor id that it has now. Throws `STORE_LOCKED` while a store owns `target`, `BACKUP_SOURCE` when
- * the backup cannot be used, `BACKUP_TARGET` when the file cannot be written; `target` is as it was
- * then.
+ * actor id that it has now. It stays in the cluster that the replaced database was moved to. Rejects
+ * with `STORE_LOCKED` while a store owns `target`, `BACKUP_SOURCE` when the backup cannot be used,
+ * `BACKUP_TARGET` when the file cannot be written; `target` is as it was then.
  */
-export function restoreDatabase(options: {
-  readonly backup: string;
+export async function restoreDatabase(options: {
+  readonly source: RestoreSource;
   readonly target: string;
   readonly identity: RestoreIdentity;
-}): ActorId {
-  const { backup, target, identity } = options;
+}): Promise<ActorId> {
+  const { source, target, identity } = options;
   const lock = lockStore(target);
   const part = `${target}.restore-${process.pid}`;
   try {
     const actorId = identityOf(identity, target);
-    copyInto(backup, part);
+    const clusterId = storedClusterId(target);
+    if (source.kind === "file") copyInto(source.path, part);
+    else await source.unpack(part);
     edit(part, (database) => {
       giveUpIdentity(database);
-      takeIdentity(database, actorId);
+      takeIdentity(database, { actorId, clusterId });
     });
     for (const suffix of ["-wal", "-shm"]) rmSync(`${target}${suffix}`, { force: true });
     renameSync(part, target);
@@ -95,6 +138,48 @@ function identityOf(identity: RestoreIdentity, target: string): ActorId {
     database.close();
   }
   throw adminError("BACKUP_SOURCE", `${target} has no actor id of its own; name one`);
+}
+
+/** The cluster id that a database was moved to; null = none, or no database that can be read. */
+export function storedClusterId(path: string): number | null {
+  if (!existsSync(path)) return null;
+  let database: Database.Database | null = null;
+  try {
+    database = openSource(path);
+    return readClusterId(database);
+  } catch (error) {
+    // A damaged database is what restores are for.
+    if (error instanceof PatinaError || error instanceof Database.SqliteError) return null;
+    throw error;
+  } finally {
+    database?.close();
+  }
+}
+
+function readClusterId(database: Database.Database): number | null {
+  const value = database
+    .prepare("SELECT value FROM __patina_state WHERE key = 'cluster_id'")
+    .pluck()
+    .get();
+  return value === undefined ? null : Number(value);
+}
+
+function readFacts(database: Database.Database): CopyFacts {
+  const own = database.prepare(OWN_SITE).pluck().get();
+  const isActor = own instanceof Uint8Array && own.length === 16;
+  const statements = database.prepare(OWN_STATEMENTS).pluck().all().map(String);
+  const heads = database
+    .prepare<[], { actor_id: Uint8Array; head: bigint }>(
+      "SELECT actor_id, head FROM __patina_heads",
+    )
+    .all()
+    .map(({ actor_id, head }) => [actorIdFromBytes(actor_id), Number(head)] as const);
+  return {
+    actor: isActor ? actorIdFromBytes(own) : null,
+    clusterId: readClusterId(database),
+    schemaHash: createHash("sha256").update(statements.join("\n")).digest("hex"),
+    heads: Object.fromEntries(heads),
+  };
 }
 
 /** A compact copy of what is committed. */
@@ -134,6 +219,9 @@ function edit(path: string, change: (database: Database.Database) => void): void
   const database = new Database(path);
   try {
     database.defaultSafeIntegers(true);
+    // A copy that is not finished is thrown away: nothing in it needs a way back.
+    database.pragma("journal_mode = OFF");
+    database.pragma("synchronous = OFF");
     database.transaction(() => change(database))();
   } finally {
     database.close();
@@ -155,7 +243,11 @@ function giveUpIdentity(database: Database.Database): void {
   database.exec("DELETE FROM __corro_members; DELETE FROM __patina_state;");
 }
 
-function takeIdentity(database: Database.Database, actorId: ActorId): void {
+function takeIdentity(
+  database: Database.Database,
+  owner: { readonly actorId: ActorId; readonly clusterId: number | null },
+): void {
+  const { actorId, clusterId } = owner;
   const bytes = actorBytes(actorId);
   const ordinal = database
     .prepare<[Uint8Array], bigint>("SELECT ordinal FROM crsql_site_id WHERE site_id = ?")
@@ -168,6 +260,10 @@ function takeIdentity(database: Database.Database, actorId: ActorId): void {
   database
     .prepare("INSERT INTO __patina_state (key, value) VALUES ('database_id', ?)")
     .run(randomUUID());
+  if (clusterId === null) return;
+  database
+    .prepare("INSERT INTO __patina_state (key, value) VALUES ('cluster_id', ?)")
+    .run(BigInt(clusterId));
 }
 
 function moveOrdinal(database: Database.Database, from: bigint, to: bigint): void {
@@ -185,5 +281,10 @@ function moveOrdinal(database: Database.Database, from: bigint, to: bigint): voi
 }
 
 const OWN_SITE = "SELECT site_id FROM crsql_site_id WHERE ordinal = 0";
+/** Of tables and indexes that somebody's schema file made. */
+const OWN_STATEMENTS =
+  "SELECT sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL" +
+  " AND tbl_name NOT GLOB '__*' AND tbl_name NOT GLOB 'crsql*' AND tbl_name NOT GLOB '*__crsql_*'" +
+  " ORDER BY type, name";
 /** A checkpoint of the owner may hold the file for a moment. */
 const BUSY_MS = 5_000;

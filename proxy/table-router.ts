@@ -36,8 +36,8 @@ export class TableRouter implements Router {
     return this.#picked;
   }
 
-  started(upstream: Upstream): void {
-    this.#table.started(upstream as Candidate);
+  started(upstream: Upstream): boolean {
+    return this.#table.started(upstream as Candidate);
   }
 
   finished(upstream: Upstream, _outcome: AttemptOutcome): void {

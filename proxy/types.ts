@@ -67,14 +67,18 @@ export type Pick =
 export type AttemptOutcome = "answered" | "aborted" | "failed" | "retried";
 
 /**
- * Chooses upstreams. Calls for one attempt come in this order: `pick`, `started`, then optionally
- * `connectRtt` or `connectFailed`, and `finished` exactly once for each `started`.
+ * Chooses upstreams. Calls for one attempt come in this order: `pick`, `started`, both again while
+ * that says false, then optionally `connectRtt` or `connectFailed`, and `finished` exactly once for
+ * each `started` that said true.
  */
 export interface Router {
   /** Picks the upstream for one attempt. Never returns one whose key is in `excluded`. */
   pick(request: PickRequest): Pick;
-  /** An attempt on `upstream` begins (before it is connected): one more in flight. */
-  started(upstream: Upstream): void;
+  /**
+   * An attempt on `upstream` begins (before it is connected): one more in flight. False = others have
+   * filled it up since the pick, nothing was counted, and a pick knows it now.
+   */
+  started(upstream: Upstream): boolean;
   /** That attempt is over: one fewer in flight. */
   finished(upstream: Upstream, outcome: AttemptOutcome): void;
   /**

@@ -387,6 +387,29 @@ describe("slots for requests in flight", () => {
     expect(one.stats.uncounted).toBe(0);
   });
 
+  test("two threads that pick a machine's last place at once do not both get it", () => {
+    const load = new LoadSlots(LoadSlots.allocate({ capacity: 16 }));
+    const rows = [
+      ...app("a"),
+      ...machine("m1", "n1", { soft: 1n, hard: 1n }),
+      ...machine("m2", "n2", { soft: 1n, hard: 1n }),
+    ];
+    const [one, other] = [load, new LoadSlots(load.planOfThread())].map((slots) => {
+      const table = tableWith(rows, { load: slots });
+      table.sampleRtt({ nodeId: "n1" }, 5);
+      table.sampleRtt({ nodeId: "n2" }, 50);
+      return table;
+    }) as [RoutingTable, RoutingTable];
+    const picked = [one, other].map((table) => table.pick("a.test", [], 0).candidate as Candidate);
+    expect(picked.map(({ machineId }) => machineId)).toEqual(["m1", "m1"]);
+    expect(one.started(picked[0]!)).toBe(true);
+    expect(other.started(picked[1]!)).toBe(false);
+    expect(pick(other)).toEqual(["m2", "spill"]);
+    one.finished(picked[0]!);
+    expect(other.started(picked[1]!)).toBe(true);
+    expect(load.inFlight(picked[0]!.slot)).toBe(1);
+  });
+
   test("services beyond the slots there are count nothing, and are counted once there is room", () => {
     const load = new LoadSlots(LoadSlots.allocate({ capacity: 4 }));
     const table = new RoutingTable({ standpoint: { region: "ams" }, load });

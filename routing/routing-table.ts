@@ -149,9 +149,12 @@ export class RoutingTable {
     return result;
   }
 
-  /** Counts a request as in flight on its candidate; pair with `finished`. */
-  started(candidate: Candidate): void {
-    this.load.take(candidate.slot, 0);
+  /**
+   * Counts a request as in flight on its candidate; pair with `finished`. False = another thread was
+   * faster and it is at its hard limit: nothing was counted, pick again.
+   */
+  started(candidate: Candidate): boolean {
+    return this.load.take(candidate.slot, candidate.hardLimit);
   }
 
   /** Ends what `started` began. */

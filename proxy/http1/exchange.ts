@@ -338,7 +338,10 @@ export class Exchange implements UpstreamOwner, Waiting {
     return true;
   }
 
-  /** The router's choice, passing over machines that have as many connections as they may. */
+  /**
+   * The router's choice, counted as started, passing over machines that have as many connections as
+   * they may.
+   */
   #pick(): Pick {
     const { record } = this;
     const { router, pool } = this.parts.settings;
@@ -346,12 +349,13 @@ export class Exchange implements UpstreamOwner, Waiting {
     for (;;) {
       const pick = router.pick(record);
       const isFull = pick.kind === "upstream" && pool.isFull(pick.upstream.key);
-      if (!isFull) {
+      if (isFull) record.excluded = [...record.excluded, pick.upstream.key];
+      // Another thread may have taken the last place since the router looked.
+      else if (pick.kind === "none" || router.started(pick.upstream)) {
         const hasPassedOver = record.excluded !== failedBefore;
         record.excluded = failedBefore;
         return pick.kind === "none" && hasPassedOver ? ALL_FULL : pick;
       }
-      record.excluded = [...record.excluded, pick.upstream.key];
     }
   }
 
@@ -367,12 +371,11 @@ export class Exchange implements UpstreamOwner, Waiting {
   }
 
   #use(pick: Extract<Pick, { kind: "upstream" }>): boolean {
-    const { router, pool, times } = this.parts.settings;
+    const { pool, times } = this.parts.settings;
     const { upstream } = pick;
     this.record.upstream = upstream;
     this.record.pickReason = pick.reason;
     this.record.attempts += 1;
-    router.started(upstream);
     const pooled = this.#wasRepeated ? null : pool.take(upstream);
     this.record.wasReused = pooled !== null;
     if (pooled !== null) {

@@ -36,6 +36,28 @@ test("a request waits while all machines are full, and goes on when one is not",
   expect(proxy.inFlight()).toBe(0);
 });
 
+test("a machine whose last place another thread took since the pick is picked anew, or waited for", async () => {
+  const machine = await heldMachine();
+  let overtakes = 2;
+  const proxy = await stack.proxy({
+    ports: [machine.port],
+    hardLimit: 1,
+    isOvertaken: () => overtakes > 0 && (overtakes -= 1) >= 0,
+  });
+  const first = await asking(proxy, "/1");
+  const answerFirst = await machine.next();
+  expect([proxy.picks.length, proxy.inFlight()]).toEqual([3, 1]);
+  const second = await asking(proxy, "/2");
+  await proxy.queued(1);
+  overtakes = 1;
+  answerFirst();
+  await first.response();
+  (await machine.next())();
+  expect((await second.response()).body).toBe("/2");
+  expect(proxy.finished.map(({ attempts }) => attempts)).toEqual([1, 1]);
+  expect(proxy.inFlight()).toBe(0);
+});
+
 test("a body that comes meanwhile waits too, and arrives whole", async () => {
   const { proxy, machine } = await full();
   const first = await asking(proxy, "/1");

@@ -12,6 +12,8 @@ export interface TestProxyOptions extends Partial<Omit<EngineOptions, "router" |
   readonly ports: readonly number[];
   /** Attempts in flight in all at which nothing more is picked; 0 = no limit. */
   readonly hardLimit?: number;
+  /** Another thread is faster: what was picked is at its limit by then. Asked for each start. */
+  readonly isOvertaken?: () => boolean;
   /** The machines speak HTTPS. */
   readonly hasTlsUpstreams?: boolean;
 }
@@ -49,7 +51,7 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
     connectFailures: [] as TestProxy["connectFailures"],
     connectRtts: [] as number[],
   };
-  const { hardLimit = 0, hasTlsUpstreams = false } = options;
+  const { hardLimit = 0, isOvertaken = () => false, hasTlsUpstreams = false } = options;
   let upstreams = upstreamsOf(options.ports, hasTlsUpstreams);
   let inFlight = 0;
   let queued = 0;
@@ -74,7 +76,11 @@ export async function startProxy(options: TestProxyOptions): Promise<TestProxy> 
         if (upstream === undefined) return { kind: "none", code: "ROUTE_NO_MACHINE" };
         return { kind: "upstream", upstream, reason: "first" };
       },
-      started: () => void (inFlight += 1),
+      started: () => {
+        if (isOvertaken()) return false;
+        inFlight += 1;
+        return true;
+      },
       finished: () => void (inFlight -= 1),
       connectFailed: ({ machineId }, code) => log.connectFailures.push({ machineId, code }),
       connectRtt: (_upstream, ms) => log.connectRtts.push(ms),

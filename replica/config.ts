@@ -108,11 +108,13 @@ export const adminSection = z.strictObject({
   path: path.optional(),
 });
 
-/** `[perf]`: pace of repair, in seconds as Corrosion has it. */
+/** `[perf]`: pace of repair and patience, in seconds as Corrosion has it. */
 export const perfSection = z
   .strictObject({
     min_sync_backoff: z.number().positive("more than 0").default(1),
     max_sync_backoff: z.number().positive("more than 0").default(15),
+    /** Changes that wait this long for the store are an alert. */
+    apply_limit_secs: z.number().positive("more than 0").default(30),
   })
   .refine((perf) => perf.min_sync_backoff <= perf.max_sync_backoff, {
     path: ["max_sync_backoff"],

@@ -309,8 +309,9 @@ class RunningReplica implements Replica {
   }
 
   #createDriver(core: ReplicaCore): ReplicaDriver {
-    const { gossip, log, events, identity } = this.#options;
+    const { gossip, log, events, identity, perf } = this.#options;
     return new ReplicaDriver({
+      applyLimitMs: perf.apply_limit_secs * 1000,
       zstd: openZstd(gossip, log),
       urgentColumns: identity.urgent,
       core,
@@ -453,8 +454,7 @@ class RunningReplica implements Replica {
       this.#timers.push(setInterval(() => this.#keep(task(), what), periodMs));
     };
     every(METRICS_PERIOD_MS, "metrics-failed", async () => {
-      const [core, driver, transport] = [this.#core, this.#driver, this.#transport];
-      const api = this.#api;
+      const [core, driver, transport, api] = [this.#core, this.#driver, this.#transport, this.#api];
       if (!core || !driver || !transport || !api) return;
       const parts = { core, driver, transport, api, databasePath };
       const stats = await this.#store.stats();

@@ -25,6 +25,7 @@ import type {
   Transport,
   TransportEvents,
 } from "../types.ts";
+import { ApplyWatch } from "./apply-watch.ts";
 import { lagMsOf, LagWindow } from "./lag-window.ts";
 import { storeError } from "./store/errors.ts";
 import type { Zstd } from "./compression/zstd.ts";
@@ -47,6 +48,8 @@ export interface ReplicaDriverOptions {
   readonly onSettled: (head: number) => void;
   /** A change from elsewhere was committed here, so long after its commit there. */
   readonly onCommitLag: (seconds: number) => void;
+  /** How long changes may wait for the store before somebody is to look. */
+  readonly applyLimitMs: number;
   /** The store is gone: nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
@@ -98,6 +101,7 @@ export class ReplicaDriver {
   #isRunning = false;
   #isStopped = false;
   readonly #queued: ReplicaInput[] = [];
+  readonly #applies: ApplyWatch;
   /** Targets whose connection was lost and is not up again. */
   readonly #lostConnections = new Set<Address>();
   /** Whether a server of the running sync round has said what it has. */
@@ -106,6 +110,7 @@ export class ReplicaDriver {
   constructor(options: ReplicaDriverOptions) {
     this.#options = options;
     this.#core = options.core;
+    this.#applies = new ApplyWatch({ log: options.log, limitMs: options.applyLimitMs });
   }
 
   /** For `QuicTransport.open`: what the transport says goes into the machine. */
@@ -191,6 +196,7 @@ export class ReplicaDriver {
   stop(options: { leave: boolean }): void {
     if (options.leave) this.run({ kind: "leave" });
     this.#isStopped = true;
+    this.#applies.close();
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = null;
   }
@@ -268,7 +274,8 @@ export class ReplicaDriver {
 
   async #apply(output: Extract<ReplicaOutput, { kind: "apply" }>): Promise<void> {
     const { batchId, changesets, isUrgent } = output;
-    const outcomes = await this.#ask(this.#options.store.apply(changesets, { isUrgent }));
+    const answer = this.#ask(this.#options.store.apply(changesets, { isUrgent }));
+    const outcomes = await this.#applies.watch(changesets, answer);
     this.lags.note(this.#tellLags(outcomes), Date.now());
     this.run({ kind: "applied", batchId, outcomes });
   }
@@ -322,7 +329,8 @@ export class ReplicaDriver {
   }
 
   async #applySynced(batchId: number, changesets: readonly Changeset[]): Promise<void> {
-    const outcomes = await this.#ask(this.#options.store.apply(changesets));
+    const answer = this.#ask(this.#options.store.apply(changesets));
+    const outcomes = await this.#applies.watch(changesets, answer);
     this.#tellLags(outcomes);
     this.run({ kind: "syncClient", input: { kind: "applied", batchId, outcomes } });
   }

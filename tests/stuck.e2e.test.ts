@@ -1,10 +1,14 @@
 /**
- * A loop that waits and one that only turns, under real processes: an edge whose upstreams all hang
- * for five budgets is left alone, one whose loop turns without getting anywhere is bounced.
+ * What waits and what is stuck, under real processes: an edge whose upstreams all hang for five
+ * budgets is left alone, so is one whose database somebody else has locked, with an alert; one whose
+ * loop turns without getting anywhere is bounced.
  */
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket } from "node:net";
+import { join } from "node:path";
+import Database from "better-sqlite3";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { readStall } from "../watchdog/driver/stall-files.ts";
 import { Cluster, get, until, type TestHost } from "./cluster-fixture.ts";
 
 const LIVELOCK_PATH = "/__livelock";
@@ -32,6 +36,7 @@ beforeAll(async () => {
       bootstrap: ["worker"],
       config: {
         fault: { enabled: true, livelock_path: LIVELOCK_PATH },
+        perf: { apply_limit_secs: 1 },
         watchdog: { allow_fault_injection: true, steady_ms: STEADY_MS, apply_ms: STEADY_MS },
       },
     },
@@ -47,6 +52,12 @@ beforeAll(async () => {
   await publish("good", machine.document("good"));
   await publish("silent", { app: "silent", region: "test", state: "started", services });
   await edge.routes("good.test", "good");
+  const taken = once(silent, "connection");
+  await until("the silent machine is routed to", async () => {
+    const answered = edge.request("silent.test").catch((error: unknown) => error);
+    await Promise.race([answered, taken]);
+    return sockets.length > 0;
+  });
 });
 
 afterAll(async () => {
@@ -76,13 +87,33 @@ test("upstreams that all hang for five budgets, and long polls, bounce nobody", 
   await edge.routes("good.test", "good");
 });
 
+test("a replica whose database is locked is an alert with the change, and the edge serves on", async () => {
+  const pid = edge.edgePid();
+  const other = new Database(edge.databaseFile);
+  other.exec("BEGIN IMMEDIATE");
+  const { actor, heads } = await worker.status();
+  const machine = { app: "good", region: "test", state: "started", services: [] };
+  expect(await worker.api("PUT", "/v1/machines/late", machine)).toMatchObject({ status: 200 });
+  const version = (heads[actor] ?? 0) + 1;
+  const alert = await edge.logged("replica-stuck");
+  expect(alert).toMatchObject({ level: "error", process: "supervisor", actorId: actor, version });
+  expect((await edge.request("good.test")).text).toBe("good");
+  other.exec("ROLLBACK");
+  other.close();
+  await edge.logged("replica-applies-again");
+  expect(edge.edgePid()).toBe(pid);
+});
+
 test("a loop that turns without getting anywhere is bounced, and the evidence says so", async () => {
   const from = edge.log.length;
   await edge.request("good.test", LIVELOCK_PATH);
   const alert = await edge.logged("edge-bounced", { from });
   expect(alert).toMatchObject({ signal: "SIGKILL", kind: "stall", loop: "main", isLivelock: true });
   expect(alert["msg"]).toContain("loop main turned without getting anywhere");
-  expect(alert["at"]).toContain("spinForEver");
+  const evidence = readStall(join(edge.folder, "state"), String(alert["stall"]));
+  const stack = evidence.ok ? evidence.value.stack : null;
+  const frames = stack?.kind === "javascript" ? stack.frames : [];
+  expect(frames.map((frame) => frame.function)).toContain("spinForEver");
   await edge.routes("good.test", "good");
 });
 

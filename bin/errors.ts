@@ -38,6 +38,22 @@ export const COMMAND_ERRORS = {
     effect: "nothing of that request was written",
     retryable: false,
   },
+  SUPERVISOR_UNREACHABLE: {
+    meaning:
+      "no supervisor runs by this config, or it says nothing of the upgrade it was asked for",
+    effect: "none that is known: `upgrade.json` in the state folder says what came of it",
+    retryable: true,
+  },
+  UPGRADE_REFUSED: {
+    meaning: "the supervisor did not begin the upgrade, for the reason that follows",
+    effect: "none: the edge process goes on",
+    retryable: true,
+  },
+  UPGRADE_ROLLED_BACK: {
+    meaning: "the new edge process did not get as far as serving, for the reason that follows",
+    effect: "the old one goes on as before, with the config it had",
+    retryable: true,
+  },
   DEMO_FAILED: {
     meaning: "a host or machine of the demo did not start, or was refused what it published",
     effect: "the demo ends and stops its processes",

@@ -1,13 +1,11 @@
 /** Values laid over the config file: `--set key=value` flags and environment variables. */
 import { PatinaError } from "#base/errors.ts";
+import type { ConfigOverride } from "../proxy/effective-config.ts";
 
-/** One thing to lay over the file: a dotted key and its value. */
-export interface Override {
-  readonly key: string;
-  readonly value: unknown;
-  /** Where it comes from, for messages: `--api-addr`, `PATINA__API__ADDR`. */
-  readonly source: string;
-}
+/**
+ * One thing to lay over the file. Its source is for messages: `--api-addr`, `PATINA__API__ADDR`.
+ */
+export type Override = ConfigOverride;
 
 /** Parses the flags; a value that is JSON is taken as such, anything else as text. */
 export function overridesFromFlags(flags: readonly string[]): Override[] {

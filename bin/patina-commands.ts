@@ -61,6 +61,13 @@ function addProcessCommands(patina: Command): void {
       );
   }
   patina
+    .command("upgrade")
+    .description("start this build and config in the place of the edge process that runs")
+    .option("--set <key=value...>", "override a config key, beside those of the start")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/upgrade.ts")).upgrade(withConfig(command)),
+    );
+  patina
     .command("check")
     .description("validate a config file and print what it comes to")
     .option("--set <key=value...>", "override a config key")

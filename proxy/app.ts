@@ -11,49 +11,38 @@
  *
  * A bounced edge therefore serves before its replica is up. A fresh one has nothing to serve from
  * and is not ready until it has caught up with somebody, or there is nobody to learn from.
+ *
+ * At an upgrade another process serves already, so the order is another: the last known table
+ * (`prepare`), then all that the other process has given up (`handOver` there), and HTTP last, with a
+ * table that has caught up with the database (`takeOver`). What fails on the way costs no request.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { Worker } from "node:worker_threads";
-import { PatinaError } from "#base/errors.ts";
-import { splitHostPort } from "#base/host-port.ts";
+import { MessageChannel } from "node:worker_threads";
+import { assert, PatinaError } from "#base/errors.ts";
 import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import type { Salt } from "#base/salted-hash.ts";
 import { SharedCounts } from "#base/shared-counts.ts";
-import { StoreClient } from "../replica/driver/store/store-client.ts";
-import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { REPLICA_METRICS } from "../replica/metrics.ts";
 import type { EdgeQuestion } from "../replica/replica.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { NO_QUARANTINE } from "../routing/core/quarantine.ts";
+import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
-import type { LoopDeclaration, ReadyState } from "../watchdog/types.ts";
-import { DataPlane, type ListenFds } from "./data-plane.ts";
+import type { ReadyState } from "../watchdog/types.ts";
+import { DataPlane } from "./data-plane.ts";
 import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { loadFirstTable, type FirstTable } from "./first-table.ts";
+import { spareOf, type InheritedFds } from "./inherited-fds.ts";
 import { ProcessLimits } from "./listeners/core/process-limits.ts";
 import { PROXY_METRICS } from "./metrics.ts";
 import { QuarantineKeeper } from "./quarantine-keeper.ts";
-import { readSchemaFiles } from "./schema-sources.ts";
+import { ReplicaSide } from "./replica-side.ts";
 import { TableSaver } from "./table-saver.ts";
-import { DataPlaneThreads, stopThread, type EndCause } from "./threads/data-plane-threads.ts";
-import type {
-  ReplicaThreadData,
-  ReplicaThreadEvent,
-  ThreadCommand,
-  ThreadData,
-} from "./threads/messages.ts";
-
-/** Sockets and the pipe that the supervisor passed on; null fields = started without one. */
-export interface InheritedFds {
-  readonly beat: number | null;
-  /** One per data-plane thread. */
-  readonly http: readonly number[];
-  readonly https: readonly number[];
-  /** Second descriptors of the same sockets but the first, by name, for threads that replace. */
-  readonly spares: { readonly http?: readonly number[]; readonly https?: readonly number[] };
-}
+import { DataPlaneThreads, type EndCause } from "./threads/data-plane-threads.ts";
+import type { ReplicaThreadEvent, ThreadData } from "./threads/messages.ts";
+import { FIRST_DATA_PLANE, loopNames, watchdogOptionsOf } from "./watched-loops.ts";
 
 /** What the app is made of. */
 export interface AppOptions {
@@ -78,13 +67,15 @@ export class App {
   readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
   #planes: DataPlaneThreads | null = null;
   #watchdog: Watchdog | null = null;
+  #beat: LoopBeat | null = null;
   #plane: DataPlane | null = null;
   #saver: TableSaver | null = null;
   #keeper: QuarantineKeeper | null = null;
-  #store: StoreThread | null = null;
-  /** The main data plane's own connection to the store. */
-  #client: StoreClient | null = null;
-  #replica: { readonly worker: Worker; readonly ended: Promise<void> } | null = null;
+  /** Null also while another process has the database. */
+  #side: ReplicaSide | null = null;
+  #handingOver: Promise<void> = Promise.resolve();
+  /** Settles when HTTP is served. */
+  readonly #serving = Promise.withResolvers<void>();
   #ready: ReadyState = { isReady: false, reason: "starting" };
   /** Why nothing can be written, when that lasts. */
   #storeFault: string | null = null;
@@ -92,14 +83,7 @@ export class App {
 
   constructor(options: AppOptions) {
     this.#options = options;
-    const { mode, config } = options.effective;
-    const extra = mode === "edge" ? config.proxy.threads - 1 : 0;
-    this.#threadNames = [
-      "main",
-      "replica",
-      "store",
-      ...Array.from({ length: extra }, (_, index) => `data-plane-${index + 1}`),
-    ];
+    this.#threadNames = loopNames(options.effective);
     const declarations = [...PROXY_METRICS, ...REPLICA_METRICS];
     this.#metrics = MetricSlots.allocate(declarations, this.#threadNames.length);
   }
@@ -111,34 +95,80 @@ export class App {
 
   /** Starts everything in order. Rejects with the error of whatever could not be started. */
   async start(): Promise<void> {
-    const watchdog = this.#startWatchdog();
-    this.#watchdog = watchdog;
-    const { beat } = attachLoop(watchdog.loopPlan("main"));
-    const { mode } = this.#options.effective;
-    if (mode === "edge") {
-      this.#keeper = await this.#openQuarantine();
-      await this.#startDataPlane(beat, this.#keeper);
+    const watchdog = this.#startWatchdog({ isServing: true });
+    if (this.#isEdge) {
+      const plane = await this.#createDataPlane();
+      const first = this.#loadFirstTable(plane);
+      await this.#listen(plane);
+      if (first !== null && plane.table.machineCount > 0) this.#serveStale(first);
     }
     await watchdog.started;
-    this.#store = await this.#startStore();
-    if (mode === "edge") {
-      const client = await StoreClient.connect(this.#store.connect());
-      this.#client = client;
-      this.#plane?.follow(client).catch((error: unknown) => {
-        // In the turn of the exception: the breadcrumb is still that of the row.
-        if (!(error instanceof PatinaError)) this.#watchdog?.recordCrash("main", error);
-        this.#fail(error);
-      });
+    await this.#openReplicaSide();
+    if (this.#isEdge) this.#startDataPlaneThreads(watchdog);
+    this.#serving.resolve();
+    this.#beat?.enter("steady");
+  }
+
+  /** Gets as far as possible while another process has the database, the ports and the clients. */
+  async prepare(): Promise<void> {
+    this.#startWatchdog({ isServing: false });
+    if (this.#isEdge) this.#loadFirstTable(await this.#createDataPlane());
+  }
+
+  /** After `prepare`, and when the other process has handed over: opens everything, then serves. */
+  async takeOver(): Promise<void> {
+    const { watchdog, plane } = this.#started;
+    await watchdog.serve();
+    await this.#reopenQuarantine();
+    const side = await this.#openReplicaSide();
+    await side.started;
+    if (plane) {
+      // What the other process knew, it knew from the database: no request sees an older table.
+      await plane.becomeReady(side.client);
+      await this.#listen(plane);
+      await this.#startDataPlaneThreads(watchdog).listening();
+      this.#serveStale({ source: "database" });
     }
-    this.#startReplica(this.#store);
-    if (mode === "edge") this.#startDataPlaneThreads(watchdog, this.#store);
-    beat.enter("steady");
+    this.#serving.resolve();
+    this.#beat?.enter("steady");
+  }
+
+  /** Gives up what two processes cannot share; HTTP is served on by the table as it is. */
+  async handOver(): Promise<void> {
+    await (this.#handingOver = this.#giveUp());
+  }
+
+  async #giveUp(): Promise<void> {
+    const { watchdog, plane } = this.#started;
+    const side = this.#side;
+    this.#side = null;
+    await Promise.all([plane?.pause(), this.#planes?.detach()]);
+    await this.#saver?.stop();
+    this.#saver = null;
+    await this.#keeper?.stop();
+    await side?.close({ deadlineMs: HAND_OVER_LIMIT_MS, leave: false });
+    watchdog.noteEnd("store");
+    await watchdog.unserve();
+    this.#options.log.info?.("handed-over", "database and ports are free for another process");
+  }
+
+  /** Takes back what `handOver` gave up. */
+  async resume(): Promise<void> {
+    const { watchdog, plane } = this.#started;
+    await watchdog.serve();
+    await this.#reopenQuarantine();
+    await this.#openReplicaSide();
+    this.#planes?.attach();
+    if (plane) this.#startSaver(plane);
+    this.#options.log.info?.("resumed", "database and ports are this process's again");
   }
 
   /** Drains HTTP, leaves the cluster, closes the database. Idempotent. */
   async stop(): Promise<void> {
     if (this.#isStopping) return;
     this.#isStopping = true;
+    // Half a handing over would leave a database open.
+    await this.#handingOver;
     const deadlineMs = this.#options.effective.config.proxy.drain_timeout_ms;
     this.#watchdog?.setReady({ isReady: false, reason: "draining" });
     const threads = this.#planes?.stop(deadlineMs);
@@ -146,49 +176,31 @@ export class App {
     await this.#saver?.stop();
     await this.#keeper?.stop();
     await threads;
-    if (this.#replica) await stopThread(this.#replica, deadlineMs);
-    await this.#store?.close();
+    await this.#side?.close({ deadlineMs, leave: true });
     this.#options.log.info?.("stopped", "drained and closed", { connectionsCut: cut });
     await this.#watchdog?.stop();
   }
 
-  #startWatchdog(): Watchdog {
-    const { effective, fds } = this.#options;
-    const { config, stateFolder, hash } = effective;
-    const { watchdog, telemetry } = config;
-    const options = {
-      loops: this.#threadNames.map((name) => this.#loopDeclaration(name)),
-      metrics: this.#metrics.plan,
-      stateFolder,
-      http: splitHostPort(telemetry.prometheus.addr),
-      beatFd: fds.beat,
-      budgets: {
-        boot: watchdog.boot_ms,
-        load: watchdog.boot_ms,
-        apply: watchdog.apply_ms,
-        steady: watchdog.steady_ms,
-      },
-      jitterMs: watchdog.jitter_ms,
-      breadcrumbDecoderUrl: new URL("./breadcrumbs.ts", import.meta.url).href,
-      configHash: hash,
-    };
-    return startWatchdog(options, { onStall: ({ loop }) => this.#planes?.stalled(loop) });
+  get #isEdge(): boolean {
+    return this.#options.effective.mode === "edge";
   }
 
-  /**
-   * A statement is one turn of the store's loop, however large its author made it: a transaction of
-   * 100,000 rows takes seconds, and killing the process would only make it start over. A data plane
-   * that can be replaced is only reported.
-   */
-  #loopDeclaration(name: string): LoopDeclaration {
-    const storeBudgetMs = this.#options.effective.config.watchdog.boot_ms;
-    if (name === "store") {
-      return { name, budgets: { steady: storeBudgetMs, apply: storeBudgetMs } };
-    }
-    const index = this.#threadNames.indexOf(name) - FIRST_DATA_PLANE;
-    const isPlane = index >= 0 || (name === "main" && this.#options.effective.mode === "edge");
-    const plane = { name, countsProgress: isPlane };
-    return index >= 0 && this.#spareOf(index) !== null ? { ...plane, action: "report" } : plane;
+  get #started(): { readonly watchdog: Watchdog; readonly plane: DataPlane | null } {
+    const watchdog = this.#watchdog;
+    assert(watchdog !== null, "the watchdog is started first");
+    return { watchdog, plane: this.#plane };
+  }
+
+  #startWatchdog({ isServing }: { readonly isServing: boolean }): Watchdog {
+    const { effective, fds } = this.#options;
+    const metrics = this.#metrics.plan;
+    const options = watchdogOptionsOf({ effective, fds, metrics, isServing });
+    const started = startWatchdog(options, {
+      onStall: ({ loop }) => this.#planes?.stalled(loop),
+    });
+    this.#watchdog = started;
+    this.#beat = attachLoop(started.loopPlan("main")).beat;
+    return started;
   }
 
   /** Judges the stall that this start follows, before a row of it is touched. */
@@ -206,12 +218,26 @@ export class App {
     });
   }
 
-  async #startDataPlane(beat: DataPlaneBeat, keeper: QuarantineKeeper): Promise<void> {
+  /** As the process before this one left it, which may have changed it since `prepare`. */
+  async #reopenQuarantine(): Promise<void> {
+    if (!this.#isEdge) return;
+    const before = JSON.stringify(this.#keeper?.state);
+    this.#keeper = await this.#openQuarantine();
+    const { state } = this.#keeper;
+    if (JSON.stringify(state) === before) return;
+    this.#plane?.setQuarantine(state, true);
+    this.#planes?.tell({ kind: "quarantine", state, isRefeed: true });
+  }
+
+  async #createDataPlane(): Promise<DataPlane> {
     const { effective, log, fds } = this.#options;
-    const { config } = effective;
+    const beat = this.#beat;
+    assert(beat !== null, "the watchdog is started first");
+    const keeper = await this.#openQuarantine();
+    this.#keeper = keeper;
     const plane = new DataPlane({
       loop: "main",
-      config,
+      config: effective.config,
       metrics: this.#metrics.writer(0),
       beat,
       log,
@@ -219,23 +245,42 @@ export class App {
       limits: this.#limits,
       ticketKeys: this.#ticketKeys,
       quarantine: keeper.state,
-      events: keeper,
+      events: {
+        superseded: (ids) => this.#keeper?.superseded(ids),
+        cautionOver: () => this.#keeper?.cautionOver(),
+      },
     });
+    plane.prepare({ http: fds.http[0] ?? null, https: fds.https[0] ?? null });
     this.#plane = plane;
-    const { cautiousUntil } = keeper.state;
-    const first = loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil });
-    await plane.listen({ http: fds.http[0] ?? null, https: fds.https[0] ?? null });
+    return plane;
+  }
+
+  #loadFirstTable(plane: DataPlane): FirstTable | null {
+    const { effective, log } = this.#options;
+    const databasePath = effective.config.db.path;
+    const cautiousUntil = this.#keeper?.state.cautiousUntil ?? null;
+    return loadFirstTable(plane, { databasePath, log, cautiousUntil });
+  }
+
+  async #listen(plane: DataPlane): Promise<void> {
+    await plane.listen();
     // The clock starts with the process: what a bounce costs before anybody is answered.
     const bootMs = Math.round(performance.now());
-    log.info?.("listening", `HTTP on ${plane.address?.address}:${plane.address?.port}`, { bootMs });
+    const where = `HTTP on ${plane.address?.address}:${plane.address?.port}`;
+    this.#options.log.info?.("listening", where, { bootMs });
+    this.#startSaver(plane);
+  }
+
+  #startSaver(plane: DataPlane): void {
+    const { effective, log } = this.#options;
+    const { db, proxy } = effective.config;
     this.#saver = new TableSaver({
       plane,
-      databasePath: config.db.path,
-      periodMs: config.proxy.table_save_ms,
+      databasePath: db.path,
+      periodMs: proxy.table_save_ms,
       metrics: this.#metrics.writer(0),
       log,
     });
-    if (first !== null && plane.table.machineCount > 0) this.#serveStale(first);
   }
 
   /** What the edge knew when it ended is better than nothing, and said to be no more than that. */
@@ -250,57 +295,31 @@ export class App {
     this.#setReady(reason, { table: "stale", ...fields });
   }
 
-  async #startStore(): Promise<StoreThread> {
-    const { config, extensionPath, deadlinePath } = this.#options.effective;
-    const store = await startStore(
-      {
-        path: config.db.path,
-        extensionPath,
-        deadlinePath,
-        nodeId: config.replica.node,
-        synchronous: config.db.synchronous,
-        schemaFiles: readSchemaFiles(config.db.schema_paths),
+  /** Opens the database and starts the replica; the main table follows at once. */
+  async #openReplicaSide(): Promise<ReplicaSide> {
+    const side = await ReplicaSide.open({
+      replica: this.#threadData("replica"),
+      store: { beat: this.#loopPlan("store") },
+      events: {
+        event: (event) => this.#onReplicaEvent(event),
+        crashed: (loop, error) => this.#watchdog?.recordCrash(loop, error),
+        failed: (error) => this.#fail(error),
       },
-      {
-        entry: new URL("./threads/store-thread.ts", import.meta.url),
-        workerData: { beat: this.#loopPlan("store") },
-      },
-    );
-    store.onFailure((error) => this.#fail(error));
-    return store;
+    });
+    this.#side = side;
+    this.#plane?.follow(side.client).catch((error: unknown) => {
+      // In the turn of the exception: the breadcrumb is still that of the row.
+      if (!(error instanceof PatinaError)) this.#watchdog?.recordCrash("main", error);
+      this.#fail(error);
+    });
+    return side;
   }
 
   /** Has the schema files applied anew, once there is a replica; the log says what came of it. */
   reload(): void {
-    this.#tellReplica({ kind: "reload" });
+    this.#side?.tell({ kind: "reload" });
     this.#plane?.refreshCertificates();
     this.#planes?.tell({ kind: "reload" });
-  }
-
-  #startReplica(store: StoreThread): void {
-    const storePort = store.connect();
-    const data: ReplicaThreadData = { ...this.#threadData("replica"), storePort };
-    const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
-      name: "replica",
-      workerData: data,
-      transferList: [storePort],
-      resourceLimits: { maxYoungGenerationSizeMb: REPLICA_YOUNG_GENERATION_MIB },
-    });
-    const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
-    this.#replica = { worker, ended };
-    worker.on("message", (event: ReplicaThreadEvent) => this.#onReplicaEvent(event));
-    this.#watchThread(worker, "replica");
-  }
-
-  /** A thread that ends unasked ends the process, with evidence of the exception that ended it. */
-  #watchThread(worker: Worker, name: string): void {
-    worker.on("error", (error) => {
-      this.#watchdog?.recordCrash(name, error);
-      this.#fail(error);
-    });
-    worker.on("exit", (code) => {
-      this.#fail(new PatinaError("INTERNAL", `the ${name} thread ended with code ${code}`));
-    });
   }
 
   #onReplicaEvent(event: ReplicaThreadEvent): void {
@@ -314,11 +333,16 @@ export class App {
         this.#planes?.tell(event);
         return;
       case "started":
-        if (this.#options.effective.mode === "agent") this.#setReady("replica started");
+        if (!this.#isEdge) this.#setReady("replica started");
         return;
-      case "synced":
-        this.#onSynced().catch((error: unknown) => this.#fail(error));
+      case "synced": {
+        const side = this.#side;
+        this.#onSynced().catch((error: unknown) => {
+          // One that was closed meanwhile has nothing to say any more.
+          if (this.#side === side) this.#fail(error);
+        });
         return;
+      }
       case "storeFault":
         this.#storeFault = event.reason;
         return this.#tellReady();
@@ -332,7 +356,7 @@ export class App {
   }
 
   #answer({ id, question }: Extract<ReplicaThreadEvent, { kind: "ask" }>): void {
-    this.#tellReplica({ kind: "answer", id, value: this.#answerTo(question) });
+    this.#side?.tell({ kind: "answer", id, value: this.#answerTo(question) });
   }
 
   #answerTo(question: EdgeQuestion): unknown {
@@ -345,8 +369,10 @@ export class App {
 
   /** The store has everything; the table follows it at a distance. */
   async #onSynced(): Promise<void> {
-    if (!this.#plane || !this.#client) return;
-    if (!(await this.#plane.becomeReady(this.#client))) return;
+    const side = this.#side;
+    if (!this.#plane || !side) return;
+    if (!(await this.#plane.becomeReady(side.client))) return;
+    await this.#serving.promise;
     this.#plane.setStale(false);
     this.#options.log.info?.("table-current", "the routing table has caught up");
     this.#setReady("caught up", { table: "current" });
@@ -354,7 +380,7 @@ export class App {
     this.#saver?.saveNow();
   }
 
-  #startDataPlaneThreads(watchdog: Watchdog, store: StoreThread): void {
+  #startDataPlaneThreads(watchdog: Watchdog): DataPlaneThreads {
     const { effective, fds, log } = this.#options;
     const replaced = (cause: EndCause) =>
       this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
@@ -365,7 +391,8 @@ export class App {
       watchdog,
       log,
       replaceLimitMs: effective.config.watchdog.replace_ms,
-      connectStore: () => store.connect(),
+      // Nobody answers on it while another process has the database.
+      connectStore: () => (this.#side ?? NO_STORE).connect(),
       onEnded: ({ load, limits }) => {
         slots.forget(load);
         if (limits.share !== null) counts.forget(limits.share);
@@ -387,20 +414,9 @@ export class App {
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };
       const own = { http: fds.http[index + 1] ?? null, https: fds.https[index + 1] ?? null };
-      planes.start({ name, data, fds: own, spare: this.#spareOf(index) });
+      planes.start({ name, data, fds: own, spare: spareOf(fds, index) });
     }
-  }
-
-  /** Second descriptors of a data-plane thread's sockets; null unless there is one for each. */
-  #spareOf(index: number): ListenFds | null {
-    const { spares, https: all } = this.#options.fds;
-    const http = spares.http?.[index] ?? null;
-    const https = spares.https?.[index] ?? null;
-    return http === null || (https === null && all.length > 0) ? null : { http, https };
-  }
-
-  #tellReplica(command: ThreadCommand): void {
-    this.#replica?.worker.postMessage(command);
+    return planes;
   }
 
   #setReady(reason: string, details: ReadyState["details"] = {}): void {
@@ -431,9 +447,7 @@ export class App {
   }
 
   #loopPlan(name: string): ThreadData["beat"] {
-    const watchdog = this.#watchdog;
-    if (!watchdog) throw new Error("the watchdog is started first");
-    return watchdog.loopPlan(name);
+    return this.#started.watchdog.loopPlan(name);
   }
 
   #fail(error: unknown): void {
@@ -448,14 +462,8 @@ export class App {
   }
 }
 
-type DataPlaneBeat = ConstructorParameters<typeof DataPlane>[0]["beat"];
-
-/** After main, replica and store. */
-const FIRST_DATA_PLANE = 3;
 /** Name, HMAC and AES keys, as OpenSSL takes them. */
 const TICKET_KEYS_BYTES = 48;
-/**
- * Messages of a repair are garbage as soon as the store has them: V8's default lets three times
- * 16 MiB pile up before it looks (docs/performance.md).
- */
-const REPLICA_YOUNG_GENERATION_MIB = 12;
+/** Closing the replica and the database takes milliseconds; a replica that hangs is terminated. */
+const HAND_OVER_LIMIT_MS = 5_000;
+const NO_STORE = { connect: () => new MessageChannel().port1 };

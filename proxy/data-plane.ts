@@ -79,6 +79,8 @@ export class DataPlane {
   readonly #accessLog: AccessLog | null;
   readonly #stale: MetricGauge;
   readonly #listeners: HttpListener[] = [];
+  /** What `listen` binds, once it has been read. */
+  #prepared: ReturnType<typeof listenersOf> | null = null;
   /** Who waits for the next event of the change stream. */
   readonly #waiting = new Set<() => void>();
   #stream: AsyncIterableIterator<ChangeStreamEvent> | null = null;
@@ -87,6 +89,7 @@ export class DataPlane {
   #cautiousUntil: number | null;
   /** The stream is to start over. */
   #isRefeedAsked = false;
+  #isPaused = false;
   #isStopped = false;
 
   constructor(options: DataPlaneOptions) {
@@ -166,10 +169,10 @@ export class DataPlane {
     return false;
   }
 
-  /** Takes traffic. Rejects with `LISTEN_FAILED`, `CERTIFICATE_UNREADABLE`. */
-  async listen(fds: ListenFds): Promise<void> {
+  /** Reads all that listening needs, and takes no traffic yet. Throws `CERTIFICATE_UNREADABLE`. */
+  prepare(fds: ListenFds): void {
     const { config, ticketKeys, metrics, log } = this.#options;
-    const made = listenersOf(config.proxy, fds, {
+    this.#prepared = listenersOf(config.proxy, fds, {
       ticketKeys,
       limits: this.#limits,
       metrics,
@@ -177,7 +180,11 @@ export class DataPlane {
       viaName: viaNameOf(config),
       onProgress: () => this.#options.beat.progress(),
     });
-    for (const one of made) {
+  }
+
+  /** Takes traffic, after `prepare`. Rejects with `LISTEN_FAILED`. */
+  async listen(): Promise<void> {
+    for (const one of this.#prepared ?? []) {
       this.#listeners.push(await createHttpListener({ ...one, engine: this.#engine }));
     }
   }
@@ -190,21 +197,28 @@ export class DataPlane {
     void this.#stream?.return?.();
   }
 
-  /** Follows the change stream from where the table is, until the store closes or `drain`. */
+  /** Follows the change stream from where the table is, until the store closes, `pause` or `drain`. */
   async follow(store: StoreClient): Promise<void> {
     const { log } = this.#options;
-    let from = this.#feed.startFrom(store.actorId);
+    this.#isPaused = false;
+    let from = this.#isRefeedAsked ? null : this.#feed.startFrom(store.actorId);
     try {
       for (;;) {
         await this.#followFrom(store, from);
-        if (this.#isStopped || !this.#isRefeedAsked) return;
+        if (this.#isStopped || this.#isPaused || !this.#isRefeedAsked) return;
         from = null;
       }
     } catch (error) {
-      if (this.#isStopped) return;
+      if (this.#isStopped || this.#isPaused) return;
       log.error("change-stream-ended", errorText(error));
       throw error;
     }
+  }
+
+  /** Leaves the change stream; requests go on being routed by the table as it is. */
+  async pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#stream?.return?.();
   }
 
   /** Takes over certificates whose files changed, sooner than the listeners would by themselves. */
@@ -266,7 +280,7 @@ export class DataPlane {
     const stream = store.changes({ from, tables: TABLE_NAMES });
     this.#stream = stream;
     for await (const event of stream) {
-      if (this.#isStopped || this.#isRefeedAsked) return;
+      if (this.#isStopped || this.#isPaused || this.#isRefeedAsked) return;
       for (const part of this.#partsOf(event)) {
         this.#feed.apply(part);
         // Rows taken one by one are many turns: requests come in between.

@@ -5,10 +5,13 @@
 import { flushCompileCache } from "node:module";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LogLevelCell, type LogLevel } from "#base/logger.ts";
-import { App, type InheritedFds } from "./app.ts";
+import { App } from "./app.ts";
 import { readEffectiveConfig } from "./effective-config.ts";
 import { exitCodeOf } from "./exit-code-of.ts";
+import { inheritedFds } from "./inherited-fds.ts";
 import { createThreadLog } from "./threads/thread-log.ts";
+import { followOrders, type OrderHandlers } from "./upgrade-orders.ts";
+import { writeText } from "../watchdog/driver/write-line.ts";
 
 /** Any long time: the timer's existence is what counts. */
 const KEEP_ALIVE_MS = 3_600_000;
@@ -23,7 +26,8 @@ async function main(configPath: string): Promise<void> {
     log.error("edge-failed", error.message, { code: error.code });
     process.exit(exitCodeOf(error.code));
   };
-  const app = new App({ effective, fds: inheritedFds(), log, logLevel, onFailure: fail });
+  const fds = inheritedFds(process.env["PATINA_FDS"]);
+  const app = new App({ effective, fds, log, logLevel, onFailure: fail });
   // An agent has no socket of its own in this thread, and threads that start keep nothing alive.
   setInterval(() => undefined, KEEP_ALIVE_MS);
   let isStopping = false;
@@ -40,12 +44,7 @@ async function main(configPath: string): Promise<void> {
   }
   // The schema alone: the config is read at start.
   process.on("SIGHUP", () => app.reload());
-  try {
-    await app.start();
-    // Node writes its compile cache when a process ends, and a bounced one does not get to it: the
-    // next would boot as slowly as this one did.
-    flushCompileCache();
-  } catch (error) {
+  const failed = (error: unknown): void => {
     // What a stop during the start breaks off is no failure.
     if (isStopping) return;
     fail(
@@ -53,15 +52,36 @@ async function main(configPath: string): Promise<void> {
         ? error
         : new PatinaError("INTERNAL", errorText(error), { cause: error }),
     );
+  };
+  const isStandby = process.env["PATINA_STANDBY"] === "1";
+  const begun = isStandby ? app.prepare() : app.start();
+  if (fds.beat !== null) followOrders(process.stdin, ordersOf(app, begun, fds.beat), failed);
+  try {
+    await begun;
+    if (isStandby && fds.beat !== null) writeText(fds.beat, "p\n");
+    // Node writes its compile cache when a process ends, and a bounced one does not get to it: the
+    // next would boot as slowly as this one did.
+    flushCompileCache();
+  } catch (error) {
+    failed(error);
   }
 }
 
-function inheritedFds(): InheritedFds {
-  const fds = JSON.parse(process.env["PATINA_FDS"] ?? "{}") as Partial<InheritedFds>;
+/** None is carried out before the process has `begun`. */
+function ordersOf(app: App, begun: Promise<void>, beatFd: number): OrderHandlers {
   return {
-    beat: fds.beat ?? null,
-    http: fds.http ?? [],
-    https: fds.https ?? [],
-    spares: fds.spares ?? {},
+    takeOver: async () => {
+      await begun;
+      await app.takeOver();
+    },
+    handOver: async () => {
+      await begun;
+      await app.handOver();
+      writeText(beatFd, "h\n");
+    },
+    resume: async () => {
+      await begun;
+      await app.resume();
+    },
   };
 }

@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
+import { nextConfigFile } from "../watchdog/supervisor/driver/upgrade-files.ts";
 import type { AlertRules, SupervisorConfig } from "../watchdog/supervisor/supervisor-config.ts";
 import type { PatinaConfig } from "./config.ts";
 
@@ -24,7 +25,16 @@ export interface EffectiveConfig {
   readonly stateFolder: string;
   readonly extensionPath: string;
   readonly deadlinePath: string;
+  /** What flags and environment laid over the operator's file: an upgrade lays it over again. */
+  readonly overrides: readonly ConfigOverride[];
   readonly supervisor: SupervisorConfig;
+}
+
+/** A dotted key with its value, and where that came from. */
+export interface ConfigOverride {
+  readonly key: string;
+  readonly value: unknown;
+  readonly source: string;
 }
 
 /** What the file is made of. */
@@ -36,28 +46,39 @@ export interface EffectiveConfigSource {
   readonly stateFolder: string;
   readonly extensionPath: string;
   readonly deadlinePath: string;
+  /** Default: none. */
+  readonly overrides?: readonly ConfigOverride[];
+  /** Set for an upgrade: the file is that of the next edge process, and its report has this id. */
+  readonly upgradeId?: string;
 }
 
 /**
- * Writes `effective-config.json` into the state folder, whole or not at all; returns its path.
+ * Writes the file into the state folder, whole or not at all; returns its path.
  * Throws `CONFIG_INVALID` when the folders cannot be made or written, `STORE_FULL`.
  */
 export function writeEffectiveConfig(source: EffectiveConfigSource): string {
-  const { config, mode, stateFolder } = source;
+  const { upgradeId, overrides = [], ...rest } = source;
+  const { config, mode, stateFolder } = rest;
   const { host, port } = splitHostPort(config.proxy.http);
   const { addr } = config.proxy.tls;
   const sockets = config.proxy.threads;
   const https = addr === undefined ? [] : [{ name: "https", ...splitHostPort(addr), sockets }];
   const supervisor: SupervisorConfig = {
     listen: mode === "edge" ? [{ name: "http", host, port, sockets }, ...https] : [],
+    nodePath: process.execPath,
     edgeEntry: fileURLToPath(new URL("./edge-main.ts", import.meta.url)),
     stateFolder,
     alerts: alertRulesOf(config.alerts),
     silenceLimitMs: config.watchdog.silence_ms,
     drainLimitMs: config.proxy.drain_timeout_ms + STOP_MARGIN_MS,
   };
-  const effective: EffectiveConfig = { ...source, supervisor };
-  const path = join(stateFolder, "effective-config.json");
+  const effective: EffectiveConfig = {
+    ...rest,
+    overrides,
+    supervisor: upgradeId === undefined ? supervisor : { ...supervisor, upgradeId },
+  };
+  const inForce = effectiveConfigFile(stateFolder);
+  const path = upgradeId === undefined ? inForce : nextConfigFile(inForce);
   const temporary = `${path}.${process.pid}`;
   try {
     mkdirSync(stateFolder, { recursive: true });
@@ -86,6 +107,11 @@ function alertRulesOf(alerts: PatinaConfig["alerts"]): AlertRules {
     queuedMax: alerts.queued_max,
     repeatMs: alerts.repeat_ms,
   };
+}
+
+/** The config in force. */
+export function effectiveConfigFile(stateFolder: string): string {
+  return join(stateFolder, "effective-config.json");
 }
 
 /** Path of the admin socket: as configured, else in the state folder. */

@@ -23,4 +23,7 @@ const MEANING_BY_CODE: Readonly<Record<string, ExitMeaning>> = {
   STORE_EXTENSION: "setup",
   CERTIFICATE_UNREADABLE: "certificateUnreadable",
   TRANSPORT_TLS: "certificateUnreadable",
+  SUPERVISOR_UNREACHABLE: "unreachable",
+  UPGRADE_REFUSED: "upgradeFailed",
+  UPGRADE_ROLLED_BACK: "upgradeFailed",
 };

@@ -143,7 +143,7 @@ export class TableFeed {
    */
   startFrom(self: ActorId): Watermark | null {
     this.#canary.setSelf(self);
-    return this.#gate.isActive || this.#needsAllRows ? null : this.#watermark;
+    return this.#gate.isActive || this.#needsAllRows || this.#isResetting ? null : this.#watermark;
   }
 
   /** SWIM's word on another replica. */

@@ -72,7 +72,9 @@ export type AlertKind =
   | "loop-crashed"
   | "certificate-expired"
   /** Changes arrive at the replica and are not applied. */
-  | "replica-stuck";
+  | "replica-stuck"
+  /** An upgrade came to nothing. */
+  | "upgrade-rolled-back";
 
 /** Something that a person must hear of. */
 export interface Alert {
@@ -176,6 +178,8 @@ export interface WatchdogOptions {
   readonly stateFolder: string;
   /** Where /healthz, /readyz and /metrics are served; null = nowhere. Port 0 = any. */
   readonly http: { readonly host: string; readonly port: number } | null;
+  /** False: the port is bound by `serve`, because another process has it still; default true. */
+  readonly isServing?: boolean;
   /** Fd of the pipe to the supervisor (`PATINA_FDS.beat`); null = none. */
   readonly beatFd: number | null;
   readonly budgets?: Partial<StallBudgets>;

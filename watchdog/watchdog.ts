@@ -24,7 +24,8 @@ import type { WatchdogEvents, WatchdogOptions } from "./types.ts";
 /** A running watchdog. */
 export interface Watchdog {
   /**
-   * Settles when the health port is bound, with its number (null where none was asked for).
+   * Settles when the health port is bound, with its number (null where none was asked for, or not
+   * yet).
    * Rejects with `WATCHDOG_LISTEN`; loops are watched all the same.
    */
   readonly started: Promise<number | null>;
@@ -41,6 +42,10 @@ export interface Watchdog {
   setAction(name: string, action: StallAction): void;
   /** The thread of loop `name` has ended: it is not watched until another one attaches. */
   noteEnd(name: string): void;
+  /** Binds the health port, as at the start. Rejects with `WATCHDOG_LISTEN`. */
+  serve(): Promise<number | null>;
+  /** Gives the health port up. Watching goes on. */
+  unserve(): Promise<void>;
   /** Ends watching and the health port. The last thing of a drain. */
   stop(): Promise<void>;
 }
@@ -60,6 +65,8 @@ class RunningWatchdog implements Watchdog {
   readonly #data: WatchdogThreadData;
   readonly #worker: Worker;
   #decoder: BreadcrumbDecoder | null = null;
+  /** Who waits for the health port to be bound, or given up. */
+  #port = Promise.withResolvers<number | null>();
   readonly #onUncaught = (thrown: unknown): void => {
     this.recordCrash(this.#data.loops[0]?.name ?? "main", thrown);
   };
@@ -123,6 +130,20 @@ class RunningWatchdog implements Watchdog {
     if (this.#data.beatFd !== null) writeText(this.#data.beatFd, `s ${evidence.id}\n`);
   }
 
+  serve(): Promise<number | null> {
+    return this.#askPort("serve");
+  }
+
+  async unserve(): Promise<void> {
+    await this.#askPort("unserve");
+  }
+
+  #askPort(kind: "serve" | "unserve"): Promise<number | null> {
+    this.#port = Promise.withResolvers();
+    this.#post({ kind });
+    return this.#port.promise;
+  }
+
   async stop(): Promise<void> {
     process.off("uncaughtExceptionMonitor", this.#onUncaught);
     this.#worker.ref();
@@ -131,19 +152,24 @@ class RunningWatchdog implements Watchdog {
     await ended;
   }
 
-  async #whenStarted(events: WatchdogEvents): Promise<number | null> {
+  #whenStarted(events: WatchdogEvents): Promise<number | null> {
     const { breadcrumbDecoderUrl } = this.#data;
-    const started = new Promise<number | null>((resolve, reject) => {
-      this.#worker.on("message", (message: FromWatchdogThread) => {
-        if (message.kind === "stall") events.onStall?.({ loop: message.loop, id: message.id });
-        else if (message.kind === "started") resolve(message.port);
-        else reject(listenError(message, this.#data));
-      });
+    this.#worker.on("message", (message: FromWatchdogThread) => {
+      switch (message.kind) {
+        case "stall":
+          return events.onStall?.({ loop: message.loop, id: message.id });
+        case "started":
+          return this.#port.resolve(message.port);
+        case "unserved":
+          return this.#port.resolve(null);
+        case "failed":
+          return this.#port.reject(listenError(message, this.#data));
+      }
     });
     // A listener refs the worker; the watchdog must never keep a finished process alive.
     this.#worker.unref();
     if (breadcrumbDecoderUrl !== null) void this.#loadDecoder(breadcrumbDecoderUrl);
-    return await started;
+    return this.#port.promise;
   }
 
   /** For crashes of this thread; the watchdog thread loads its own and says when it cannot. */
@@ -173,6 +199,7 @@ function threadData(options: WatchdogOptions): WatchdogThreadData {
     metrics: options.metrics,
     stateFolder: options.stateFolder,
     http: options.http,
+    isServing: options.isServing ?? true,
     beatFd: options.beatFd,
     jitterMs: options.jitterMs ?? JITTER_MS,
     breadcrumbDecoderUrl: options.breadcrumbDecoderUrl,

@@ -6,18 +6,18 @@
 import { fileURLToPath } from "node:url";
 import { writeEffectiveConfig, type Mode } from "../../proxy/effective-config.ts";
 import { loadConfig, stateFolderOf } from "../config-file.ts";
-import { overridesFromFlags } from "../overrides.ts";
+import { environmentOverrides, overridesFromFlags } from "../overrides.ts";
 import { overridesFromGlobals, type GlobalOptions } from "../targets.ts";
 import { crsqlitePath, sqlDeadlinePath } from "../setup/paths.js";
 
 /** Does not return when the config is valid; throws `CONFIG_INVALID` or `CONFIG_UNREADABLE`. */
 export function run(mode: Mode, options: GlobalOptions & { config: string; set?: string[] }): void {
-  const { config, file, hash, warnings } = loadConfig({
-    file: options.config,
-    overrides: [...overridesFromGlobals(options), ...overridesFromFlags(options.set ?? [])],
-    environment: process.env,
-    mode,
-  });
+  const overrides = [
+    ...environmentOverrides(process.env),
+    ...overridesFromGlobals(options),
+    ...overridesFromFlags(options.set ?? []),
+  ];
+  const { config, file, hash, warnings } = loadConfig({ file: options.config, overrides, mode });
   for (const warning of warnings) process.stderr.write(`patina: ${warning}\n`);
   const path = writeEffectiveConfig({
     mode,
@@ -27,6 +27,7 @@ export function run(mode: Mode, options: GlobalOptions & { config: string; set?:
     stateFolder: stateFolderOf(config),
     extensionPath: crsqlitePath(),
     deadlinePath: sqlDeadlinePath(),
+    overrides,
   });
   const supervisor = fileURLToPath(new URL("../../watchdog/supervisor/main.ts", import.meta.url));
   process.execve?.(process.execPath, [process.execPath, supervisor, path]);

@@ -180,10 +180,16 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   // ------------------------------------------------------------ for the engine
 
-  /** Closes when idle; a request in flight is answered with `Connection: close`. */
+  /**
+   * Closes when idle; a request in flight is answered with `Connection: close`. A first request is on
+   * its way as soon as there is a connection, so one that has had none is given a moment for it.
+   */
   drain(): void {
-    if (this.isIdle) this.#linger();
-    else this.#exchange?.drain();
+    if (!this.isIdle) this.#exchange?.drain();
+    else if (this.#requestCount > 0 && this.#head === null) this.#linger();
+    else {
+      this.deadlineMs = Math.min(this.deadlineMs, this.#parts.deadlines.nowMs + FIRST_REQUEST_MS);
+    }
   }
 
   /** Closes at once. */
@@ -419,3 +425,5 @@ function nothing(): void {
 const CONNECTION = Symbol("connection");
 type ClientSocket = Socket & { [CONNECTION]: ClientConnection };
 const NO_BYTES = Buffer.alloc(0);
+/** Of a connection that is new when a drain begins; longer than any round trip. */
+const FIRST_REQUEST_MS = 1000;

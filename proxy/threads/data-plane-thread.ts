@@ -33,7 +33,19 @@ async function main(): Promise<void> {
     // The main thread's table sees the same changes, and keeps the books.
     events: { superseded: () => undefined, cautionOver: () => undefined },
   });
-  const connecting = StoreClient.connect(data.storePort);
+  let connecting = StoreClient.connect(data.storePort);
+  let isDetached = false;
+  const follow = async (): Promise<void> => {
+    try {
+      await plane.follow(await connecting);
+    } catch (error) {
+      // A connection that was given up before it was made.
+      if (!isDetached) throw error;
+    }
+  };
+  const failUnlessDetached = (error: unknown): void => {
+    if (!isDetached) fail(error);
+  };
   parentPort?.on("message", (command: ThreadCommand) => {
     switch (command.kind) {
       case "rtt":
@@ -41,7 +53,16 @@ async function main(): Promise<void> {
       case "host":
         return plane.setHostDown(command.actorId, command.isDown);
       case "ready":
-        void connecting.then((store) => plane.becomeReady(store));
+        void connecting.then((store) => plane.becomeReady(store)).catch(failUnlessDetached);
+        return;
+      case "detach":
+        isDetached = true;
+        void plane.pause().then(() => tell({ kind: "detached" }));
+        return;
+      case "attach":
+        isDetached = false;
+        connecting = StoreClient.connect(command.storePort);
+        follow().catch(fail);
         return;
       case "quarantine":
         return plane.setQuarantine(command.state, command.isRefeed);
@@ -63,16 +84,20 @@ async function main(): Promise<void> {
     const { cautiousUntil } = data.quarantine;
     loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil });
     if (plane.table.machineCount > 0) plane.setReady();
-    await plane.listen(data.fds);
+    plane.prepare(data.fds);
+    await plane.listen();
     loop.beat.enter("steady");
     tell({ kind: "listening", port: plane.address?.port ?? 0 });
-    await plane.follow(await connecting);
+    await follow();
   } catch (error) {
-    // Unforeseen: the end of this thread, with evidence of what it was at.
-    if (!(error instanceof PatinaError)) throw error;
-    const code = error.code;
-    tell({ kind: "failed", code, message: errorText(error) });
+    fail(error);
   }
+}
+
+/** Unforeseen: the end of this thread, with evidence of what it was at. */
+function fail(error: unknown): void {
+  if (!(error instanceof PatinaError)) throw error;
+  tell({ kind: "failed", code: error.code, message: errorText(error) });
 }
 
 function tell(event: DataPlaneThreadEvent): void {

@@ -65,6 +65,10 @@ interface PlaneThread {
   error: unknown;
   /** Runs from an end until the replacement accepts. */
   limit: NodeJS.Timeout | undefined;
+  /** Settles when it first accepts. */
+  readonly listening: PromiseWithResolvers<void>;
+  /** Settles when it needs the store no more. */
+  detached: PromiseWithResolvers<void>;
 }
 
 /** The threads of one process. */
@@ -92,6 +96,8 @@ export class DataPlaneThreads {
       cause: "crash",
       error: undefined,
       limit: undefined,
+      listening: Promise.withResolvers(),
+      detached: Promise.withResolvers(),
     };
     this.#threads.push(thread);
     this.#watch(thread);
@@ -103,6 +109,31 @@ export class DataPlaneThreads {
     else if (command.kind === "ready") this.#isReady = true;
     else if (command.kind === "quarantine") this.#quarantine = command;
     for (const { worker } of this.#threads) worker.postMessage(command);
+  }
+
+  /** Resolves when every thread accepts. */
+  async listening(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.listening.promise));
+  }
+
+  /** Has all threads leave the store, which is about to be closed; they go on serving. */
+  async detach(): Promise<void> {
+    await Promise.all(
+      this.#threads.map(async (thread) => {
+        thread.detached = Promise.withResolvers();
+        thread.worker.postMessage({ kind: "detach" } satisfies ThreadCommand);
+        await Promise.race([thread.detached.promise, thread.ended]);
+      }),
+    );
+  }
+
+  /** Has all threads follow the store again. */
+  attach(): void {
+    for (const { worker } of this.#threads) {
+      const storePort = this.#options.connectStore();
+      const command: ThreadCommand = { kind: "attach", storePort };
+      worker.postMessage(command, [storePort]);
+    }
   }
 
   /** The watchdog has proof, and evidence, that the loop of a thread stands still. */
@@ -121,7 +152,7 @@ export class DataPlaneThreads {
     await Promise.all(
       this.#threads.map(async (thread) => {
         clearTimeout(thread.limit);
-        await stopThread(thread, deadlineMs);
+        await stopThread(thread, { deadlineMs, leave: false });
       }),
     );
   }
@@ -152,7 +183,11 @@ export class DataPlaneThreads {
   #onEvent(thread: PlaneThread, event: DataPlaneThreadEvent): void {
     if (event.kind === "failed") {
       this.#options.onFailure(new PatinaError(event.code, event.message));
-    } else if (event.kind === "listening" && thread.limit !== undefined) {
+    } else if (event.kind === "detached") {
+      thread.detached.resolve();
+    } else if (event.kind === "listening") {
+      thread.listening.resolve();
+      if (thread.limit === undefined) return;
       clearTimeout(thread.limit);
       thread.limit = undefined;
       const { name } = thread.plan;
@@ -208,9 +243,9 @@ export class DataPlaneThreads {
 /** Asks a thread to stop and waits for its end; one that does not end is terminated. */
 export async function stopThread(
   { worker, ended }: { readonly worker: Worker; readonly ended: Promise<void> },
-  deadlineMs: number,
+  { deadlineMs, leave }: { readonly deadlineMs: number; readonly leave: boolean },
 ): Promise<void> {
-  worker.postMessage({ kind: "stop", deadlineMs } satisfies ThreadCommand);
+  worker.postMessage({ kind: "stop", deadlineMs, leave } satisfies ThreadCommand);
   const timer = setTimeout(() => void worker.terminate(), deadlineMs + THREAD_MARGIN_MS);
   await ended;
   clearTimeout(timer);

@@ -70,6 +70,8 @@ export type ReplicaThreadEvent =
 export type DataPlaneThreadEvent =
   | { readonly kind: "listening"; readonly port: number }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  /** The store is no longer needed: the table stays as it is. */
+  | { readonly kind: "detached" }
   | { readonly kind: "drained"; readonly cut: number };
 
 /** What the main thread tells the others. */
@@ -81,5 +83,8 @@ export type ThreadCommand =
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */
   | { readonly kind: "answer"; readonly id: number; readonly value: unknown }
-  /** Data plane: drain; replica: leave and stop. */
-  | { readonly kind: "stop"; readonly deadlineMs: number };
+  /** To data planes: leave the store, answered by `detached`; follow another one. */
+  | { readonly kind: "detach" }
+  | { readonly kind: "attach"; readonly storePort: MessagePort }
+  /** Data plane: drain; replica: stop, and leave the cluster if `leave`. */
+  | { readonly kind: "stop"; readonly deadlineMs: number; readonly leave: boolean };

@@ -65,7 +65,7 @@ async function main(): Promise<void> {
     if (command.kind === "reload") void replica.reload();
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
-    void replica.stop({ leave: true }).then(() => {
+    void replica.stop({ leave: command.leave }).then(() => {
       loop.leave();
       tell({ kind: "stopped" });
       parentPort?.close();

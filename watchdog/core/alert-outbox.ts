@@ -31,6 +31,7 @@ export const ALERT_KINDS: Readonly<
   "loop-crashed": { severity: 3, subject: "stall" },
   "certificate-expired": { severity: 3, subject: "file" },
   "replica-stuck": { severity: 3, subject: null },
+  "upgrade-rolled-back": { severity: 3, subject: null },
 };
 
 /** What a post came to. */

@@ -8,6 +8,8 @@
  * | `d`     | no longer ready: draining, or the table is gone     |
  * | `s <id>`| evidence with this id has been written              |
  * | `a {}`  | an alert, as JSON                                   |
+ * | `p`     | the table is loaded; waits for the word to take over |
+ * | `h`     | handed over: no replica, no database any more       |
  *
  * The edge may die in the middle of a line, or be broken and write anything: unknown lines count as
  * a sign of life and nothing else, and no more than one line of 16 KiB is kept.
@@ -17,7 +19,7 @@ import { readAlert } from "./alert-outbox.ts";
 
 /** One line as understood. */
 export type PipeLine =
-  | { readonly kind: "beat" | "ready" | "notReady" | "unknown" }
+  | { readonly kind: "beat" | "ready" | "notReady" | "loaded" | "handedOver" | "unknown" }
   | { readonly kind: "stall"; readonly id: string }
   | { readonly kind: "alert"; readonly alert: Alert };
 
@@ -41,9 +43,8 @@ export class PipeLines {
 }
 
 function parseLine(line: string): PipeLine {
-  if (line === "b") return { kind: "beat" };
-  if (line === "r") return { kind: "ready" };
-  if (line === "d") return { kind: "notReady" };
+  const kind = KIND_BY_LETTER.get(line);
+  if (kind !== undefined) return { kind };
   if (line.startsWith("a ")) return parseAlert(line.slice(2));
   const id = STALL.exec(line)?.[1];
   return id === undefined ? { kind: "unknown" } : { kind: "stall", id };
@@ -64,5 +65,12 @@ function plainNumber(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? value.toString() : value;
 }
 
+const KIND_BY_LETTER: ReadonlyMap<string, Exclude<PipeLine["kind"], "stall" | "alert">> = new Map([
+  ["b", "beat"],
+  ["r", "ready"],
+  ["d", "notReady"],
+  ["p", "loaded"],
+  ["h", "handedOver"],
+]);
 const LINE_MAX = 16_384;
 const STALL = /^s ([0-9A-Za-z][0-9A-Za-z-]{0,127})$/;

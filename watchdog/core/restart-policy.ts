@@ -26,7 +26,13 @@ export type StopSignal = "SIGTERM" | "SIGINT";
 export type RestartInput =
   | { readonly kind: "start" }
   | { readonly kind: "ready" }
-  | { readonly kind: "exited"; readonly code: number | null; readonly signal: string | null }
+  | {
+      readonly kind: "exited";
+      readonly code: number | null;
+      readonly signal: string | null;
+      /** Another edge has been started for an upgrade and takes its place: none is to be spawned. */
+      readonly isReplaced?: boolean;
+    }
   | { readonly kind: "stop"; readonly signal: StopSignal }
   /** Ask the edge to read its config again. */
   | { readonly kind: "reload" }
@@ -97,7 +103,9 @@ export class RestartPolicy implements Machine<RestartInput, RestartOutput> {
       case "ready":
         return this.#onReady();
       case "exited":
-        return this.#onExited(input, nowMs);
+        return input.isReplaced === true && this.#state !== "stopping"
+          ? this.#onReplaced(input)
+          : this.#onExited(input, nowMs);
       case "stop":
         return this.#onStop(input.signal, nowMs);
       case "reload":
@@ -116,6 +124,11 @@ export class RestartPolicy implements Machine<RestartInput, RestartOutput> {
     return this.#dueMs;
   }
 
+  /** Whether there is an edge that answers. */
+  get isReady(): boolean {
+    return this.#state === "ready";
+  }
+
   #onReady(): void {
     if (this.#state !== "booting") return;
     this.#state = "ready";
@@ -123,6 +136,12 @@ export class RestartPolicy implements Machine<RestartInput, RestartOutput> {
     this.#earlyExitsMs = [];
     this.#earlyExits = 0;
     this.#backOffMs = this.#config.backOffFirstMs;
+  }
+
+  #onReplaced({ code, signal }: { code: number | null; signal: string | null }): void {
+    const wasReady = this.#state === "ready";
+    this.#state = "booting";
+    this.#outbox.push({ kind: "bounced", code, signal, wasReady, delayMs: 0 });
   }
 
   #onExited(exit: { code: number | null; signal: string | null }, nowMs: number): void {

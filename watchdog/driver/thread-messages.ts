@@ -18,6 +18,8 @@ export interface WatchdogThreadData {
   readonly metrics: MetricSlotsPlan | null;
   readonly stateFolder: string;
   readonly http: { readonly host: string; readonly port: number } | null;
+  /** Whether that is served from the start on. */
+  readonly isServing: boolean;
   readonly beatFd: number | null;
   readonly jitterMs: number;
   readonly breadcrumbDecoderUrl: string | null;
@@ -30,11 +32,14 @@ export interface WatchdogThreadData {
 export type ToWatchdogThread =
   | { readonly kind: "ready"; readonly state: ReadyState }
   | { readonly kind: "action"; readonly loop: number; readonly action: StallAction }
+  /** Bind the health port, answered by `started` or `failed`; give it up, by `unserved`. */
+  | { readonly kind: "serve" | "unserve" }
   | { readonly kind: "stop" };
 
 /** Thread to owner. */
 export type FromWatchdogThread =
   /** `port` is null where nothing is served. */
   | { readonly kind: "started"; readonly port: number | null }
+  | { readonly kind: "unserved" }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stall"; readonly loop: string; readonly id: string };

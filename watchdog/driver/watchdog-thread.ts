@@ -84,22 +84,29 @@ class WatchdogThread implements HealthSource {
       if (polls % POLLS_PER_ALERTS_READ === 0) void this.#alertMetrics.read();
     }, POLL_PERIOD_MS);
     void this.#loadDecoder();
-    this.#listen();
+    if (this.#data.isServing) this.#listen();
+    else this.#post({ kind: "started", port: null });
   }
 
   onMessage(message: ToWatchdogThread): void {
-    if (message.kind === "stop") {
-      this.#server?.close();
-      process.exit(0);
+    switch (message.kind) {
+      case "stop":
+        this.#server?.close();
+        process.exit(0);
+        return;
+      case "serve":
+        return this.#listen();
+      case "unserve":
+        return this.#stopListening();
+      case "action":
+        this.#actions[message.loop] = message.action;
+        return this.#detector.handle(message, performance.now());
+      case "ready": {
+        const wasReady = this.#ready.isReady;
+        this.#ready = message.state;
+        if (wasReady !== message.state.isReady) this.#tellSupervisor(wasReady ? "d" : "r");
+      }
     }
-    if (message.kind === "action") {
-      this.#actions[message.loop] = message.action;
-      this.#detector.handle(message, performance.now());
-      return;
-    }
-    const wasReady = this.#ready.isReady;
-    this.#ready = message.state;
-    if (wasReady !== message.state.isReady) this.#tellSupervisor(wasReady ? "d" : "r");
   }
 
   live(): ProbeAnswer {
@@ -291,6 +298,14 @@ class WatchdogThread implements HealthSource {
       const port = typeof address === "object" && address !== null ? address.port : null;
       this.#post({ kind: "started", port });
     });
+  }
+
+  /** The port is free at once; answers under way are finished. */
+  #stopListening(): void {
+    this.#server?.close();
+    this.#server?.closeIdleConnections();
+    this.#server = null;
+    this.#post({ kind: "unserved" });
   }
 
   #post(message: FromWatchdogThread): void {

@@ -22,6 +22,10 @@ export const EXIT = {
   certificateUnreadable: 8,
   /** The edge ended again and again before it was ready. */
   crashLoop: 9,
+  /** An upgrade came to nothing, and the edge process before it goes on. */
+  upgradeFailed: 10,
+  /** Nobody runs where a command asked. */
+  unreachable: 11,
 } as const;
 
 /** A meaning that has an exit code. */

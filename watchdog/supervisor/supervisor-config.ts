@@ -55,6 +55,8 @@ export interface SupervisorConfig {
   readonly listen: readonly ListenConfig[];
   /** Absolute path of the edge process's entry; it gets the config's path as its argument. */
   readonly edgeEntry: string;
+  /** The Node it runs on; default: the supervisor's own. */
+  readonly nodePath?: string;
   /** Flags for Node, before the entry. */
   readonly nodeFlags?: readonly string[];
   /** Added to the environment of the edge. */
@@ -75,6 +77,10 @@ export interface SupervisorConfig {
   readonly backOffFirstMs?: number;
   /** Exits before ready after which to give up when no edge was ever ready; default 10. */
   readonly giveUpExits?: number;
+  /** Longest wait for each step of an upgrade before it is undone; default 30,000. */
+  readonly upgradeStepLimitMs?: number;
+  /** In the config of an upgrade: given back with its outcome, so that whoever asked knows it. */
+  readonly upgradeId?: string;
 }
 
 /** Reads and checks the effective config file; the failure is one line for the operator. */

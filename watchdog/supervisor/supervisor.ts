@@ -9,19 +9,19 @@
 import { constants, hostname } from "node:os";
 import { errorText } from "#base/errors.ts";
 import { type Logger, createLogger } from "#base/logger.ts";
-import { workText } from "../core/alert-outbox.ts";
 import type { PipeLine } from "../core/pipe-lines.ts";
 import { type RestartInput, type RestartOutput, RestartPolicy } from "../core/restart-policy.ts";
 import { type StallFacts, StallDetector } from "../core/stall-detector.ts";
-import { resourcesOf, threadsOf } from "../driver/proc-facts.ts";
-import { newStallId, readStall, stallFile, writeStall } from "../driver/stall-files.ts";
+import { readStall, writeStall } from "../driver/stall-files.ts";
 import { writeLogLine } from "../driver/write-line.ts";
-import type { StallEvidence } from "../types.ts";
 import { Alerts } from "./driver/alerts.ts";
-import { type EdgeProcess, startEdge } from "./driver/edge-process.ts";
+import { evidenceFields, happened, silenceEvidence } from "./driver/edge-evidence.ts";
+import { type EdgeExit, type EdgeProcess, type EdgeRun, startEdge } from "./driver/edge-process.ts";
 import { type HeldSocket, holdSockets } from "./driver/held-sockets.ts";
+import type { EdgeConfig } from "./driver/upgrade-files.ts";
 import { EXIT, LASTING_EXIT_CODES } from "./exit-codes.ts";
 import { ALERT_RULES, type SupervisorConfig } from "./supervisor-config.ts";
+import { Upgrades } from "./upgrades.ts";
 
 /** Runs until the edge is stopped for good; the answer is the exit code. */
 export async function runSupervisor(config: SupervisorConfig, configPath: string): Promise<number> {
@@ -54,19 +54,6 @@ interface SupervisorParts {
   readonly log: Logger;
 }
 
-/** The edge that runs at the moment, and what it has told. */
-interface EdgeRun {
-  readonly process: EdgeProcess;
-  readonly startedMs: number;
-  /** Signs of life so far. */
-  beats: number;
-  /** Newest evidence of this run, of a stall that leads to a bounce or of a crash. */
-  stallId: string | null;
-  isReady: boolean;
-  /** Set when the edge ended unasked; the alert waits for the rest of its pipe. */
-  bounce: Extract<RestartOutput, { kind: "bounced" }> | null;
-}
-
 class Supervisor {
   readonly #parts: SupervisorParts;
   readonly #log: Logger;
@@ -77,11 +64,12 @@ class Supervisor {
   #run: EdgeRun | null = null;
   /** The run before the present one, from its exit until its alert. */
   #ended: EdgeRun | null = null;
+  readonly #upgrades: Upgrades;
   #timer: NodeJS.Timeout | undefined;
   #finish: (code: number) => void = () => undefined;
 
   constructor(parts: SupervisorParts) {
-    const { config, log } = parts;
+    const { config, configPath, log } = parts;
     this.#parts = parts;
     this.#log = log;
     this.#alerts = new Alerts({
@@ -101,6 +89,14 @@ class Supervisor {
       backOffMaxMs: 30_000,
       giveUpExits: config.giveUpExits ?? 10,
     });
+    this.#upgrades = new Upgrades({
+      inForce: { config, path: configPath },
+      log,
+      alerts: this.#alerts,
+      edge: () => this.#run,
+      setEdge: (run) => (this.#run = run),
+      start: (from) => this.#start(from, { isStandby: true }),
+    });
     const silenceLimitMs = config.silenceLimitMs ?? 10_000;
     const bootSilenceLimitMs = config.bootSilenceLimitMs ?? 30_000;
     this.#pollPeriodMs = Math.min(500, silenceLimitMs / 4);
@@ -114,14 +110,20 @@ class Supervisor {
   async run(): Promise<number> {
     const finished = new Promise<number>((resolve) => (this.#finish = resolve));
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
-      process.on(signal, () => this.#decide({ kind: "stop", signal }));
+      process.on(signal, () => {
+        this.#upgrades.stop();
+        this.#decide({ kind: "stop", signal });
+      });
     }
     process.on("SIGHUP", () => this.#decide({ kind: "reload" }));
+    process.on("SIGUSR2", () => this.#upgrades.ask(this.#policy.isReady));
+    this.#upgrades.open();
     const poll = setInterval(() => this.#pollSilence(), this.#pollPeriodMs);
     this.#decide({ kind: "start" });
     const code = await finished;
     clearInterval(poll);
     clearTimeout(this.#timer);
+    await this.#upgrades.close();
     await this.#alerts.settle(ALERT_LIMIT_MS);
     return code;
   }
@@ -139,7 +141,8 @@ class Supervisor {
   #perform(output: RestartOutput): void {
     switch (output.kind) {
       case "spawn":
-        return this.#spawn();
+        this.#run = this.#start(this.#upgrades.inForce, { isStandby: false });
+        return;
       case "signal":
         this.#run?.process.signal(output.signal);
         return;
@@ -151,16 +154,16 @@ class Supervisor {
     }
   }
 
-  #spawn(): void {
-    const { config, configPath, sockets } = this.#parts;
+  #start(from: EdgeConfig, { isStandby }: { readonly isStandby: boolean }): EdgeRun {
+    const { sockets } = this.#parts;
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
     const edge: EdgeProcess = startEdge(
-      { config, configPath, sockets },
+      { from, sockets, isStandby },
       {
         line: (line) => this.#onLine(run, line),
         exited: (code, signal) => {
-          this.#ended = run;
-          if (this.#run === run) this.#run = null;
-          this.#decide({ kind: "exited", code, signal });
+          this.#onExited(run, { code, signal });
+          resolve();
         },
         closed: () => this.#alertBounce(run),
       },
@@ -168,29 +171,55 @@ class Supervisor {
     const run: EdgeRun = {
       process: edge,
       startedMs: performance.now(),
+      from,
+      ended,
       beats: 0,
       stallId: null,
       isReady: false,
       bounce: null,
     };
-    this.#run = run;
+    return run;
+  }
+
+  #onExited(run: EdgeRun, exit: EdgeExit): void {
+    if (run !== this.#run) return this.#upgrades.otherExited(run, exit);
+    this.#ended = run;
+    this.#run = null;
+    const isReplaced = this.#upgrades.edgeExited();
+    this.#decide({ kind: "exited", ...exit, isReplaced });
   }
 
   #onLine(run: EdgeRun, line: PipeLine): void {
     run.beats += 1;
-    // An edge that is ready again, because its disk has room again, is none that was started.
-    if (line.kind === "ready" && this.#run === run && !run.isReady) {
-      run.isReady = true;
-      const bootMs = Math.round(performance.now() - run.startedMs);
-      this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });
-      this.#decide({ kind: "ready" });
-      this.#alerts.resolve("crash-loop", "");
-    } else if (line.kind === "alert") {
-      const { alert } = line;
-      this.#alerts.raise({ ...alert, fields: { ...alert.fields, pid: run.process.pid } });
-    } else if (line.kind === "stall") {
-      this.#onEvidence(run, line.id);
+    switch (line.kind) {
+      case "ready":
+        return this.#onReady(run);
+      case "stall":
+        return this.#onEvidence(run, line.id);
+      case "alert": {
+        const { alert } = line;
+        const fields = { ...alert.fields, pid: run.process.pid };
+        return this.#alerts.raise({ ...alert, fields });
+      }
+      case "loaded":
+      case "handedOver":
+        return this.#upgrades.told(run, line.kind);
+      case "beat":
+      case "notReady":
+      case "unknown":
+        return;
     }
+  }
+
+  /** An edge that is ready again, because its disk has room again, is none that was started. */
+  #onReady(run: EdgeRun): void {
+    if (run.isReady) return;
+    run.isReady = true;
+    const bootMs = Math.round(performance.now() - run.startedMs);
+    this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });
+    this.#alerts.resolve("crash-loop", "");
+    if (run === this.#run) this.#decide({ kind: "ready" });
+    else this.#upgrades.told(run, "ready");
   }
 
   /** Evidence of a loop that is only reported has its alert at once: no bounce will follow. */
@@ -198,7 +227,7 @@ class Supervisor {
     const evidence = readStall(this.#parts.config.stateFolder, id);
     if (evidence.ok && evidence.value.action === "report") {
       const kind = evidence.value.kind === "crash" ? "loop-crashed" : "loop-stalled";
-      const fields = this.#evidenceFields(id);
+      const fields = evidenceFields(this.#parts.config.stateFolder, id);
       this.#alerts.raise({ kind, subject: id, msg: happened(evidence.value), fields });
     } else {
       run.stallId = id;
@@ -249,7 +278,7 @@ class Supervisor {
       signal,
       wasReady,
       restartDelayMs: delayMs,
-      ...(stallId === null ? {} : this.#evidenceFields(stallId)),
+      ...(stallId === null ? {} : evidenceFields(this.#parts.config.stateFolder, stallId)),
     };
     if (delayMs === 0) {
       const subject = stallId ?? `pid ${run.process.pid}`;
@@ -258,18 +287,6 @@ class Supervisor {
     this.#log.warn?.("edge-bounced", msg, fields);
     const loop = `the edge ends again and again before it is ready${what}`;
     this.#alerts.raise({ kind: "crash-loop", subject: "", msg: loop, fields });
-  }
-
-  #evidenceFields(id: string): Readonly<Record<string, unknown>> {
-    const { stateFolder } = this.#parts.config;
-    const file = stallFile(stateFolder, id);
-    const evidence = readStall(stateFolder, id);
-    if (!evidence.ok) return { stall: id, file, evidenceProblem: evidence.error };
-    const { kind, loop, phase, isLivelock, budgetMs, silentMs, breadcrumb, error } = evidence.value;
-    const { stack } = evidence.value;
-    const at = stack.kind === "javascript" ? topFrame(stack.frames) : stack.reason;
-    const where = { kind, loop, phase, isLivelock, budgetMs, silentMs };
-    return { stall: id, file, ...where, error, breadcrumb, at };
   }
 
   #end({ code, reason }: Extract<RestartOutput, { kind: "finish" }>): void {
@@ -282,48 +299,6 @@ class Supervisor {
     }
     this.#finish(code);
   }
-}
-
-/** What evidence is of, in words, with the work that was at hand. */
-function happened({ loop, kind, error, isLivelock, breadcrumb }: StallEvidence): string {
-  const stalled = isLivelock === true ? "turned without getting anywhere" : "stalled";
-  const ended = kind === "crash" ? `crashed (${error})` : "fell silent";
-  const what = kind === "stall" ? stalled : ended;
-  const work = workText(breadcrumb);
-  return `loop ${loop} ${what}${work === null ? "" : ` at ${work}`}`;
-}
-
-function topFrame(frames: StallEvidenceFrames): string {
-  const [frame] = frames;
-  return frame === undefined ? "no frames" : `${frame.function} (${frame.url}:${frame.line})`;
-}
-
-type StallEvidenceFrames = Extract<StallEvidence["stack"], { kind: "javascript" }>["frames"];
-
-function silenceEvidence(pid: number, stall: StallFacts): StallEvidence {
-  const time = new Date();
-  const reason = "the watchdog thread itself fell silent; the kernel's view of its process follows";
-  return {
-    format: 1,
-    id: newStallId(time, pid, "edge"),
-    kind: "silence",
-    time: time.toISOString(),
-    pid,
-    loop: "edge",
-    phase: stall.phase,
-    action: "bounce",
-    budgetMs: stall.budgetMs,
-    silentMs: Math.round(stall.silentMs),
-    misses: stall.misses,
-    stack: { kind: "native", reason, thread: null },
-    error: null,
-    breadcrumb: null,
-    lastBreadcrumbs: [],
-    loops: [],
-    resources: resourcesOf(pid),
-    threads: threadsOf(pid),
-    configHash: "",
-  };
 }
 
 function silenceBudgets(bootMs: number, steadyMs: number) {

@@ -4,23 +4,52 @@
  * Descriptors are described to it in the environment:
  * `PATINA_FDS={"beat":3,"http":[4,5],"spares":{"http":[6]}}`. A thread closes its socket's descriptor
  * when it dies, so every socket but the first of a group, which is the main thread's, comes with a
- * second descriptor for the thread that replaces the first one.
+ * second descriptor for the thread that replaces the first one. What an upgrade asks of it comes in as
+ * lines on its standard input (`proxy/upgrade-orders.ts` reads them).
  * It leads a process group of its own, so that a Ctrl-C in a terminal reaches the supervisor alone
  * and the edge hears of it once.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { Readable } from "node:stream";
+import type { RestartOutput } from "../../core/restart-policy.ts";
 import { type PipeLine, PipeLines } from "../../core/pipe-lines.ts";
-import type { SupervisorConfig } from "../supervisor-config.ts";
 import type { HeldSocket } from "./held-sockets.ts";
+import type { EdgeConfig } from "./upgrade-files.ts";
+
+/** How an edge ended. */
+export interface EdgeExit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** An edge as the supervisor knows it, and what it has told. */
+export interface EdgeRun {
+  readonly process: EdgeProcess;
+  readonly startedMs: number;
+  /** What it was started with. */
+  readonly from: EdgeConfig;
+  /** Settles with its end. */
+  readonly ended: Promise<void>;
+  /** Signs of life so far. */
+  beats: number;
+  /** Newest evidence of this run, of a stall that leads to a bounce or of a crash. */
+  stallId: string | null;
+  isReady: boolean;
+  /** Set when the edge ended unasked; the alert waits for the rest of its pipe. */
+  bounce: Extract<RestartOutput, { kind: "bounced" }> | null;
+}
 
 /** How to start an edge. */
 export interface EdgeRequest {
-  readonly config: SupervisorConfig;
-  /** The effective config file: the edge's only argument. */
-  readonly configPath: string;
+  /** The effective config; its path is the edge's only argument. */
+  readonly from: EdgeConfig;
   readonly sockets: readonly HeldSocket[];
+  /** It is to load its table and wait for `takeOver`. */
+  readonly isStandby: boolean;
 }
+
+/** What an edge is told during an upgrade. */
+export type EdgeOrder = "takeOver" | "handOver" | "resume";
 
 /** What an edge tells. */
 export interface EdgeEvents {
@@ -36,18 +65,29 @@ export interface EdgeProcess {
   /** 0 where it could not be started. */
   readonly pid: number;
   signal(signal: NodeJS.Signals): void;
+  /** Sends an order; one that has ended does not hear it. */
+  tell(order: EdgeOrder): void;
 }
 
 /** Starts an edge. */
 export function startEdge(request: EdgeRequest, events: EdgeEvents): EdgeProcess {
-  const { config, configPath, sockets } = request;
+  const { from, sockets } = request;
+  const { config, path } = from;
   const { fds, stdio } = describeFds(sockets);
   const flags = config.nodeFlags ?? [];
-  const child = spawn(process.execPath, [...flags, config.edgeEntry, configPath], {
-    stdio: ["ignore", "inherit", "inherit", "pipe", ...stdio],
-    env: { ...process.env, ...config.env, PATINA_FDS: JSON.stringify(fds) },
+  const nodePath = config.nodePath ?? process.execPath;
+  const child = spawn(nodePath, [...flags, config.edgeEntry, path], {
+    stdio: ["pipe", "inherit", "inherit", "pipe", ...stdio],
+    env: {
+      ...process.env,
+      ...config.env,
+      PATINA_FDS: JSON.stringify(fds),
+      ...(request.isStandby ? { PATINA_STANDBY: "1" } : {}),
+    },
     detached: true,
   });
+  // It may be gone when an order comes: `exited` is on its way.
+  child.stdin?.on("error", () => undefined);
   const isPipeRead = readPipe(child, events);
   const onEnd = (code: number | null, signal: NodeJS.Signals | null): void => {
     events.exited(code, signal);
@@ -62,6 +102,7 @@ export function startEdge(request: EdgeRequest, events: EdgeEvents): EdgeProcess
     pid: child.pid ?? 0,
     // Already gone is as good as signalled: `exited` is on its way.
     signal: (signal) => void child.kill(signal),
+    tell: (order) => void child.stdin?.write(`${order}\n`),
   };
 }
 

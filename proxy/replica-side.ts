@@ -1,0 +1,126 @@
+/**
+ * The half of a process that two processes cannot share: the database with its worker, and the
+ * replica with its gossip port, API and admin socket. It is opened and closed as one, because at an
+ * upgrade one process gives it up and another one takes it, while both serve requests.
+ */
+import { Worker, type MessagePort } from "node:worker_threads";
+import { PatinaError } from "#base/errors.ts";
+import { StoreClient } from "../replica/driver/store/store-client.ts";
+import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
+import { readSchemaFiles } from "./schema-sources.ts";
+import { stopThread } from "./threads/data-plane-threads.ts";
+import type {
+  ReplicaThreadData,
+  ReplicaThreadEvent,
+  ThreadCommand,
+  ThreadData,
+} from "./threads/messages.ts";
+
+/** What it is made of. */
+export interface ReplicaSideOptions {
+  readonly replica: ThreadData;
+  readonly store: Pick<ThreadData, "beat">;
+  readonly events: ReplicaSideEvents;
+}
+
+/** What it tells while it is open. */
+export interface ReplicaSideEvents {
+  event(event: ReplicaThreadEvent): void;
+  /** A thread ended by an exception, which was thrown in the loop of that name. */
+  crashed(loop: string, error: unknown): void;
+  /** The process cannot go on. */
+  failed(error: unknown): void;
+}
+
+/** An open store with its replica. */
+export class ReplicaSide {
+  /** Settles when gossip, API and admin socket are served. */
+  readonly started: Promise<void>;
+  readonly #options: ReplicaSideOptions;
+  readonly #store: StoreThread;
+  readonly #worker: Worker;
+  readonly #ended: Promise<void>;
+  /** The main data plane's connection to the store. */
+  readonly client: StoreClient;
+  #isClosing = false;
+
+  private constructor(options: ReplicaSideOptions, store: StoreThread, client: StoreClient) {
+    this.#options = options;
+    this.#store = store;
+    this.client = client;
+    const { events } = options;
+    store.onFailure((error) => this.#fail(error));
+    const storePort = store.connect();
+    const data: ReplicaThreadData = { ...options.replica, storePort };
+    const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
+      name: "replica",
+      workerData: data,
+      transferList: [storePort],
+      resourceLimits: { maxYoungGenerationSizeMb: REPLICA_YOUNG_GENERATION_MIB },
+    });
+    this.#worker = worker;
+    this.#ended = new Promise((resolve) => worker.once("exit", () => resolve()));
+    const { promise: started, resolve } = Promise.withResolvers<void>();
+    this.started = started;
+    worker.on("message", (event: ReplicaThreadEvent) => {
+      if (event.kind === "started") resolve();
+      if (event.kind !== "failed" || !this.#isClosing) events.event(event);
+    });
+    // A thread that ends unasked ends the process, with evidence of the exception that ended it.
+    worker.on("error", (error) => {
+      events.crashed("replica", error);
+      this.#fail(error);
+    });
+    worker.on("exit", (code) => {
+      this.#fail(new PatinaError("INTERNAL", `the replica thread ended with code ${code}`));
+    });
+  }
+
+  /** Opens the database and starts the replica. Rejects as `startStore` does. */
+  static async open(options: ReplicaSideOptions): Promise<ReplicaSide> {
+    const { config, extensionPath, deadlinePath } = options.replica.effective;
+    const store = await startStore(
+      {
+        path: config.db.path,
+        extensionPath,
+        deadlinePath,
+        nodeId: config.replica.node,
+        synchronous: config.db.synchronous,
+        schemaFiles: readSchemaFiles(config.db.schema_paths),
+      },
+      {
+        entry: new URL("./threads/store-thread.ts", import.meta.url),
+        workerData: { beat: options.store.beat },
+      },
+    );
+    return new ReplicaSide(options, store, await StoreClient.connect(store.connect()));
+  }
+
+  /** A new connection to the store. */
+  connect(): MessagePort {
+    return this.#store.connect();
+  }
+
+  /** Tells the replica thread. */
+  tell(command: ThreadCommand): void {
+    this.#worker.postMessage(command);
+  }
+
+  /** Stops the replica, and closes the database; whoever follows the store has left it before. */
+  async close(options: { readonly deadlineMs: number; readonly leave: boolean }): Promise<void> {
+    this.#isClosing = true;
+    await stopThread({ worker: this.#worker, ended: this.#ended }, options);
+    this.client.close();
+    await this.#store.close();
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#isClosing) this.#options.events.failed(error);
+  }
+}
+
+/**
+ * Messages of a repair are garbage as soon as the store has them: V8's default lets three times
+ * 16 MiB pile up before it looks (docs/performance.md).
+ */
+const REPLICA_YOUNG_GENERATION_MIB = 12;

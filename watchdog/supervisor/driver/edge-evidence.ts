@@ -1,0 +1,61 @@
+/** The supervisor's side of evidence: what alerts tell of it, and what it writes itself. */
+import { workText } from "../../core/alert-outbox.ts";
+import type { StallFacts } from "../../core/stall-detector.ts";
+import { resourcesOf, threadsOf } from "../../driver/proc-facts.ts";
+import { newStallId, readStall, stallFile } from "../../driver/stall-files.ts";
+import type { StallEvidence } from "../../types.ts";
+
+/** What an alert says of a file of evidence. */
+export function evidenceFields(stateFolder: string, id: string): Readonly<Record<string, unknown>> {
+  const file = stallFile(stateFolder, id);
+  const evidence = readStall(stateFolder, id);
+  if (!evidence.ok) return { stall: id, file, evidenceProblem: evidence.error };
+  const { kind, loop, phase, isLivelock, budgetMs, silentMs, breadcrumb, error } = evidence.value;
+  const { stack } = evidence.value;
+  const at = stack.kind === "javascript" ? topFrame(stack.frames) : stack.reason;
+  const where = { kind, loop, phase, isLivelock, budgetMs, silentMs };
+  return { stall: id, file, ...where, error, breadcrumb, at };
+}
+
+/** What evidence is of, in words, with the work that was at hand. */
+export function happened({ loop, kind, error, isLivelock, breadcrumb }: StallEvidence): string {
+  const stalled = isLivelock === true ? "turned without getting anywhere" : "stalled";
+  const ended = kind === "crash" ? `crashed (${error})` : "fell silent";
+  const what = kind === "stall" ? stalled : ended;
+  const work = workText(breadcrumb);
+  return `loop ${loop} ${what}${work === null ? "" : ` at ${work}`}`;
+}
+
+function topFrame(frames: Frames): string {
+  const [frame] = frames;
+  return frame === undefined ? "no frames" : `${frame.function} (${frame.url}:${frame.line})`;
+}
+
+type Frames = Extract<StallEvidence["stack"], { kind: "javascript" }>["frames"];
+
+/** Evidence of an edge whose watchdog itself fell silent, as seen from outside. */
+export function silenceEvidence(pid: number, stall: StallFacts): StallEvidence {
+  const time = new Date();
+  const reason = "the watchdog thread itself fell silent; the kernel's view of its process follows";
+  return {
+    format: 1,
+    id: newStallId(time, pid, "edge"),
+    kind: "silence",
+    time: time.toISOString(),
+    pid,
+    loop: "edge",
+    phase: stall.phase,
+    action: "bounce",
+    budgetMs: stall.budgetMs,
+    silentMs: Math.round(stall.silentMs),
+    misses: stall.misses,
+    stack: { kind: "native", reason, thread: null },
+    error: null,
+    breadcrumb: null,
+    lastBreadcrumbs: [],
+    loops: [],
+    resources: resourcesOf(pid),
+    threads: threadsOf(pid),
+    configHash: "",
+  };
+}

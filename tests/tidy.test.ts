@@ -343,6 +343,10 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> watchdog/driver/alerting-log.ts": "every thread's log tells alerts to the supervisor",
   "proxy -> watchdog/core/loop-beat.ts": "what a thread beats with; the type alone",
   "proxy -> watchdog/supervisor/exit-codes.ts": "one table of exit codes for all processes",
+  "proxy -> watchdog/driver/write-line.ts":
+    "an order is answered on the pipe that beats go through",
+  "proxy -> watchdog/supervisor/driver/upgrade-files.ts":
+    "where the config of the next edge process is written",
   "proxy -> watchdog/supervisor/supervisor-config.ts":
     "the effective config carries the supervisor's section",
   "bin -> proxy/effective-config.ts": "run freezes the config before it becomes the supervisor",
@@ -363,6 +367,8 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> replica/sim/situations.ts": "and looks at what a sweep has been through",
   "bin -> routing/core/rtt-table.ts": "the demo's map emulates the round trips of its distances",
   "bin -> watchdog/driver/stall-files.ts": "stalls reads the evidence",
+  "bin -> watchdog/supervisor/driver/upgrade-files.ts":
+    "upgrade finds the supervisor and reads its report",
   "bin -> watchdog/supervisor/main.ts": "what run becomes",
 };
 

@@ -57,6 +57,16 @@ test("every file that a document names exists", () => {
   expect(found).toEqual([]);
 });
 
+test("every test that a document names is in the file that it names", () => {
+  const textOf = new Map(tree.map(({ path, text }) => [path, text]));
+  const named = documents.flatMap(({ text }) => [...text.matchAll(/`([\w./-]+\.ts)`: "([^"]+)"/g)]);
+  const missing = named.filter(
+    ([, path = "", title = ""]) => !textOf.get(path)?.includes(`test("${title}"`),
+  );
+  expect(missing.map(([whole]) => whole)).toEqual([]);
+  expect(named.length).toBeGreaterThan(18);
+});
+
 test("generated tables stand in a document and are up to date", () => {
   const held = documents.flatMap(({ path, text }) => {
     const names = tablesIn(text);

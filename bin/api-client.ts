@@ -1,6 +1,7 @@
 /** Calls of a replica's HTTP API from the command line. */
 import { request } from "undici";
 import { PatinaError } from "#base/errors.ts";
+import { parseJson } from "../replica/driver/api/json.ts";
 
 /** Where the API is. */
 export interface ApiOptions {
@@ -38,7 +39,7 @@ export async function callApi(
   }
 }
 
-/** Throws `API_REFUSED` with the answer's text unless the status is a success. */
+/** Throws `API_REFUSED` with what the answer says is wrong unless the status is a success. */
 export async function requireSuccess(answer: {
   status: number;
   text: () => Promise<string>;
@@ -46,5 +47,17 @@ export async function requireSuccess(answer: {
   const text = await answer.text();
   if (answer.status < 300) return text;
   const hint = answer.status === 401 ? " (the API wants --token)" : "";
-  throw new PatinaError("API_REFUSED", `the API answered ${answer.status}: ${text}${hint}`);
+  const reason = reasonIn(text);
+  throw new PatinaError("API_REFUSED", `the API answered ${answer.status}: ${reason}${hint}`);
+}
+
+/** The error in an answer, of a failed statement or of the whole request; else the text as it is. */
+function reasonIn(text: string): string {
+  const parsed = parseJson(text);
+  if (!parsed.ok || typeof parsed.value !== "object" || parsed.value === null) return text.trim();
+  const answer = parsed.value as { error?: unknown; results?: readonly { error?: unknown }[] };
+  const failed = Array.isArray(answer.results)
+    ? answer.results.find(({ error }) => error !== undefined)
+    : answer;
+  return typeof failed?.error === "string" ? failed.error : text.trim();
 }

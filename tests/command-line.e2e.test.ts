@@ -122,7 +122,9 @@ describe("exec and query", () => {
       expect(ending.code).not.toBe(EXIT.ok);
       expect(lineOf(ending)).toMatch(/^patina: /);
     }
-    expect(endings[1]?.stderr).toContain("nowhere");
+    expect(endings[1]?.stderr).toBe(
+      "patina: the API answered 500: statement 1: no such table: nowhere\n",
+    );
   });
 
   test("need the token where the API wants one", async () => {

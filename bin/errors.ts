@@ -28,6 +28,11 @@ export const COMMAND_ERRORS = {
     effect: "nothing was started or written",
     retryable: false,
   },
+  SCHEMA_BUDGET: {
+    meaning: "a change of the schema costs more than a cluster takes unnoticed",
+    effect: "nothing was changed; --allow lifts the budget",
+    retryable: false,
+  },
   API_UNREACHABLE: {
     meaning: "nobody answers at the replica's API address",
     effect: "whether the last request was carried out is not known",

@@ -7,6 +7,7 @@ export function addPatinaCommands(patina: Command): void {
   addProcessCommands(patina);
   addEdgeCommands(patina);
   addQuarantineCommands(patina);
+  addSchemaCommands(patina);
   patina
     .command("publish")
     .description("publish whole machines from a JSON file to a replica's API")
@@ -135,6 +136,27 @@ function addQuarantineCommands(patina: Command): void {
         (await import("./commands/quarantine.ts")).one(action, id, command.optsWithGlobals()),
       );
   }
+}
+
+function addSchemaCommands(patina: Command): void {
+  const schema = patina.command("schema").description("changes of the tables");
+  schema
+    .command("plan")
+    .description("print what applying schema files would do and cost; changes nothing")
+    .argument("<files...>", ".sql files or folders of them")
+    .option("--allow", "end with 0 above the budget, too")
+    .option("--json", "as JSON")
+    .action(async (files: string[], _options, command: Command) =>
+      (await import("./commands/schema.ts")).planFiles(files, command.optsWithGlobals()),
+    );
+  schema
+    .command("apply")
+    .description("bring the database to schema files, all of them or none")
+    .argument("<files...>", ".sql files or folders of them")
+    .option("--allow", "above the budget, too")
+    .action(async (files: string[], _options, command: Command) =>
+      (await import("./commands/schema.ts")).applyFiles(files, command.optsWithGlobals()),
+    );
 }
 
 /** A whole number from 0, of a flag or an argument. */

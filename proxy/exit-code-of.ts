@@ -10,6 +10,7 @@ const MEANING_BY_CODE: Readonly<Record<string, ExitMeaning>> = {
   USAGE: "config",
   CONFIG_INVALID: "config",
   CONFIG_UNREADABLE: "config",
+  SCHEMA_BUDGET: "config",
   API_BIND: "portInUse",
   ADMIN_BIND: "portInUse",
   LISTEN_FAILED: "portInUse",

@@ -13,7 +13,19 @@ export interface SchemaSource {
 /** Reads files and folders of `.sql`. Throws `CONFIG_UNREADABLE` for one that cannot be read. */
 export function readSchemaFiles(paths: readonly string[]): SchemaSource[] {
   const own = fileURLToPath(new URL("../replica/schema/", import.meta.url));
-  return [own, ...paths].flatMap((path) => {
+  return readSchemaPaths([own, ...paths], "db.schema_paths", own);
+}
+
+/**
+ * Reads files and folders of `.sql` alone. Throws `CONFIG_UNREADABLE`, whose text begins with `what`.
+ * Of the files in the folder `own`, the name is told without it.
+ */
+export function readSchemaPaths(
+  paths: readonly string[],
+  what: string,
+  own: string | null = null,
+): SchemaSource[] {
+  return paths.flatMap((path) => {
     try {
       const files = path.endsWith(".sql") ? [path] : sqlFilesIn(path);
       return files.map((file) => ({
@@ -22,7 +34,7 @@ export function readSchemaFiles(paths: readonly string[]): SchemaSource[] {
         text: readFileSync(file, "utf8"),
       }));
     } catch (error) {
-      throw new PatinaError("CONFIG_UNREADABLE", `db.schema_paths: ${errorText(error)}`, {
+      throw new PatinaError("CONFIG_UNREADABLE", `${what}: ${errorText(error)}`, {
         cause: error,
       });
     }

@@ -143,6 +143,33 @@ test("so does the signal for it, whose end the log tells", async () => {
   expect((await ask(worker, "exec", insert)).stdout).toMatch(/^Rows affected: 1/);
 });
 
+test("a schema is planned and applied on a running replica, or on its file, or refused as a whole", async () => {
+  const file = join(cluster.folder, "planned.sql");
+  const planned = "CREATE TABLE planned (id TEXT NOT NULL PRIMARY KEY, v);";
+  writeFileSync(file, planned);
+  const plan = await ask(worker, "schema", "plan", file);
+  expect(plan.code).toBe(EXIT.ok);
+  expect(plan.stdout).toMatch(/^planned {2}\(.*planned\.sql:1\)\n {2}CREATE TABLE planned/);
+  expect((await ask(worker, "query", "SELECT id FROM planned")).code).not.toBe(EXIT.ok);
+  expect((await ask(worker, "schema", "apply", file)).stdout).toContain("1 tables created");
+  const insert = "INSERT INTO planned (id) VALUES ('x')";
+  expect((await ask(worker, "exec", insert)).stdout).toMatch(/^Rows affected: 1/);
+  const second = join(cluster.folder, "second.sql");
+  writeFileSync(second, "CREATE TABLE second (id TEXT NOT NULL PRIMARY KEY);\n");
+  writeFileSync(file, "\nCREATE TABLE planned (id TEXT NOT NULL PRIMARY KEY,\n v INTEGER);");
+  const refused = await ask(worker, "schema", "apply", second, file);
+  expect(refused.code).toBe(EXIT.config);
+  expect(lineOf(refused)).toMatch(/planned\.sql:3: table "planned": .*"v" cannot be changed/);
+  expect((await ask(worker, "query", "SELECT id FROM second")).code).not.toBe(EXIT.ok);
+  const nowhere = ["--admin-path", join(cluster.folder, "nobody.sock")];
+  expect((await ask(worker, ...nowhere, "schema", "apply", second)).code).toBe(EXIT.storeLocked);
+  await stop(worker);
+  expect((await ask(worker, "schema", "apply", second)).stdout).toContain("1 tables created");
+  worker.start();
+  await worker.ready();
+  expect((await ask(worker, "query", "SELECT id FROM second")).code).toBe(EXIT.ok);
+});
+
 test("subscriptions are listed and shown, by hash and by id, in Corrosion's field names", async () => {
   expect(valuesOf(await ask(worker, "subs", "list"))).toEqual([[]]);
   const aborter = new AbortController();

@@ -1,7 +1,12 @@
 /** The other end of the admin socket: one request and its answers, for commands and tests. */
 import { connect, type Socket } from "node:net";
 import { errorText } from "#base/errors.ts";
-import { AdminFrames, ANSWER_BYTES_MAX, encodeMessage } from "./admin-messages.ts";
+import {
+  AdminFrames,
+  ANSWER_BYTES_MAX,
+  encodeMessage,
+  REQUEST_BYTES_MAX,
+} from "./admin-messages.ts";
 import { adminError } from "./errors.ts";
 
 /** What came before the end of an answer. */
@@ -24,12 +29,18 @@ export async function* askAdmin(
   target: AdminTarget,
   request: unknown,
 ): AsyncGenerator<AdminReply, void> {
+  const message = encodeMessage(request);
+  if (message.length > REQUEST_BYTES_MAX) {
+    const hint = "schema files may be named in db.schema_paths, for patina reload";
+    const text = `a request of ${message.length} bytes; at most ${REQUEST_BYTES_MAX} are taken`;
+    throw adminError("ADMIN_REFUSED", `${text}; ${hint}`);
+  }
   const socket = connect(target.path);
   const silenceMs = target.silenceMs ?? SILENCE_MS;
   socket.setTimeout(silenceMs, () => {
     socket.destroy(new Error(`no answer within ${silenceMs} ms`));
   });
-  socket.write(encodeMessage(request));
+  socket.write(message);
   try {
     for await (const answer of answers(socket)) {
       if (answer === "Success") return;

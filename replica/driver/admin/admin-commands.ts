@@ -7,6 +7,7 @@ import type { ReplicaCore } from "../../core/replica-core.ts";
 import { missingSeqs } from "../../core/bookkeeping/bookkeeping.ts";
 import type { FullChangeset } from "../../types.ts";
 import type { ReplicaDriver } from "../replica-driver.ts";
+import { schemaChangeText } from "../store/schema-apply.ts";
 import type { SchemaFile } from "../store/schema-files.ts";
 import type { StoreClient } from "../store/store-client.ts";
 import type { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
@@ -98,6 +99,9 @@ export async function* performAdmin(
       return;
     case "reload":
       yield note(await reloadSchema(context));
+      return;
+    case "schemaApply":
+      yield note(await reloadSchema({ ...context, readSchema: () => request.files }));
       return;
     case "reloadDicts":
       yield* reloadDictionaries(context);
@@ -220,11 +224,7 @@ export async function reloadSchema(
     core.books.load(books);
     driver.run({ kind: "tick" });
   }
-  const { tablesCreated, columnsAdded, indexesChanged } = change;
-  return (
-    `schema of ${files.length} files: ${tablesCreated} tables created,` +
-    ` ${columnsAdded} columns added, ${indexesChanged} indexes changed`
-  );
+  return schemaChangeText(files.length, change);
 }
 
 async function subscriptionsOf(

@@ -3,13 +3,14 @@
  *
  * Each message is `length(u32, big-endian) | JSON`. The client sends requests; each is answered by
  * any number of `Log` and `Json`, and ends with `Success` or `Error`. The forms are those of serde:
- * a variant without fields is a string, one with fields an object of one key. `Status` and `Edge`
- * are Patina's own.
+ * a variant without fields is a string, one with fields an object of one key. `Status`, `Edge`
+ * and `Schema` are Patina's own.
  */
 import { failure, success, type Result } from "#base/machine.ts";
 import { errorText } from "#base/errors.ts";
 import { actorIdToBytes } from "../../core/wire/actor-id.ts";
 import type { ActorId } from "../../types.ts";
+import type { SchemaFile } from "../store/schema-files.ts";
 
 /** A request that this replica knows. */
 export type AdminRequest =
@@ -17,6 +18,7 @@ export type AdminRequest =
   | { readonly kind: "status" }
   | { readonly kind: "reload" }
   | { readonly kind: "reloadDicts" }
+  | { readonly kind: "schemaApply"; readonly files: readonly SchemaFile[] }
   | { readonly kind: "syncGenerate" }
   | { readonly kind: "reconcileGaps" }
   | { readonly kind: "checkBookieConsistency" }
@@ -132,6 +134,7 @@ function requestFrom(value: unknown): AdminRequest | null {
   if (name === "Log") return logRequest(inner);
   if (name === "Plumtree") return inner === "Stats" ? { kind: "plumtreeStats" } : null;
   if (name === "Edge") return edgeRequest(inner);
+  if (name === "Schema") return schemaRequest(inner);
   return null;
 }
 
@@ -183,6 +186,18 @@ function edgeRequest(value: unknown): AdminRequest | null {
   if (name === "Quarantine") return quarantineQuestion(fields);
   if (name === "Explain" && typeof host === "string") return { kind: "edgeExplain", host };
   return null;
+}
+
+function schemaRequest(value: unknown): AdminRequest | null {
+  const [name, fields] = onlyEntry(value);
+  const { files } = (fields ?? {}) as { files?: unknown };
+  if (name !== "Apply" || !Array.isArray(files) || !files.every(isSchemaFile)) return null;
+  return { kind: "schemaApply", files };
+}
+
+function isSchemaFile(value: unknown): value is SchemaFile {
+  const { name, text } = (value ?? {}) as Partial<SchemaFile>;
+  return typeof name === "string" && typeof text === "string";
 }
 
 function quarantineQuestion(fields: unknown): QuarantineQuestion | null {

@@ -14,8 +14,28 @@ import { checkTexts, columnTexts, quoteName, tokenize } from "./sql-text.ts";
 /** What was changed; all zero when the database was up to date. */
 export interface SchemaChange {
   readonly tablesCreated: number;
+  /** Tables that existed and are replicated now; their rows are a version of ours. */
+  readonly tablesAdopted: number;
   readonly columnsAdded: number;
   readonly indexesChanged: number;
+}
+
+/** Up to date already. */
+export const NO_CHANGE: SchemaChange = {
+  tablesCreated: 0,
+  tablesAdopted: 0,
+  columnsAdded: 0,
+  indexesChanged: 0,
+};
+
+/** What came of a change of the schema, for people. */
+export function schemaChangeText(files: number, change: SchemaChange): string {
+  const { tablesCreated, tablesAdopted, columnsAdded, indexesChanged } = change;
+  const adopted = tablesAdopted === 0 ? "" : ` ${tablesAdopted} adopted,`;
+  return (
+    `schema of ${files} files: ${tablesCreated} tables created,${adopted}` +
+    ` ${columnsAdded} columns added, ${indexesChanged} indexes changed`
+  );
 }
 
 /** Makes a table's triggers anew after columns were added: `renewTriggers` of `crr-triggers.ts`. */
@@ -33,6 +53,7 @@ export function applySchema(
   const violations = schemaViolations(database, schema);
   if (violations.length > 0) throw schemaError(violations);
   let tablesCreated = 0;
+  let tablesAdopted = 0;
   let columnsAdded = 0;
   const indexesBefore = readIndexes(database);
   for (const table of schema.tables) {
@@ -43,13 +64,17 @@ export function applySchema(
       tablesCreated += 1;
       continue;
     }
-    if (!isCrr(database, table.name)) makeCrr(database, table.name);
+    if (!isCrr(database, table.name)) {
+      makeCrr(database, table.name);
+      tablesAdopted += 1;
+    }
     const missing = missingColumns(table, present);
     if (missing.length > 0) addColumns({ database, table, renew }, missing);
     columnsAdded += missing.length;
   }
   return {
     tablesCreated,
+    tablesAdopted,
     columnsAdded,
     indexesChanged: applyIndexes(database, schema, indexesBefore),
   };

@@ -477,7 +477,7 @@ test("added columns emit no changes, removed ones stay, changed ones are refused
   );
   const { change, commit } = store.applySchema([{ name: "s.sql", text: grown }], TS);
   expect({ change, commit }).toEqual({
-    change: { tablesCreated: 0, columnsAdded: 1, indexesChanged: 0 },
+    change: { tablesCreated: 0, tablesAdopted: 0, columnsAdded: 1, indexesChanged: 0 },
     commit: null,
   });
   expect(store.ledger.lastLocal).toBe(before);
@@ -492,6 +492,23 @@ test("added columns emit no changes, removed ones stay, changed ones are refused
     /cannot be changed/,
   );
   expect(store.applySchema([{ name: "s.sql", text: grown }], TS).change.columnsAdded).toBe(0);
+});
+
+test("the rows of a table that becomes replicated are a version of ours, at a reload, too", () => {
+  const [store, peer] = [open(), open()];
+  store.databaseForTests.exec(
+    "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, v); INSERT INTO plain VALUES ('x', 1)",
+  );
+  const files = [
+    { name: "s.sql", text: `${SMALL} CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, v);` },
+  ];
+  store.applySchema([{ name: "s.sql", text: SMALL }], TS);
+  const { change, commit } = store.applySchema(files, TS);
+  expect(change).toMatchObject({ tablesAdopted: 1, tablesCreated: 0 });
+  expect(commit).toMatchObject({ version: 1, changesets: [{ changes: [{ cid: "v", val: 1n }] }] });
+  peer.applySchema(files, TS);
+  apply(peer, commit?.changesets ?? []);
+  expect(rowsOf(peer, "SELECT * FROM plain")).toEqual([["x", 1n]]);
 });
 
 test("generated columns may be added later, and are what they were declared as", () => {

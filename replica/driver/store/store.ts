@@ -27,7 +27,7 @@ import { ObjectStore } from "./objects.ts";
 import { requestRenewal } from "./renew-identity.ts";
 import { RowReader } from "./row-reader.ts";
 import type { RenewTriggers, SchemaChange } from "./schema-apply.ts";
-import { applySchema } from "./schema-apply.ts";
+import { applySchema, NO_CHANGE } from "./schema-apply.ts";
 import type { SchemaFile } from "./schema-files.ts";
 import { readSchema } from "./schema-files.ts";
 import { VersionServer } from "./serve-versions.ts";
@@ -150,12 +150,13 @@ export class Store {
    */
   applySchema(files: readonly SchemaFile[], ts: bigint): SchemaAnswer {
     const schema = readSchema(files);
-    let change: SchemaChange = { tablesCreated: 0, columnsAdded: 0, indexesChanged: 0 };
+    let change = NO_CHANGE;
     this.#database.prepare("BEGIN IMMEDIATE").run();
     this.ledger.begin();
     try {
-      const local = this.ledger.lastLocal + 1;
-      this.#database.prepare("SELECT crsql_next_db_version(?)").get(BigInt(local));
+      const raise = this.#database.prepare("SELECT crsql_next_db_version(?)").pluck();
+      // It may be higher than asked: cr-sqlite counts transactions that wrote nothing.
+      const local = Number(raise.get(BigInt(this.ledger.lastLocal + 1)));
       change = applySchema(this.#database, schema, this.#renewTriggers);
       const parts = this.#createParts();
       const commit = parts.writer.record(local, ts);
@@ -433,7 +434,7 @@ export class Store {
 }
 
 function hasChanged(change: SchemaChange): boolean {
-  return change.tablesCreated + change.columnsAdded > 0;
+  return change.tablesCreated + change.tablesAdopted + change.columnsAdded > 0;
 }
 
 function sumOf(all: readonly ApplyStats[]): ApplyStats {

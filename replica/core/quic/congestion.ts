@@ -9,7 +9,7 @@
  * was not used up does not grow.
  */
 
-/** The window of one path, in bytes. */
+/** The window of one path, in whole bytes: amounts of data are cut to it. */
 export class Congestion {
   windowBytes: number;
   /** Of packets sent and neither acknowledged nor given up. */
@@ -45,7 +45,7 @@ export class Congestion {
     this.bytesInFlight -= packet.bytes;
     if (!wasLimited || packet.sentMs <= this.#recoveryStartMs) return;
     if (this.isInSlowStart) this.windowBytes += packet.bytes;
-    else this.windowBytes += (this.#packetBytes * packet.bytes) / this.windowBytes;
+    else this.windowBytes += Math.ceil((this.#packetBytes * packet.bytes) / this.windowBytes);
     this.windowBytes = Math.min(this.windowBytes, WINDOW_BYTES_MAX);
   }
 
@@ -64,7 +64,7 @@ export class Congestion {
   congested(sentMs: number, nowMs: number): void {
     if (sentMs <= this.#recoveryStartMs) return;
     this.#recoveryStartMs = nowMs;
-    this.windowBytes = Math.max(this.windowBytes / 2, 2 * this.#packetBytes);
+    this.windowBytes = Math.max(this.windowBytes >> 1, 2 * this.#packetBytes);
     this.#thresholdBytes = this.windowBytes;
   }
 

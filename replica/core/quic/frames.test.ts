@@ -71,7 +71,8 @@ test("frames with bytes come back", () => {
       const offset = Math.floor(number / 2);
       const close = { isApplication, errorCode: number, frameType: 6, reason: data };
       const cursor = reread((writer) => {
-        writeCrypto(writer, offset, data);
+        writeCrypto(writer, offset, data.length);
+        writer.copy(data);
         writeDatagram(writer, data);
         writeClose(writer, close);
       });

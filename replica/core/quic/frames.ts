@@ -272,12 +272,11 @@ export function writeStreamHead(writer: WireWriter, head: StreamFrameHead): void
   writer.varint(head.length);
 }
 
-/** Writes a handshake frame. */
-export function writeCrypto(writer: WireWriter, offset: number, bytes: Uint8Array): void {
+/** Writes a handshake frame up to its contents. */
+export function writeCrypto(writer: WireWriter, offset: number, length: number): void {
   writer.u8(FRAME.cryptoData);
   writer.varint(offset);
-  writer.varint(bytes.length);
-  writer.copy(bytes);
+  writer.varint(length);
 }
 
 /**

@@ -220,15 +220,16 @@ export class LossDetection {
 
   #detectLost(space: SentSpace, nowMs: number): void {
     const { lossDelayMs } = this.#rtt;
-    const lostBeforeMs = nowMs - lossDelayMs;
     space.lossMs = Number.POSITIVE_INFINITY;
     let bytes = 0;
     for (let number = space.firstNumber; number <= space.largestAcked; number += 1) {
       const packet = space.get(number);
       if (packet === null) continue;
       const isOvertaken = number <= space.largestAcked - PACKET_THRESHOLD;
-      if (!isOvertaken && packet.sentMs > lostBeforeMs) {
-        space.lossMs = Math.min(space.lossMs, packet.sentMs + lossDelayMs);
+      // The very sum that the timer is set to: another rounding would call it due and find nothing.
+      const dueMs = packet.sentMs + lossDelayMs;
+      if (!isOvertaken && dueMs > nowMs) {
+        space.lossMs = Math.min(space.lossMs, dueMs);
         continue;
       }
       space.take(number);

@@ -61,8 +61,8 @@ test("headers come back as they were written, one behind the other", () => {
       for (const each of [first, second]) {
         const lengthAt = writeLongHeader(writer, each);
         writer.copy(each.payload);
-        finishLongHeader(writer, lengthAt, protection.tagBytes);
         writer.at += protection.tagBytes;
+        finishLongHeader(writer.bytes, lengthAt, writer.at);
       }
       const header = new PacketHeader();
       const datagram = writer.bytes.subarray(0, writer.at);

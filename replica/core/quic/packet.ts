@@ -155,12 +155,11 @@ export function writeLongHeader(writer: WireWriter, header: LongHeader): number 
   return lengthAt;
 }
 
-/** Fills in the length of a long packet: what stands behind it, `tagBytes` included. */
-export function finishLongHeader(writer: WireWriter, lengthAt: number, tagBytes: number): void {
-  const length = writer.at - lengthAt - 2 + tagBytes;
-  const view = writer.bytes;
-  view[lengthAt] = 0x40 | (length >>> 8);
-  view[lengthAt + 1] = length;
+/** Fills in the length of a long packet that ends at `end`, tag included. */
+export function finishLongHeader(bytes: Uint8Array, lengthAt: number, end: number): void {
+  const length = end - lengthAt - 2;
+  bytes[lengthAt] = 0x40 | (length >>> 8);
+  bytes[lengthAt + 1] = length;
 }
 
 /** Writes a short header. */

@@ -51,7 +51,7 @@ export async function requireSuccess(answer: {
   throw new PatinaError("API_REFUSED", `the API answered ${answer.status}: ${reason}${hint}`);
 }
 
-/** The error in an answer, of a failed statement or of the whole request; else the text as it is. */
+/** The error of a failed statement, or of an answer that says nothing else; otherwise the whole text. */
 function reasonIn(text: string): string {
   const parsed = parseJson(text);
   if (!parsed.ok || typeof parsed.value !== "object" || parsed.value === null) return text.trim();
@@ -59,5 +59,6 @@ function reasonIn(text: string): string {
   const failed = Array.isArray(answer.results)
     ? answer.results.find(({ error }) => error !== undefined)
     : answer;
-  return typeof failed?.error === "string" ? failed.error : text.trim();
+  const isAll = failed !== answer || Object.keys(answer).length === 1;
+  return isAll && typeof failed?.error === "string" ? failed.error : text.trim();
 }

@@ -2,9 +2,10 @@
  * Writes of this replica: one transaction becomes one version of our own, or none at all when
  * nothing changed.
  *
- * cr-sqlite's triggers leave out columns whose value stays the same. What is left when the
- * statements are done is looked for under the transaction's local number; when there is nothing,
- * the transaction is undone and no version is used.
+ * cr-sqlite's triggers leave out columns whose value stays the same, and `unchanged-rows.ts` takes out
+ * what they take for a change although the row is as it was. What is left when the statements are done
+ * is looked for under the transaction's local number; when there is nothing, the transaction is undone
+ * and no version is used.
  */
 import type Database from "better-sqlite3";
 import { chunkVersion } from "../../core/wire/chunker.ts";
@@ -14,6 +15,7 @@ import { isStorageFailure, storeError, toStoreError } from "./errors.ts";
 import type { Ledger } from "./ledger.ts";
 import type { SqlDeadline } from "./sql-deadline.ts";
 import { firstKeyword, internalName, quoteName, tokenize } from "./sql-text.ts";
+import { mayBeUnchanged, UnchangedRows } from "./unchanged-rows.ts";
 import type { VersionRowReader } from "./version-rows.ts";
 
 /** What a writer works on. */
@@ -31,12 +33,14 @@ export interface WriterContext {
 export class LocalWriter {
   readonly #context: WriterContext;
   readonly #statements: Statements;
+  readonly #unchanged: UnchangedRows;
   /** Prepared statements of callers by SQL text; bounded, oldest out first. */
   readonly #prepared = new Map<string, Database.Statement>();
 
   constructor(context: WriterContext) {
     this.#context = context;
     this.#statements = prepareStatements(context.database);
+    this.#unchanged = new UnchangedRows(context.database, context.tables);
     forbidKeyUpdates(context.database, context.tables);
   }
 
@@ -77,6 +81,7 @@ export class LocalWriter {
     try {
       const local = Number(statements.raiseNumber.get(BigInt(ledger.lastLocal + 1)));
       work();
+      this.#putBackUnchanged(local);
       const commit = this.record(local, ts);
       if (commit === null) {
         this.#undo();
@@ -107,6 +112,16 @@ export class LocalWriter {
       ts,
       changesets: chunkVersion({ actorId, version, changes, lastSeq, ts }),
     };
+  }
+
+  /** Before the database is closed, or another writer takes over. */
+  close(): void {
+    this.#unchanged.close();
+  }
+
+  #putBackUnchanged(local: number): void {
+    const found = this.#context.rows.read(local, OWN_ORDINAL);
+    if (mayBeUnchanged(found)) this.#unchanged.putBack(found.changes);
   }
 
   #undo(): void {

@@ -70,16 +70,6 @@ test("writes that change nothing use no version and emit nothing", () => {
   expect(next).toMatchObject({ version: 2, changes: [{ cid: "a", val: 2n }] });
 });
 
-test("setting a value away and back in one transaction uses a version", () => {
-  const store = open();
-  write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
-  const changesets = writeAll(store, [
-    { sql: "UPDATE t SET a = 2" },
-    { sql: "UPDATE t SET a = 1" },
-  ]);
-  expect(changesets).toHaveLength(1);
-});
-
 test("a failing statement undoes the whole transaction and says which one it was", () => {
   const store = open();
   const insert = { sql: "INSERT INTO t VALUES ('x', 1, 'b')" };

@@ -163,6 +163,7 @@ export class Store {
       const isReopened = hasChanged(change) && this.#reopenCut();
       this.ledger.save();
       this.#database.prepare("COMMIT").run();
+      this.#parts.writer.close();
       this.#parts = parts;
       const keptMerged = parts.applier.applyKept();
       if (hasChanged(change)) this.publisher.replaceSource(this.#publisherSource());
@@ -369,6 +370,7 @@ export class Store {
   close(): void {
     this.publisher.close();
     this.#checkpoints.close();
+    this.#parts.writer.close();
     this.#open.close();
   }
 

@@ -13,7 +13,7 @@ import type { World } from "./world.ts";
 
 const SIZE =
   process.env["PATINA_STORM"] === "1"
-    ? { replicas: 40, workers: 20, machines: 50, limit: 200, changesetMs: 0.2, seconds: 20 }
+    ? { replicas: 40, workers: 20, machines: 50, limit: 200, changesetMs: 0.2, seconds: 13 }
     : { replicas: 5, workers: 3, machines: 10, limit: 10, changesetMs: 6, seconds: 18 };
 
 test("workers that rewrite every machine each 100 ms bury what others write; with the brake not", () => {

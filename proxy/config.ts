@@ -184,8 +184,8 @@ export const faultSection = z.strictObject({
       table: z.string().min(1, "a table"),
       column: z.string().min(1, "a column"),
       value: z.string(),
-      /** When the row is applied, when candidates are made of it, or by an exception. */
-      at: z.enum(["apply", "rebuild", "throw"]).default("apply"),
+      /** Where and how: see docs/faults.md. */
+      at: z.enum(["apply", "rebuild", "throw", "deadlock", "slow", "memory"]).default("apply"),
     })
     .optional(),
   /** Path of a request that blocks the data plane's loop for ever. */

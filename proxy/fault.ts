@@ -32,10 +32,26 @@ export function rowFault(
 ): ((change: RowChange, at: "apply" | "rebuild") => void) | undefined {
   const { enabled, stall_row: wanted } = config.fault;
   if (!enabled || !config.watchdog.allow_fault_injection || wanted === undefined) return undefined;
+  let slowMs = 1;
   return ({ table, row }, at) => {
     if (table !== wanted.table || row?.[wanted.column] !== wanted.value) return;
     if (at === wanted.at) blockForEver();
-    if (wanted.at === "throw") throw new Error("injected fault: a row that cannot be applied");
+    if (at === "rebuild") return;
+    switch (wanted.at) {
+      case "throw":
+        throw new Error("injected fault: a row that cannot be applied");
+      case "deadlock":
+        return waitOnNothing(Infinity);
+      case "slow":
+        waitOnNothing(slowMs);
+        slowMs *= 2;
+        return;
+      case "memory":
+        return fillMemory();
+      case "apply":
+      case "rebuild":
+        return;
+    }
   };
 }
 
@@ -69,6 +85,17 @@ function spinForEver(): void {
   const untilMs = performance.now() + SPIN_MS;
   while (performance.now() < untilMs);
   setImmediate(spinForEver);
+}
+
+/** As threads do that wait for each other; in milliseconds. */
+function waitOnNothing(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+/** Until V8 gives up and aborts the process. */
+function fillMemory(): never {
+  const held: number[][] = [];
+  for (;;) held.push(Array.from({ length: 1_000 }, () => held.length + 0.5));
 }
 
 /** As an exception that nobody catches. */

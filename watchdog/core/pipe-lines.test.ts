@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { alertLine, PipeLines } from "./pipe-lines.ts";
+import { alertLine, PipeLines, workLine } from "./pipe-lines.ts";
 
 test("each line has its meaning", () => {
   const lines = take("b\nr\nd\ns 20260101T000000000Z-12-main\n");
@@ -36,6 +36,18 @@ test("an alert comes through whole; one that is too long without its fields", ()
   expect(take(`${alertLine(large)}\n`)).toEqual([{ kind: "alert", alert: cut }]);
 });
 
+test("what a late loop is at comes through whole, and that it beats again", () => {
+  const work = { loop: "main", phase: "apply", breadcrumb: { what: "row", key: "m1" } } as const;
+  const over = { ...work, breadcrumb: null };
+  expect(take(`${workLine(work)}\n${workLine(over)}\n`)).toEqual([
+    { kind: "work", work },
+    { kind: "work", work: over },
+  ]);
+  const large = { ...work, breadcrumb: "x".repeat(20_000) };
+  const cut = { ...work, breadcrumb: "too long" };
+  expect(take(`${workLine(large)}\n`)).toEqual([{ kind: "work", work: cut }]);
+});
+
 const NO_LINES = [
   "x",
   "",
@@ -47,6 +59,9 @@ const NO_LINES = [
   "a ",
   "a {",
   "a null",
+  "w null",
+  'w {"loop":"main","phase":"sleep","breadcrumb":1}',
+  'w {"loop":"main","phase":"apply"}',
   'a {"kind":"toString","subject":"","msg":"","fields":{}}',
   'a {"kind":"crash-loop","subject":"","msg":1,"fields":{}}',
 ];

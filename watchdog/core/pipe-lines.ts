@@ -10,18 +10,35 @@
  * | `a {}`  | an alert, as JSON                                   |
  * | `p`     | the table is loaded; waits for the word to take over |
  * | `h`     | handed over: no replica, no database any more       |
+ * | `w {}`  | a loop is late, and what it is at; or is no longer  |
  *
  * The edge may die in the middle of a line, or be broken and write anything: unknown lines count as
  * a sign of life and nothing else, and no more than one line of 16 KiB is kept.
  */
-import type { Alert } from "../types.ts";
+import type { Alert, LoopPhase } from "../types.ts";
 import { readAlert } from "./alert-outbox.ts";
+import { PHASES } from "./shared-layout.ts";
 
 /** One line as understood. */
 export type PipeLine =
   | { readonly kind: "beat" | "ready" | "notReady" | "loaded" | "handedOver" | "unknown" }
   | { readonly kind: "stall"; readonly id: string }
-  | { readonly kind: "alert"; readonly alert: Alert };
+  | { readonly kind: "alert"; readonly alert: Alert }
+  | { readonly kind: "work"; readonly work: LateWork };
+
+/** What a loop is at that has not beaten for a while: all that is left when the process aborts. */
+export interface LateWork {
+  readonly loop: string;
+  readonly phase: LoopPhase;
+  /** Decoded; null = the loop beats again. */
+  readonly breadcrumb: unknown;
+}
+
+/** The line that carries it, without its end. */
+export function workLine(work: LateWork): string {
+  const line = `w ${JSON.stringify(work)}`;
+  return line.length < LINE_MAX ? line : `w ${JSON.stringify({ ...work, breadcrumb: "too long" })}`;
+}
 
 /** The line that carries an alert, without its end; one that is too long goes without its fields. */
 export function alertLine(alert: Alert): string {
@@ -46,6 +63,7 @@ function parseLine(line: string): PipeLine {
   const kind = KIND_BY_LETTER.get(line);
   if (kind !== undefined) return { kind };
   if (line.startsWith("a ")) return parseAlert(line.slice(2));
+  if (line.startsWith("w ")) return parseWork(line.slice(2));
   const id = STALL.exec(line)?.[1];
   return id === undefined ? { kind: "unknown" } : { kind: "stall", id };
 }
@@ -60,12 +78,30 @@ function parseAlert(text: string): PipeLine {
   }
 }
 
+function parseWork(text: string): PipeLine {
+  try {
+    const value = JSON.parse(text) as Partial<LateWork> | null;
+    const { loop, phase, breadcrumb } = value ?? {};
+    const known = PHASES.find((one) => one === phase);
+    if (typeof loop !== "string" || known === undefined || breadcrumb === undefined) {
+      return { kind: "unknown" };
+    }
+    return { kind: "work", work: { loop, phase: known, breadcrumb } };
+  } catch {
+    // As above.
+    return { kind: "unknown" };
+  }
+}
+
 /** JSON has no bigint. */
 function plainNumber(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? value.toString() : value;
 }
 
-const KIND_BY_LETTER: ReadonlyMap<string, Exclude<PipeLine["kind"], "stall" | "alert">> = new Map([
+const KIND_BY_LETTER: ReadonlyMap<
+  string,
+  Exclude<PipeLine["kind"], "stall" | "alert" | "work">
+> = new Map([
   ["b", "beat"],
   ["r", "ready"],
   ["d", "notReady"],

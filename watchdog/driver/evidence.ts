@@ -38,7 +38,6 @@ export interface EvidenceRequest extends Pick<
 export function buildEvidence(request: EvidenceRequest): StallEvidence {
   const { region, decoder, ...known } = request;
   const time = new Date();
-  const current = currentBreadcrumb(region);
   const last = lastBreadcrumbs(region);
   return {
     format: 1,
@@ -46,11 +45,17 @@ export function buildEvidence(request: EvidenceRequest): StallEvidence {
     time: time.toISOString(),
     pid: process.pid,
     ...known,
-    breadcrumb: current === null ? null : decodeRecord(current, decoder),
+    breadcrumb: workInProgress(region, decoder),
     lastBreadcrumbs: last.map((record) => decodeRecord(record, decoder)),
     resources: resourcesOf(process.pid),
     threads: threadsOf(process.pid),
   };
+}
+
+/** The work in progress of a loop, decoded; null = it is between pieces of work. */
+export function workInProgress(region: LoopRegion, decoder: BreadcrumbDecoder | null): unknown {
+  const current = currentBreadcrumb(region);
+  return current === null ? null : decodeRecord(current, decoder);
 }
 
 /** A loop as its region stands; `silentMs` is the detector's. */

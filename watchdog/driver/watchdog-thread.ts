@@ -12,14 +12,15 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert, errorText } from "#base/errors.ts";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { workLine } from "../core/pipe-lines.ts";
 import { LifeSigns } from "../core/life-signs.ts";
-import { type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
+import { CELL, type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
 import type { StackEvidence, StallEvidence } from "../types.ts";
 import { AlertMetrics } from "./alert-file.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
-import { buildEvidence, loopStatus } from "./evidence.ts";
+import { buildEvidence, loopStatus, workInProgress } from "./evidence.ts";
 import { type HealthSource, type ProbeAnswer, createHealthServer } from "./health-server.ts";
 import { starvedMs } from "./proc-facts.ts";
 import { ProcessMetrics } from "./process-metrics.ts";
@@ -34,6 +35,8 @@ class WatchdogThread implements HealthSource {
   /** What a stall of each loop leads to at present. */
   readonly #actions: StallAction[];
   readonly #detector: StallDetector;
+  /** Breadcrumbs that the supervisor knows of, by loop: of those that are late. */
+  readonly #toldCursors = new Map<number, number>();
   /** By loop; null = it does not count its progress. */
   readonly #lifeSigns: readonly (LifeSigns | null)[];
   readonly #slots: readonly MetricSlots[];
@@ -147,7 +150,22 @@ class WatchdogThread implements HealthSource {
       return { isWatched, beats, phase, signs: this.#signs(at), starvedMs: starved };
     });
     this.#detector.handle({ kind: "poll", wallMs: Date.now(), loops }, performance.now());
+    this.#tellLateWork();
     this.#perform();
+  }
+
+  /** A process that aborts leaves no evidence: what it was at then is what was told here. */
+  #tellLateWork(): void {
+    for (const [at, region] of this.#regions.entries()) {
+      const isLate = this.#detector.silentMs(at) >= LATE_MS;
+      const cursor = isLate ? Atomics.load(region.cells, CELL.cursor) : null;
+      if (cursor === (this.#toldCursors.get(at) ?? null)) continue;
+      if (cursor === null) this.#toldCursors.delete(at);
+      else this.#toldCursors.set(at, cursor);
+      const breadcrumb = isLate ? workInProgress(region, this.#decoder) : null;
+      const loop = this.#data.loops[at]?.name ?? "";
+      this.#tellSupervisor(workLine({ loop, phase: readLoop(region).phase, breadcrumb }));
+    }
   }
 
   #signs(loop: number): number | null {

@@ -111,6 +111,26 @@ test("an exception leaves evidence too", async () => {
   await edge.answer();
 });
 
+test("an edge that aborts leaves what it was at, told while it was late", async () => {
+  const edge = open();
+  await edge.answer();
+  await edge.askOnce("/abort").catch((error: unknown) => error);
+  const alert = await edge.line("edge-bounced");
+  expect(alert).toMatchObject({ kind: "crash", signal: "SIGABRT", breadcrumb: "change 46" });
+  expect(onlyEvidence(edge)).toMatchObject({ loop: "main", phase: "steady", action: "bounce" });
+  await edge.answer();
+});
+
+test("an edge that is stopped for good is killed by the supervisor", async () => {
+  const edge = open({ silenceLimitMs: 1000 });
+  const { pid } = await edge.answer();
+  process.kill(pid, "SIGSTOP");
+  expect(await edge.line("edge-bounced")).toMatchObject({ pid, kind: "silence" });
+  const stopped = onlyEvidence(edge).threads.map(({ state }) => state);
+  expect(new Set(stopped)).toEqual(new Set(["T"]));
+  expect((await edge.answer()).pid).not.toBe(pid);
+});
+
 test("four SIGKILLs under steady clients refuse nobody, and every request is answered", async () => {
   const edge = open({ listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2 }] });
   const clients = edge.steadyClients(4);

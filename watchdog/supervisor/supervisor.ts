@@ -14,8 +14,14 @@ import { type RestartInput, type RestartOutput, RestartPolicy } from "../core/re
 import { type StallFacts, StallDetector } from "../core/stall-detector.ts";
 import { readStall, writeStall } from "../driver/stall-files.ts";
 import { writeLogLine } from "../driver/write-line.ts";
+import type { StallEvidence } from "../types.ts";
 import { Alerts } from "./driver/alerts.ts";
-import { evidenceFields, happened, silenceEvidence } from "./driver/edge-evidence.ts";
+import {
+  abortEvidence,
+  evidenceFields,
+  happened,
+  silenceEvidence,
+} from "./driver/edge-evidence.ts";
 import { type EdgeExit, type EdgeProcess, type EdgeRun, startEdge } from "./driver/edge-process.ts";
 import { type HeldSocket, holdSockets } from "./driver/held-sockets.ts";
 import type { EdgeConfig } from "./driver/upgrade-files.ts";
@@ -176,12 +182,14 @@ class Supervisor {
       beats: 0,
       stallId: null,
       isReady: false,
+      work: null,
       bounce: null,
     };
     return run;
   }
 
   #onExited(run: EdgeRun, exit: EdgeExit): void {
+    this.#keepWork(run, exit.signal ?? "");
     if (run !== this.#run) return this.#upgrades.otherExited(run, exit);
     this.#ended = run;
     this.#run = null;
@@ -201,6 +209,9 @@ class Supervisor {
         const fields = { ...alert.fields, pid: run.process.pid };
         return this.#alerts.raise({ ...alert, fields });
       }
+      case "work":
+        run.work = line.work.breadcrumb === null ? null : line.work;
+        return;
       case "loaded":
       case "handedOver":
         return this.#upgrades.told(run, line.kind);
@@ -220,6 +231,15 @@ class Supervisor {
     this.#alerts.resolve("crash-loop", "");
     if (run === this.#run) this.#decide({ kind: "ready" });
     else this.#upgrades.told(run, "ready");
+  }
+
+  /**
+   * An edge that aborted (its memory is used up, native code failed) could not write evidence. Done
+   * before the next one starts, because that judges it.
+   */
+  #keepWork(run: EdgeRun, signal: string): void {
+    if (run.work === null || run.stallId !== null || !ABORTS.includes(signal)) return;
+    run.stallId = this.#keepEvidence(abortEvidence(run.process.pid, run.work, signal));
   }
 
   /** Evidence of a loop that is only reported has its alert at once: no bounce will follow. */
@@ -252,16 +272,20 @@ class Supervisor {
   }
 
   #killSilent(run: EdgeRun, stall: StallFacts): void {
-    const { stateFolder } = this.#parts.config;
-    const evidence = silenceEvidence(run.process.pid, stall);
+    run.stallId = this.#keepEvidence(silenceEvidence(run.process.pid, stall));
+    run.process.signal("SIGKILL");
+  }
+
+  /** Returns its id; null where the disk refuses. */
+  #keepEvidence(evidence: StallEvidence): string | null {
     try {
-      writeStall(stateFolder, evidence, STALL_FILES_MAX);
-      run.stallId = evidence.id;
+      writeStall(this.#parts.config.stateFolder, evidence, STALL_FILES_MAX);
+      return evidence.id;
     } catch (error) {
       const fields = { error: errorText(error) };
-      this.#log.error("evidence-lost", "evidence of a silent edge could not be written", fields);
+      this.#log.error("evidence-lost", "evidence of an edge could not be written", fields);
+      return null;
     }
-    run.process.signal("SIGKILL");
   }
 
   /** One alert per bounce, but for a crash loop: then one in all, and a line for each. */
@@ -307,5 +331,7 @@ function silenceBudgets(bootMs: number, steadyMs: number) {
 
 /** How long the last alert may hold up the end of the supervisor. */
 const ALERT_LIMIT_MS = 2000;
+/** Signals by which a process ends itself: nobody else sends them. */
+const ABORTS: readonly string[] = ["SIGABRT", "SIGTRAP", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"];
 /** As the edge's own default. */
 const STALL_FILES_MAX = 20;

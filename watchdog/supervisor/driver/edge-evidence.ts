@@ -1,5 +1,6 @@
 /** The supervisor's side of evidence: what alerts tell of it, and what it writes itself. */
 import { workText } from "../../core/alert-outbox.ts";
+import type { LateWork } from "../../core/pipe-lines.ts";
 import type { StallFacts } from "../../core/stall-detector.ts";
 import { resourcesOf, threadsOf } from "../../driver/proc-facts.ts";
 import { newStallId, readStall, stallFile } from "../../driver/stall-files.ts";
@@ -33,19 +34,13 @@ function topFrame(frames: Frames): string {
 
 type Frames = Extract<StallEvidence["stack"], { kind: "javascript" }>["frames"];
 
-/** Evidence of an edge whose watchdog itself fell silent, as seen from outside. */
+/** Evidence of an edge whose watchdog itself fell silent: it runs, and the kernel tells of it. */
 export function silenceEvidence(pid: number, stall: StallFacts): StallEvidence {
-  const time = new Date();
   const reason = "the watchdog thread itself fell silent; the kernel's view of its process follows";
   return {
-    format: 1,
-    id: newStallId(time, pid, "edge"),
+    ...outside(pid, "edge"),
     kind: "silence",
-    time: time.toISOString(),
-    pid,
-    loop: "edge",
     phase: stall.phase,
-    action: "bounce",
     budgetMs: stall.budgetMs,
     silentMs: Math.round(stall.silentMs),
     misses: stall.misses,
@@ -53,9 +48,41 @@ export function silenceEvidence(pid: number, stall: StallFacts): StallEvidence {
     error: null,
     breadcrumb: null,
     lastBreadcrumbs: [],
-    loops: [],
     resources: resourcesOf(pid),
     threads: threadsOf(pid),
-    configHash: "",
   };
+}
+
+/** Evidence of an edge that aborted; `work` is what a late loop was last heard to be at. */
+export function abortEvidence(pid: number, work: LateWork, signal: string): StallEvidence {
+  const { loop, phase, breadcrumb } = work;
+  const reason = "the process ended before anybody could look";
+  return {
+    ...outside(pid, loop),
+    kind: "crash",
+    phase,
+    budgetMs: 0,
+    silentMs: 0,
+    misses: 0,
+    stack: { kind: "native", reason, thread: null },
+    error: `the process aborted (${signal}), for want of memory or in native code`,
+    breadcrumb,
+    lastBreadcrumbs: [breadcrumb],
+    resources: {},
+    threads: [],
+  };
+}
+
+function outside(pid: number, loop: string) {
+  const time = new Date();
+  return {
+    format: 1,
+    id: newStallId(time, pid, loop),
+    time: time.toISOString(),
+    pid,
+    loop,
+    action: "bounce",
+    loops: [],
+    configHash: "",
+  } as const;
 }

@@ -12,7 +12,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { Readable } from "node:stream";
 import type { RestartOutput } from "../../core/restart-policy.ts";
-import { type PipeLine, PipeLines } from "../../core/pipe-lines.ts";
+import { type LateWork, type PipeLine, PipeLines } from "../../core/pipe-lines.ts";
 import type { HeldSocket } from "./held-sockets.ts";
 import type { EdgeConfig } from "./upgrade-files.ts";
 
@@ -35,6 +35,8 @@ export interface EdgeRun {
   /** Newest evidence of this run, of a stall that leads to a bounce or of a crash. */
   stallId: string | null;
   isReady: boolean;
+  /** What a late loop is at. */
+  work: LateWork | null;
   /** Set when the edge ended unasked; the alert waits for the rest of its pipe. */
   bounce: Extract<RestartOutput, { kind: "bounced" }> | null;
 }

@@ -83,6 +83,8 @@ export const proxySection = z.strictObject({
   body_bytes_max: wholeNumber.default(1_073_741_824),
   /** Slowest request body, bytes per second, over half a minute; 0 = any. Default 240. */
   body_bytes_per_second_min: wholeNumber.default(240),
+  /** Slowest client that a response waits for, bytes per second, over half a minute; 0 = any. */
+  response_bytes_per_second_min: wholeNumber.default(240),
   /** Client connections, in all. Default 20,000. */
   connections_max: z.int().min(1, "at least 1").default(20_000),
   /** Connections of one client address, in all; 0 = any. Default 2,000. */

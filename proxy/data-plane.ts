@@ -350,6 +350,7 @@ export class DataPlane {
         targetBytesMax: proxy.target_bytes_max,
         bodyBytesMax: proxy.body_bytes_max,
         bodyBytesPerSecondMin: proxy.body_bytes_per_second_min,
+        responseBytesPerSecondMin: proxy.response_bytes_per_second_min,
         openPerUpstreamMax: proxy.upstream_connections_max,
         idlePerUpstreamMax: proxy.upstream_idle_connections_max,
         retryShare: proxy.retry_share,

@@ -109,7 +109,10 @@ export const PROXY_ERRORS: Readonly<Record<ProxyErrorCode, ProxyError>> = {
     effect: "The connection is closed as it arrives; with TLS without an answer.",
     isRetryable: true,
   },
-  CLIENT_BODY_STALLED: { ...cut("The client stopped reading the response."), status: 0 },
+  CLIENT_BODY_STALLED: {
+    ...cut("The client stopped reading the response, or read it too slowly."),
+    status: 0,
+  },
   LISTEN_FAILED: {
     status: 0,
     meaning: "The listening socket could not be bound or taken over.",

@@ -208,7 +208,8 @@ export interface TimeLimits {
    */
   readonly stalledBodyMs: number;
   /**
-   * For this long a request body may come more slowly than `bodyBytesPerSecondMin`. Default 30,000.
+   * For this long a request body may come more slowly than `bodyBytesPerSecondMin`, and a client take
+   * a response more slowly than `responseBytesPerSecondMin`. Default 30,000.
    */
   readonly bodyGraceMs: number;
   /** Wait for a machine below its hard limit. Default 5,000. */
@@ -248,6 +249,8 @@ export interface SizeLimits {
   readonly bodyBytesMax: number;
   /** Slowest request body, bytes per second; 0 = any. Default 240. */
   readonly bodyBytesPerSecondMin: number;
+  /** Slowest client that a response waits for, bytes per second; 0 = any. Default 240. */
+  readonly responseBytesPerSecondMin: number;
   /** Requests of one client connection, a count. Default 100,000. */
   readonly requestsPerConnectionMax: number;
   /** Chunk extensions and trailers of one body, together. Default 16,384. */

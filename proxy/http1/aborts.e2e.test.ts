@@ -9,6 +9,7 @@ import { afterEach, expect, test } from "vitest";
 
 import type { TestProxy } from "../testing/test-proxy.ts";
 import { TestStack } from "../testing/test-stack.ts";
+import type { RequestSummary } from "../types.ts";
 import { UpstreamConnection } from "../upstream/upstream-connection.ts";
 import { ClientConnection } from "./client-connection.ts";
 import { Exchange } from "./exchange.ts";
@@ -87,6 +88,54 @@ test("a machine that stalls at any byte is given up when its time is over", asyn
   }
   expect(proxy.inFlight()).toBe(0);
 });
+
+test.each(["length", "chunked", "untilClose"] as const)(
+  "a client that vanishes at any byte of a response (%s) leaves nothing behind",
+  async (framing) => {
+    const text = RESPONSES[framing];
+    const bodyAt = text.indexOf("\r\n\r\n") + 4;
+    for (const isReset of [true, false]) {
+      const machine = new Set<Socket>();
+      let asked: (socket: Socket) => void = () => undefined;
+      const port = await stack.raw((socket) => {
+        machine.add(socket);
+        socket.on("close", () => machine.delete(socket));
+        socket.on("data", () => asked(socket));
+      });
+      const proxy = await stack.proxy({ ports: [port] });
+      for (let offset = 0; offset < text.length; offset += 1) {
+        const taken = new Promise<Socket>((resolve) => (asked = resolve));
+        const client = connect({ port: proxy.port, host: "127.0.0.1", noDelay: true });
+        client.on("error", () => undefined);
+        client.write("PATCH / HTTP/1.1\r\nHost: a\r\n\r\n");
+        const socket = await taken;
+        const moved = offset > 0 ? proxy.nextProgress() : proxy.turn();
+        socket.write(text.slice(0, offset));
+        await moved;
+        // A reset says at once that it is gone; an end might be that of a client that still reads.
+        if (isReset) client.resetAndDestroy();
+        else {
+          client.destroy();
+          socket.end(text.slice(offset));
+        }
+        const { engine, finished } = proxy;
+        while (finished.length <= offset || engine.connectionCount > 0 || machine.size > 0) {
+          await proxy.turn();
+        }
+        const { status, errorCode } = finished[offset] as RequestSummary;
+        if (isReset) {
+          expect([status, errorCode], `${offset}`).toEqual([
+            offset < bodyAt ? 0 : 200,
+            "CLIENT_GONE",
+          ]);
+        }
+      }
+      expect(proxy.finished).toHaveLength(text.length);
+      expect([proxy.inFlight(), proxy.engine.pool.idleCount]).toEqual([0, 0]);
+      expect(proxy.engine.pool.openCount(`m0/web/127.0.0.1:${port}`)).toBe(0);
+    }
+  },
+);
 
 test("10,000 aborted requests and 1,000 aborted uploads leave nothing", async () => {
   const machine = new Set<Socket>();

@@ -113,8 +113,8 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     return this.#requestCount >= this.#parts.settings.sizes.requestsPerConnectionMax;
   }
 
-  get isCongested(): boolean {
-    return this.#socket.writableLength > 0;
+  get pendingBytes(): number {
+    return this.#socket.writableLength;
   }
 
   write(bytes: Uint8Array): boolean {
@@ -362,9 +362,23 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#state = "lingering";
     this.#held = null;
     this.#giveHead();
-    this.setDeadline(this.#parts.settings.times.lingerMs);
     this.#updateReading();
-    this.#socket.end();
+    this.#endWriting();
+  }
+
+  /** What waits for a client that reads slowly still reaches it, if that is not too slow. */
+  #endWriting(): void {
+    const { sizes, times } = this.#parts.settings;
+    const pendingBytes = this.pendingBytes;
+    const linger = (): void => this.setDeadline(times.lingerMs);
+    if (pendingBytes === 0) {
+      linger();
+      this.#socket.end();
+      return;
+    }
+    const takingMs = (pendingBytes * 1000) / sizes.responseBytesPerSecondMin;
+    this.setDeadline(Math.min(times.stalledBodyMs, times.bodyGraceMs + takingMs));
+    this.#socket.end(linger);
   }
 
   /**

@@ -200,6 +200,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   bodyBytesMax: 1_073_741_824,
   // As Kestrel has it: slower than any modem, faster than any drip.
   bodyBytesPerSecondMin: 240,
+  responseBytesPerSecondMin: 240,
   requestsPerConnectionMax: 100_000,
   chunkOverheadBytesMax: 16_384,
   queuedMax: 1_000,

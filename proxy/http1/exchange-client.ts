@@ -16,8 +16,8 @@ export interface ExchangeClient {
   readonly addedLines: Uint8Array;
   /** Writes; true = the client keeps up. After false wait for `clientDrained`. */
   write(bytes: Uint8Array): boolean;
-  /** Whether bytes written before still wait for the network. */
-  readonly isCongested: boolean;
+  /** Bytes written before that still wait for the network. */
+  readonly pendingBytes: number;
   /** Bytes have arrived that nobody has looked at yet. */
   readonly hasHeld: boolean;
   /** Feeds body bytes that arrived early to `requestBytes`; then `clientEnded` if that was all. */

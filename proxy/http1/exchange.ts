@@ -172,7 +172,8 @@ export class Exchange implements UpstreamOwner, Waiting {
         this.#answerLate();
         break;
       case "answering": {
-        const isClients = this.#relay.isPaused;
+        if (!this.#relay.isLate()) return;
+        const isClients = this.#relay.isClientBehind;
         this.abandon(isClients ? "aborted" : "failed", isClients ? "aborted" : "timeout");
         this.fail(isClients ? "CLIENT_BODY_STALLED" : "UPSTREAM_STALLED");
         break;

@@ -7,7 +7,7 @@ import { afterEach, expect, test } from "vitest";
 import { createHttpListener } from "../listeners/http-listener.ts";
 import { ProcessLimits } from "../listeners/core/process-limits.ts";
 import type { TestClient } from "../testing/test-client.ts";
-import type { TestProxy } from "../testing/test-proxy.ts";
+import type { TestProxy, TestProxyOptions } from "../testing/test-proxy.ts";
 import { TestStack } from "../testing/test-stack.ts";
 
 const stack = new TestStack();
@@ -66,6 +66,12 @@ test.each([
     "REQUEST_TARGET_TOO_LONG",
   ],
   [
+    "a bomb of tiny header lines",
+    `GET / HTTP/1.1\r\nHost: a\r\n${"a:\r\n".repeat(5_000)}\r\n`,
+    431,
+    "HEAD_TOO_MANY_LINES",
+  ],
+  [
     "a Connection header with thousands of names",
     `GET / HTTP/1.1\r\nHost: a\r\nConnection: ${"a,".repeat(2_000)}\r\n\r\n`,
     400,
@@ -99,6 +105,8 @@ test("a body of exactly the limit passes", async () => {
 
 test.each([
   ["chunks above the limit", "1f4\r\n" + "x".repeat(500) + "\r\n", 413, "REQUEST_BODY_TOO_LARGE"],
+  ["a flood of one-byte chunks", "1\r\nx\r\n".repeat(100), 413, "REQUEST_BODY_TOO_LARGE"],
+  ["many small extensions of a chunk", `1${";a=b".repeat(20)}\r\nx\r\n`, 400, "BODY_OVERHEAD"],
   ["chunk extensions without end", `1;${"e".repeat(500)}\r\nx\r\n`, 400, "BODY_OVERHEAD"],
   ["one endless chunk extension", `1;${"e".repeat(5_000)}`, 400, "BODY_OVERHEAD"],
   ["a chunk size of endless zeros", "0".repeat(20), 400, "BODY_CHUNK_SIZE"],
@@ -120,6 +128,20 @@ test.each([
   }
 });
 
+test.each(["0\r\n\r\n", "0000000000000;x\r\n\r\n"])(
+  "of many zero-length chunks (%j) the first ends the body, and the rest is no request",
+  async (chunk) => {
+    const { proxy, client } = await proxyAndClient();
+    client.write("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    client.write(chunk.repeat(10_000));
+    expect((await client.response()).status).toBe(200);
+    await refusedWith(client, 400, "REQUEST_LINE");
+    expect(proxy.finished.map(({ status }) => status)).toEqual([200, 400]);
+    proxy.engine.pool.close();
+    await everythingEnded(proxy);
+  },
+);
+
 test("a body that drips is given up, although something always comes in time", async () => {
   const { proxy, client, arrived } = await proxyAndClient();
   client.write("PUT /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx");
@@ -131,40 +153,65 @@ test("a body that drips is given up, although something always comes in time", a
 });
 
 test("a client that does not read its response is given up", async () => {
-  let sent = 0;
-  const port = await stack.raw((socket) => {
-    const piece = Buffer.alloc(20_000);
-    const more = (): void => {
-      sent += piece.length;
-      if (socket.write(piece)) setImmediate(more);
-      else socket.once("drain", more);
-    };
-    socket.once("data", (head) => {
-      const isLong = head.toString().startsWith("GET /long");
-      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${isLong ? 1e9 : 2}\r\n\r\n`);
-      if (isLong) more();
-      else socket.end("ok");
-    });
-  });
-  const proxy = await stack.proxy({ ports: [port] });
-  const client = await stack.client(proxy);
-  const other = await stack.client(proxy);
+  const { proxy, client, other, standstill, errorOfLong } = await longResponse(1e9);
   client.socket.pause();
-  client.write("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
-  // Others are served meanwhile, until nothing moves for the one that does not read.
-  for (let before = -1; sent === 0 || sent !== before;) {
-    before = sent;
-    for (let round = 0; round < 30; round += 1) {
-      other.write("GET /short HTTP/1.1\r\nHost: a\r\n\r\n");
-      expect((await other.response()).status).toBe(200);
-    }
-  }
-  other.socket.destroy();
+  await standstill();
   proxy.engine.tick(performance.now() + 61_000);
-  await proxy.idle();
-  const long = proxy.finished.find(({ target }) => target === "/long");
-  expect(long).toMatchObject({ status: 200, errorCode: "CLIENT_BODY_STALLED" });
+  expect(await errorOfLong()).toBe("CLIENT_BODY_STALLED");
+  other.socket.destroy();
+  proxy.engine.pool.close();
   await everythingEnded(proxy);
+});
+
+test.each([
+  ["given up where that is too slow", 100_000_000, "CLIENT_BODY_STALLED"],
+  ["waited for where it is not", 240, null],
+])(
+  "a client that reads a piece of its response now and then is %s",
+  async (_name, responseBytesPerSecondMin, expected) => {
+    const sizes = { responseBytesPerSecondMin };
+    const { proxy, client, standstill, errorOfLong } = await longResponse(1e9, { sizes });
+    client.socket.pause();
+    await standstill();
+    let clockMs = performance.now();
+    // Something moves every 12 s: long before the 60 s in which nothing may move at all.
+    for (let round = 0; round < 4; round += 1) {
+      proxy.engine.tick((clockMs += 12_000));
+      if (proxy.inFlight() === 0) break;
+      const moved = proxy.nextProgress();
+      client.socket.resume();
+      await moved;
+      client.socket.pause();
+      await standstill();
+    }
+    if (expected === null) expect(proxy.inFlight()).toBe(1);
+    else expect(await errorOfLong()).toBe(expected);
+  },
+);
+
+/**
+ * Goal: the end of a response is in the proxy's memory when the machine is done, because the network
+ * takes no more; it must not go the way of what a client leaves unread. How much the network takes
+ * shows in a long response that nobody reads.
+ */
+test("what is left of a response when the machine is done reaches a client that reads late", async () => {
+  const { proxy, client, standstill, errorOfLong } = await longResponse(1e8);
+  client.socket.pause();
+  await standstill();
+  proxy.engine.tick(performance.now() + 61_000);
+  expect(await errorOfLong()).toBe("CLIENT_BODY_STALLED");
+  const passedBytes = proxy.finished.find(({ target }) => target === "/long")?.bytesOut ?? 0;
+  for (const freeBytes of [10_000, 30_000, 50_000, 70_000, 90_000]) {
+    const length = passedBytes - freeBytes;
+    const late = await longResponse(length, { isLast: true });
+    late.client.socket.pause();
+    await late.standstill();
+    // Longer than a client may take to close its side once it has everything.
+    late.proxy.engine.tick(performance.now() + 10_000);
+    await late.proxy.turn();
+    late.client.socket.resume();
+    expect((await late.client.response()).bytes.length).toBe(length);
+  }
 });
 
 test("the last request that a connection may carry is answered with close", async () => {
@@ -240,6 +287,56 @@ test("all connections count, whoever opens them on whichever listener", async ()
   while (proxy.engine.connectionCount > 3) await proxy.turn();
   expect((await (await ask(0)).response()).status).toBe(200);
 });
+
+/** A machine whose answer to `/long` is of this length, and a client that has asked for it. */
+async function longResponse(
+  length: number,
+  options: { isLast?: boolean; sizes?: NonNullable<TestProxyOptions["sizes"]> } = {},
+) {
+  let sent = 0;
+  const port = await stack.raw((socket) => {
+    const send = (): void => {
+      const bytes = Math.min(20_000, length - sent);
+      sent += bytes;
+      if (bytes === 0) return;
+      if (socket.write(Buffer.alloc(bytes))) setImmediate(send);
+      else socket.once("drain", send);
+    };
+    socket.on("data", (head) => {
+      const isLong = head.toString().startsWith("GET /long");
+      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${isLong ? length : 2}\r\n\r\n`);
+      if (isLong) send();
+      else socket.write("ok");
+    });
+  });
+  const proxy = await stack.proxy({ ports: [port], sizes: options.sizes ?? {} });
+  const client = await stack.client(proxy);
+  const other = await stack.client(proxy);
+  const last = options.isLast ? "Connection: close\r\n" : "";
+  client.write(`GET /long HTTP/1.1\r\nHost: a\r\n${last}\r\n`);
+  return {
+    proxy,
+    client,
+    other,
+    /** Resolves when others have been served, and nothing moved for the long response meanwhile. */
+    standstill: async () => {
+      for (let before = -1; sent === 0 || sent !== before;) {
+        before = sent;
+        for (let round = 0; round < 30; round += 1) {
+          other.write("GET /short HTTP/1.1\r\nHost: a\r\n\r\n");
+          expect((await other.response()).status).toBe(200);
+        }
+      }
+    },
+    errorOfLong: async () => {
+      for (;;) {
+        const long = proxy.finished.find(({ target }) => target === "/long");
+        if (long) return long.errorCode;
+        await proxy.turn();
+      }
+    },
+  };
+}
 
 interface Parties {
   readonly proxy: TestProxy;

@@ -6,6 +6,7 @@
  * bodies are read into a buffer of their own and written from there without a copy.
  */
 import { Body, BODY } from "./core/body.ts";
+import { BodyRate } from "./core/body-rate.ts";
 import {
   CONNECTION_CLOSE,
   CONNECTION_KEEP_ALIVE,
@@ -37,19 +38,39 @@ export class ResponseRelay {
   #isPersistent = false;
   /** The client knows no chunks: data ranges of the bytes at hand go here. */
   #ranges: number[] | null = null;
+  /** How fast the client takes what it is behind with. */
+  readonly #rate: BodyRate;
+  #isBehind = false;
+  /** Bytes of the response that the network had taken when it was last looked at. */
+  #takenBytes = 0;
+  /** When nothing will have moved for too long. */
+  #stalledAtMs = 0;
 
   constructor(exchange: Exchange) {
+    const { sizes, times } = exchange.parts.settings;
     this.#exchange = exchange;
     this.tunnel = new Tunnel(exchange);
-    this.#body = new Body(exchange.parts.settings.sizes.chunkOverheadBytesMax);
+    this.#body = new Body(sizes.chunkOverheadBytesMax);
+    this.#rate = new BodyRate({
+      bytesPerSecondMin: sizes.responseBytesPerSecondMin,
+      graceMs: times.bodyGraceMs,
+    });
   }
 
   get hasPartialHead(): boolean {
     return this.#partial !== null;
   }
 
+  /** The response waits for the client, not for the machine. */
+  get isClientBehind(): boolean {
+    return this.isPaused || this.#exchange.client.pendingBytes > 0;
+  }
+
   reset(): void {
     this.isPaused = false;
+    this.#isBehind = false;
+    this.#takenBytes = 0;
+    this.#rate.start();
     this.#partial = null;
     this.#ranges = null;
     this.#giveHead();
@@ -83,6 +104,16 @@ export class ResponseRelay {
     this.isPaused = false;
     this.#setBodyDeadline();
     this.#exchange.connection?.resume();
+  }
+
+  /** Whether the deadline is to be kept to: a client that was behind may have caught up unseen. */
+  isLate(): boolean {
+    const { client, parts } = this.#exchange;
+    const leftMs = this.#stalledAtMs - parts.deadlines.nowMs;
+    if (client.pendingBytes > 0 || leftMs <= 0) return true;
+    this.#judgeClient(0);
+    client.setDeadline(leftMs);
+    return false;
   }
 
   /** Interim responses, then the final head. */
@@ -204,7 +235,7 @@ export class ResponseRelay {
     this.#exchange.record.bytesOut += taken.length;
     if (taken.length === 0) return;
     const keepsUp = client.write(taken);
-    if (!client.isCongested) parts.responseSlab.rewind(taken);
+    if (client.pendingBytes === 0) parts.responseSlab.rewind(taken);
     else if (!keepsUp) this.#pause();
   }
 
@@ -223,7 +254,7 @@ export class ResponseRelay {
     if (this.#ranges === null && connection !== null && connection.ownsBytes(bytes)) {
       exchange.record.bytesOut += stop - start;
       const keepsUp = client.write(bytes.subarray(start, stop));
-      if (client.isCongested) connection.releaseBytes();
+      if (client.pendingBytes > 0) connection.releaseBytes();
       if (!keepsUp) this.#pause();
     } else {
       const { writer, responseSlab } = parts;
@@ -273,9 +304,27 @@ export class ResponseRelay {
   }
 
   #setBodyDeadline(): void {
-    const { times } = this.#exchange.parts.settings;
-    if (this.#exchange.phase === "tunnel") this.tunnel.touch();
-    else this.#exchange.client.setDeadline(times.stalledBodyMs);
+    if (this.#exchange.phase === "tunnel") return this.tunnel.touch();
+    const { client, parts } = this.#exchange;
+    const { stalledBodyMs } = parts.settings.times;
+    const pending = client.pendingBytes;
+    this.#stalledAtMs = parts.deadlines.nowMs + stalledBodyMs;
+    const isJudged = pending > 0 || this.#isBehind;
+    const leftMs = isJudged ? this.#judgeClient(pending) : Infinity;
+    client.setDeadline(Math.min(stalledBodyMs, leftMs));
+  }
+
+  /** Milliseconds until a client that has so much to take yet is too slow. */
+  #judgeClient(pendingBytes: number): number {
+    const { parts, record } = this.#exchange;
+    const { nowMs } = parts.deadlines;
+    const takenBytes = record.bytesOut - pendingBytes;
+    this.#rate.took(this.#isBehind ? takenBytes - this.#takenBytes : 0, nowMs);
+    this.#takenBytes = takenBytes;
+    this.#isBehind = pendingBytes > 0;
+    if (this.#isBehind) return this.#rate.leftMsFor(pendingBytes);
+    this.#rate.rest(nowMs);
+    return Infinity;
   }
 
   #complete(isStreamOpen: boolean): void {

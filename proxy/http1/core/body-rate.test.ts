@@ -27,6 +27,18 @@ test("a drip in good time is still too slow in the end", () => {
   expect(nowMs).toBe(11_000);
 });
 
+test("what is on its way has the time that it may take, and earns it once it has arrived", () => {
+  const rate = new BodyRate(LIMITS);
+  rate.start();
+  rate.took(0, 0);
+  expect(rate.leftMsFor(1_000)).toBe(20_000);
+  rate.took(0, 15_000);
+  expect([rate.leftMsFor(1_000), rate.leftMs]).toEqual([5_000, 0]);
+  rate.took(1_000, 16_000);
+  expect(rate.leftMs).toBe(4_000);
+  expect(new BodyRate({ ...LIMITS, bytesPerSecondMin: 0 }).leftMsFor(0)).toBe(Infinity);
+});
+
 test("time in which the receiver is behind costs nothing", () => {
   const rate = new BodyRate(LIMITS);
   rate.start();

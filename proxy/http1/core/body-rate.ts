@@ -1,6 +1,6 @@
 /**
- * Whether a body arrives fast enough: a client that drips bytes must not hold a request for ever,
- * although something always comes in time.
+ * Whether a body moves fast enough: a client that drips bytes, or takes them drop by drop, must not
+ * hold a request for ever, although something always moves in time.
  *
  * Kept as credit in milliseconds: waiting uses it up, each byte earns as much as it may take at the
  * least rate. Credit is capped, so a fast start does not pay for an hour of dripping.
@@ -49,6 +49,12 @@ export class BodyRate {
   /** Milliseconds from the last `took` until it is too slow; `Infinity` = any rate will do. */
   get leftMs(): number {
     return this.#msPerByte === Infinity ? Infinity : Math.max(0, this.#creditMs);
+  }
+
+  /** The same while so many bytes are on their way: each may take as long as it does at that rate. */
+  leftMsFor(bytes: number): number {
+    if (this.#msPerByte === Infinity) return Infinity;
+    return Math.max(0, this.#creditMs + bytes * this.#msPerByte);
   }
 
   #settle(nowMs: number): void {

@@ -116,6 +116,13 @@ export const proxySection = z.strictObject({
   queued_max: wholeNumber.default(1_000),
   /** Longest such wait. Default 5,000. */
   queue_timeout_ms: milliseconds.default(5_000),
+  /**
+   * Request bodies of idempotent methods up to this size are kept to be sent again; 0 = none. Default
+   * 16,384.
+   */
+  kept_body_bytes_max: wholeNumber.max(1_048_576, "at most 1 MiB").default(16_384),
+  /** Such bodies at one time, in all. Default 1,000. */
+  kept_bodies_max: wholeNumber.default(1_000),
   /** Repeats of requests that a machine may have acted on, as a share. Default 0.2. */
   retry_share: z.number().min(0, "0 to 1").max(1, "0 to 1").default(0.2),
   /** Such repeats per second that there are anyway. Default 10. */

@@ -100,6 +100,7 @@ export class DataPlane {
       connections: config.proxy.connections_max,
       connectionsPerClient: config.proxy.connections_per_client_max,
       waiting: config.proxy.queued_max,
+      keptBodies: config.proxy.kept_bodies_max,
     });
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
@@ -326,6 +327,7 @@ export class DataPlane {
       router: withFaultPaths(this.#router, fault, this.#options.loop),
       observer,
       places: this.#limits.waiting,
+      bodyPlaces: this.#limits.keptBodies,
       forwarding: {
         viaName: viaNameOf(config),
         isTrusted: addressTest(proxy.trusted_proxies) ?? (() => false),
@@ -350,6 +352,7 @@ export class DataPlane {
         targetBytesMax: proxy.target_bytes_max,
         bodyBytesMax: proxy.body_bytes_max,
         bodyBytesPerSecondMin: proxy.body_bytes_per_second_min,
+        keptBodyBytesMax: proxy.kept_body_bytes_max,
         responseBytesPerSecondMin: proxy.response_bytes_per_second_min,
         openPerUpstreamMax: proxy.upstream_connections_max,
         idlePerUpstreamMax: proxy.upstream_idle_connections_max,

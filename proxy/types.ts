@@ -251,6 +251,13 @@ export interface SizeLimits {
   readonly bodyBytesPerSecondMin: number;
   /** Slowest client that a response waits for, bytes per second; 0 = any. Default 240. */
   readonly responseBytesPerSecondMin: number;
+  /**
+   * Request body of an idempotent method that is kept until the response begins, so that it can be
+   * sent again; 0 = none. Default 16,384.
+   */
+  readonly keptBodyBytesMax: number;
+  /** Bodies kept at one time, a count. Default 1,000. */
+  readonly keptBodiesMax: number;
   /** Requests of one client connection, a count. Default 100,000. */
   readonly requestsPerConnectionMax: number;
   /** Chunk extensions and trailers of one body, together. Default 16,384. */

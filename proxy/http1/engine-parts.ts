@@ -14,6 +14,7 @@ import type {
 } from "../types.ts";
 import { Deadlines } from "./core/deadlines.ts";
 import { HeadWriter } from "./core/head-writer.ts";
+import { KeptBodies } from "./core/kept-bodies.ts";
 import { RequestHead } from "./core/request-head.ts";
 import { RetryBudget } from "./core/retry-budget.ts";
 import { ResponseHead } from "./core/response-head.ts";
@@ -27,6 +28,8 @@ export interface EngineSettings {
   readonly pool: UpstreamPool;
   /** For requests that wait for a machine below its hard limit. */
   readonly places: Places;
+  /** For bodies that are kept to be sent again. */
+  readonly bodyPlaces: Places;
   readonly forwarding: ForwardingOptions;
   readonly times: TimeLimits;
   readonly sizes: SizeLimits;
@@ -48,6 +51,7 @@ export class EngineParts {
   readonly responseSlab = new Slab();
   readonly waiting: WaitingRoom;
   readonly retryBudget: RetryBudget;
+  readonly keptBodies: KeptBodies;
   /** No connection is kept after its current request. */
   isDraining = false;
   /** Idle connections are closed, tunnels are told to go away. */
@@ -57,6 +61,10 @@ export class EngineParts {
     this.settings = settings;
     const { observer, sizes } = settings;
     this.waiting = new WaitingRoom(settings.places, (count) => observer.queueChanged(count));
+    this.keptBodies = new KeptBodies({
+      bytesMax: sizes.keptBodyBytesMax,
+      places: settings.bodyPlaces,
+    });
     this.retryBudget = new RetryBudget({
       share: sizes.retryShare,
       perSecond: sizes.retriesPerSecond,

@@ -40,6 +40,8 @@ export interface EngineOptions {
   readonly upstreamTls?: UpstreamTls | undefined;
   /** For requests that wait, shared with other engines. Default: its own, `sizes.queuedMax`. */
   readonly places?: Places;
+  /** For bodies that are kept, likewise. Default: its own, `sizes.keptBodiesMax`. */
+  readonly bodyPlaces?: Places;
 }
 
 /** What a listener is to its connections. */
@@ -81,6 +83,7 @@ export class Engine {
       observer: options.observer,
       pool: this.pool,
       places: options.places ?? SharedLimit.own(sizes.queuedMax),
+      bodyPlaces: options.bodyPlaces ?? SharedLimit.own(sizes.keptBodiesMax),
       forwarding: { ...DEFAULT_FORWARDING, ...options.forwarding },
       times,
       sizes,
@@ -201,6 +204,8 @@ export const DEFAULT_SIZES: SizeLimits = {
   // As Kestrel has it: slower than any modem, faster than any drip.
   bodyBytesPerSecondMin: 240,
   responseBytesPerSecondMin: 240,
+  keptBodyBytesMax: 16_384,
+  keptBodiesMax: 1_000,
   requestsPerConnectionMax: 100_000,
   chunkOverheadBytesMax: 16_384,
   queuedMax: 1_000,

@@ -73,6 +73,7 @@ export class Exchange implements UpstreamOwner, Waiting {
   reset(): void {
     this.#client = null;
     this.record.release();
+    this.upload.release();
   }
 
   /**
@@ -448,6 +449,8 @@ export class Exchange implements UpstreamOwner, Waiting {
     }
     if (decision.kind === "again") this.#wasRepeated = true;
     else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
+    // Body bytes wait for the next connection, also those that were held back.
+    this.phase = "connecting";
     this.upload.drained();
     if (this.#attempt()) this.upload.sendAgain();
   }

@@ -260,7 +260,7 @@ test("all connections count, whoever opens them on whichever listener", async ()
   const refused: string[] = [];
   const ports: number[] = [];
   for (let index = 0; index < 2; index += 1) {
-    const max = { connections: 3, connectionsPerClient: 0, waiting: 0 };
+    const max = { connections: 3, connectionsPerClient: 0, waiting: 0, keptBodies: 0 };
     const listener = await createHttpListener({
       engine: proxy.engine,
       source: { host: "127.0.0.1", port: 0 },
@@ -365,7 +365,7 @@ async function startWith(
 }
 
 function limitsOf(connections: number, connectionsPerClient: number): ProcessLimits {
-  const max = { connections, connectionsPerClient, waiting: 0 };
+  const max = { connections, connectionsPerClient, waiting: 0, keptBodies: 0 };
   return new ProcessLimits(ProcessLimits.allocate([1, 2]), max);
 }
 

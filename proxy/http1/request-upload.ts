@@ -2,11 +2,13 @@
  * The request on its way to an upstream: the composed head, and the body as the client sends it,
  * with back-pressure and judged by its size and rate.
  *
- * What was sent is kept as long as it is short, so that it can be sent again to another machine.
+ * What was sent is kept as long as it is short and may be repeated, so that it can be sent again to
+ * another machine: in the head's memory what went with the head, in a block of its own what came later.
  */
 import { commitRequest, FIRST_BODY_BYTES_MAX } from "./compose-request.ts";
 import { BodyRate } from "./core/body-rate.ts";
 import { Body } from "./core/body.ts";
+import { isIdempotent } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import type { Exchange } from "./exchange.ts";
 
@@ -25,6 +27,9 @@ export class RequestUpload {
   readonly #exchange: Exchange;
   readonly #rate: BodyRate;
   #bodyBytes = 0;
+  /** Body bytes that were sent after the first write; null = none, or none are kept. */
+  #kept: Uint8Array | null = null;
+  #keptBytes = 0;
 
   constructor(exchange: Exchange) {
     const { sizes, times } = exchange.parts.settings;
@@ -44,12 +49,20 @@ export class RequestUpload {
     this.hasBody = false;
     this.#bodyBytes = 0;
     this.#rate.start();
+    this.release();
     this.body.startNone();
     if (head === null) return;
     const { isChunked, contentLength } = head.framing;
     this.hasBody = isChunked || contentLength > 0;
     if (isChunked) this.body.startChunked();
     else if (contentLength > 0) this.body.startLength(contentLength);
+  }
+
+  /** The request will not be sent again. */
+  release(): void {
+    if (this.#kept !== null) this.#exchange.parts.keptBodies.give(this.#kept);
+    this.#kept = null;
+    this.#keptBytes = 0;
   }
 
   /** Whether so many body bytes are more than allowed. */
@@ -82,6 +95,8 @@ export class RequestUpload {
     this.#rate.took(0, parts.deadlines.nowMs);
     const isWhole = this.bodySent === "kept";
     this.pass(isWhole ? record.head : record.head.subarray(0, record.headLength));
+    // A copy: the block may serve another request before the network has taken it.
+    if (this.#kept !== null) this.pass(this.#kept.slice(0, this.#keptBytes));
     this.setDeadline();
     if (!this.body.isComplete) client.flushHeld();
   }
@@ -90,7 +105,7 @@ export class RequestUpload {
   bytes(bytes: Buffer, start: number, end: number): number {
     const stop = this.#take(bytes, start, end);
     if (stop < 0) return end;
-    this.bodySent = "gone";
+    this.bodySent = this.#keep(bytes, start, stop) ? "kept" : "gone";
     this.pass(bytes.subarray(start, stop));
     this.setDeadline();
     return stop;
@@ -123,6 +138,23 @@ export class RequestUpload {
     }
     const slowMs = this.isPaused ? Infinity : this.#rate.leftMs;
     client.setDeadline(Math.min(times.stalledBodyMs, slowMs));
+  }
+
+  /** Keeps body bytes that are about to be sent; false = what was sent cannot be sent again. */
+  #keep(bytes: Buffer, start: number, end: number): boolean {
+    const { parts, phase, record } = this.#exchange;
+    if (this.bodySent === "gone") return false;
+    const keptBytes = this.#keptBytes + end - start;
+    if (phase === "sent" && isIdempotent(record.methodId)) {
+      this.#kept ??= parts.keptBodies.take(keptBytes);
+      if (this.#kept !== null && keptBytes <= this.#kept.length) {
+        bytes.copy(this.#kept, this.#keptBytes, start, end);
+        this.#keptBytes = keptBytes;
+        return true;
+      }
+    }
+    this.release();
+    return false;
   }
 
   /** Judges body bytes: where they end, -1 = refused, and the request is over. */

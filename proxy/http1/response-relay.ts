@@ -168,6 +168,7 @@ export class ResponseRelay {
       this.#body.kind !== BODY.untilClose &&
       this.#ranges === null;
     exchange.phase = "answering";
+    exchange.upload.release();
     window.end = stop;
     this.#writeHead(head, window, this.#connectionValue());
     this.#giveHead();

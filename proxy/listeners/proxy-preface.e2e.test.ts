@@ -164,6 +164,7 @@ async function start(
         connections: 100,
         connectionsPerClient: connectionsMax,
         waiting: 0,
+        keptBodies: 0,
       }),
       isExempt: () => false,
       onRefused: () => undefined,

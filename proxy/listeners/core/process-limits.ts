@@ -1,8 +1,8 @@
 /**
  * Limits that hold for the whole process, however many data-plane threads it has: connections in
- * all and by client, and requests that wait for a machine.
+ * all and by client, requests that wait for a machine, and request bodies that are kept.
  *
- * Layout: counters `[connections | waiting requests | clients x CLIENT_CELLS]`.
+ * Layout: counters `[connections | waiting requests | kept bodies | clients x CLIENT_CELLS]`.
  */
 import { SaltedHash, type Salt } from "#base/salted-hash.ts";
 import { SharedCounts, SharedLimit, type SharedCountsPlan } from "#base/shared-counts.ts";
@@ -19,6 +19,7 @@ export interface ProcessMaxima {
   /** 0 = any number. */
   readonly connectionsPerClient: number;
   readonly waiting: number;
+  readonly keptBodies: number;
 }
 
 /** The limits as one thread sees them. */
@@ -27,11 +28,14 @@ export class ProcessLimits {
   readonly clients: ClientCounts;
   /** Requests that wait for a machine below its hard limit. */
   readonly waiting: SharedLimit;
+  /** Request bodies that are kept to be sent again. */
+  readonly keptBodies: SharedLimit;
 
   constructor(plan: ProcessLimitsPlan, max: ProcessMaxima) {
     const counts = new SharedCounts(plan);
     this.connections = new SharedLimit(counts, { at: CONNECTIONS, max: max.connections });
     this.waiting = new SharedLimit(counts, { at: WAITING, max: max.waiting });
+    this.keptBodies = new SharedLimit(counts, { at: KEPT_BODIES, max: max.keptBodies });
     this.clients = new ClientCounts({
       counts,
       at: CLIENTS,
@@ -48,4 +52,5 @@ export class ProcessLimits {
 
 const CONNECTIONS = 0;
 const WAITING = 1;
-const CLIENTS = 2;
+const KEPT_BODIES = 2;
+const CLIENTS = 3;

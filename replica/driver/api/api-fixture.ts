@@ -9,6 +9,7 @@ import type { LocalCommit } from "../../types.ts";
 import { QueryThread, type QueryThreadOptions } from "../query/query-thread.ts";
 import { readSchemaFolder, type SchemaFile } from "../store/schema-files.ts";
 import { StoreClient } from "../store/store-client.ts";
+import { sqlDeadlinePath } from "../../../bin/setup/paths.js";
 import { StoreFolder } from "../store/store-fixture.ts";
 import { startStore, type StoreThread } from "../store/store-thread.ts";
 import {
@@ -239,6 +240,7 @@ function startStreams(
 ): Promise<SubscriptionThread> {
   return SubscriptionThread.start({
     databasePath: folder.options("here").path,
+    deadlinePath: sqlDeadlinePath(),
     folder: join(folder.path, "subscriptions"),
     watchCommits: () => store.watchCommits(),
     onNotice: () => undefined,

@@ -52,6 +52,7 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
   try {
     streams = await SubscriptionThread.start({
       databasePath: db.path,
+      deadlinePath,
       folder: db.subscriptions_path ?? join(dirname(db.path), "subscriptions"),
       watchCommits: () => store.watchCommits(),
       onNotice: (text) => log.warn?.("subscriptions", text),

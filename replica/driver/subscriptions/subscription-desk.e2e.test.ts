@@ -123,6 +123,19 @@ test.each([
   expect(Object.fromEntries(found)).toEqual(scopes);
 });
 
+test("a query that finds no row in its time is refused, and the others go on", () => {
+  const fixture = start({ queryMsMax: 50 });
+  write(fixture.store, "INSERT INTO t VALUES ('x', 1, '')");
+  const numbers =
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+  const endless = `SELECT id FROM t WHERE a = (SELECT i FROM (${numbers}) WHERE i < 0)`;
+  expect(() => fixture.query(endless)).toThrow(/took longer than 50 ms/);
+  const reader = fixture.query("SELECT id, a FROM t");
+  write(fixture.store, "INSERT INTO t VALUES ('y', 2, '')");
+  fixture.turn();
+  expect(reader.rows).toEqual(['["x",1]', '["y",2]']);
+});
+
 test("a query that must be read whole is told in the turn of the commit, each of a burst", () => {
   const fixture = start();
   const reader = fixture.query("SELECT id, a FROM t ORDER BY a DESC LIMIT 1");

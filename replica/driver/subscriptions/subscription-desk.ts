@@ -12,6 +12,7 @@ import { join } from "node:path";
 import type Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import { printSqlValue } from "../api/json.ts";
+import { SqlDeadline } from "../store/sql-deadline.ts";
 import { subscriptionError } from "./errors.ts";
 import { QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
@@ -37,6 +38,8 @@ export interface DeskOptions {
   readonly notice: (text: string) => void;
   /** The monotonic clock, in ms. */
   readonly clock: () => number;
+  /** The extension that ends SQL when its time is up. */
+  readonly deadlinePath: string;
 }
 
 /** What a reader was connected to. */
@@ -58,6 +61,7 @@ interface UpdatesTopic {
 export class SubscriptionDesk {
   readonly #options: DeskOptions;
   readonly #database: Database.Database;
+  readonly #deadline: SqlDeadline;
   readonly #byId = new Map<string, Subscription>();
   /** Restored when somebody asks, or one after the other in idle time. */
   readonly #unrestored = new Map<string, SubscriptionFile>();
@@ -69,6 +73,7 @@ export class SubscriptionDesk {
   constructor(options: DeskOptions) {
     this.#options = options;
     this.#database = options.database;
+    this.#deadline = new SqlDeadline(options.database, options.deadlinePath);
     this.#statements = prepareStatements(options.database);
     this.#watch = new TableWatch(this.#database);
     this.#schemaVersion = this.#readSchemaVersion();
@@ -223,7 +228,8 @@ export class SubscriptionDesk {
     { isRestored }: { isRestored: boolean },
   ): Subscription {
     const { limits, clock } = this.#options;
-    const subscription = new Subscription({ file, plan, limits, clock, isRestored });
+    const deadline = this.#deadline;
+    const subscription = new Subscription({ file, plan, limits, clock, deadline, isRestored });
     try {
       subscription.fill();
     } catch (thrown) {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect } from "vitest";
+import { sqlDeadlinePath } from "../../../bin/setup/paths.js";
 import type { Store } from "../store/store.ts";
 import { StoreFolder } from "../store/store-fixture.ts";
 import { Reader } from "./reader.ts";
@@ -106,6 +107,7 @@ export class DeskFixture {
     this.#databases.push(database);
     return new SubscriptionDesk({
       database,
+      deadlinePath: sqlDeadlinePath(),
       folder: join(this.folder.path, "subscriptions"),
       limits: this.#limits,
       notice: (text) => void this.notices.push(text),

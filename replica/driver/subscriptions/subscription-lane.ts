@@ -57,8 +57,8 @@ export class SubscriptionLane {
 
   /** Starts the thread. Rejects with a code of the store when the database cannot be read. */
   static async start(options: SubscriptionLaneOptions): Promise<SubscriptionLane> {
-    const { databasePath, folder, commits, limits, onNotice } = options;
-    const workerData: SubscriptionWorkerOptions = { databasePath, folder, commits, limits };
+    const { onNotice, ...workerData } = options;
+    const { commits } = workerData;
     const worker = new Worker(new URL("./subscription-worker.ts", import.meta.url), {
       name: "subscriptions",
       workerData,

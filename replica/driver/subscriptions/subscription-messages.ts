@@ -11,6 +11,8 @@ import type { ErrorRecord } from "../store/errors.ts";
 export interface SubscriptionWorkerOptions {
   /** The store's database file; it exists. */
   readonly databasePath: string;
+  /** The extension that ends SQL when its time is up. */
+  readonly deadlinePath: string;
   /** Folder of the kept subscriptions; made when missing. */
   readonly folder: string;
   /** From `StoreClient.watchCommits`; transferred. */

@@ -21,6 +21,8 @@ import {
 export interface SubscriptionThreadOptions {
   /** The store's database file; it exists. */
   readonly databasePath: string;
+  /** The extension that ends SQL when its time is up. */
+  readonly deadlinePath: string;
   /** Folder of the kept subscriptions; made when missing. */
   readonly folder: string;
   /** A new port that tells of commits, as `StoreClient.watchCommits` makes it. */
@@ -98,9 +100,10 @@ export class SubscriptionThread {
   }
 
   async #start(): Promise<SubscriptionLane> {
-    const { databasePath, folder, limits, watchCommits, onNotice } = this.#options;
+    const { databasePath, deadlinePath, folder, limits, watchCommits, onNotice } = this.#options;
     this.#lane = await SubscriptionLane.start({
       databasePath,
+      deadlinePath,
       folder,
       commits: await watchCommits(),
       limits: { ...DEFAULT_LIMITS, ...limits },

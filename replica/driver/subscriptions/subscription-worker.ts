@@ -33,14 +33,21 @@ class DeskLoop {
   constructor(options: SubscriptionWorkerOptions, send: (event: SubscriptionEvent) => void) {
     this.#options = options;
     this.#send = send;
-    const { databasePath, folder, limits } = options;
+    const { databasePath, deadlinePath, folder, limits } = options;
     const connection = { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS };
     this.#database = new Database(databasePath, connection);
     this.#database.defaultSafeIntegers(true);
     this.#database.pragma("query_only = ON");
     const notice = (text: string): void => send({ kind: "notice", text });
     const clock = (): number => performance.now();
-    this.#desk = new SubscriptionDesk({ database: this.#database, folder, limits, notice, clock });
+    this.#desk = new SubscriptionDesk({
+      database: this.#database,
+      deadlinePath,
+      folder,
+      limits,
+      notice,
+      clock,
+    });
     options.commits.on("message", () => this.#turnAt(this.#turnedMs + TURN_MS));
     const periodMs = Math.max(1, Math.min(limits.idleMs / 4, EXPIRY_MS_MAX));
     this.#expiry = setInterval(() => this.#desk.expire(performance.now()), periodMs);

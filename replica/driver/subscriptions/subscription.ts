@@ -12,6 +12,7 @@
  * used for two changes, whenever the process ends.
  */
 import { storeError } from "../store/errors.ts";
+import type { SqlDeadline } from "../store/sql-deadline.ts";
 import type { SqlValue } from "../../types.ts";
 import { parseKey, printKey, type PlanRow, type QueryPlan } from "./query-plan.ts";
 import type { Reader } from "./reader.ts";
@@ -33,6 +34,7 @@ export class Subscription {
   readonly #file: SubscriptionFile;
   readonly #limits: SubscriptionLimits;
   readonly #clock: () => number;
+  readonly #deadline: SqlDeadline;
   /** Whether everything must be read again, as soon as the pace allows. */
   #isStale = false;
   readonly #pace = new RefreshPace();
@@ -49,6 +51,8 @@ export class Subscription {
     readonly limits: SubscriptionLimits;
     /** The monotonic clock. */
     readonly clock: () => number;
+    /** Of the connection that the plan reads on. */
+    readonly deadline: SqlDeadline;
     /** The file has a result of an earlier run. */
     readonly isRestored: boolean;
   }) {
@@ -60,6 +64,7 @@ export class Subscription {
     this.#file = parts.file;
     this.#limits = parts.limits;
     this.#clock = parts.clock;
+    this.#deadline = parts.deadline;
     this.idleSinceMs = parts.clock();
     this.#isFilled = parts.isRestored;
   }
@@ -235,7 +240,12 @@ export class Subscription {
   }
 
   #compareAll(): void {
-    const deadlineMs = this.#clock() + this.#limits.queryMsMax;
+    const { queryMsMax } = this.#limits;
+    // Between rows the clock is asked; where SQLite finds no row for long, the extension ends it.
+    this.#deadline.limit("the query", queryMsMax, () => this.#readAll(this.#clock() + queryMsMax));
+  }
+
+  #readAll(deadlineMs: number): void {
     const seen = new Set<number>();
     const countByCells = new Map<string, number>();
     for (const row of this.plan.rows()) {

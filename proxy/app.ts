@@ -300,6 +300,8 @@ export class App {
     const side = await ReplicaSide.open({
       replica: this.#threadData("replica"),
       store: { beat: this.#loopPlan("store") },
+      log: this.#options.log,
+      metrics: this.#metrics.writer(0),
       events: {
         event: (event) => this.#onReplicaEvent(event),
         crashed: (loop, error) => this.#watchdog?.recordCrash(loop, error),

@@ -5,6 +5,9 @@
  */
 import { Worker, type MessagePort } from "node:worker_threads";
 import { PatinaError } from "#base/errors.ts";
+import type { Logger } from "#base/logger.ts";
+import type { MetricWriter } from "#base/metric-slots.ts";
+import { CheckpointKeeper } from "../replica/driver/checkpoints/checkpoint-keeper.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
@@ -21,6 +24,8 @@ export interface ReplicaSideOptions {
   readonly replica: ThreadData;
   readonly store: Pick<ThreadData, "beat">;
   readonly events: ReplicaSideEvents;
+  readonly log: Logger;
+  readonly metrics: MetricWriter;
 }
 
 /** What it tells while it is open. */
@@ -40,14 +45,24 @@ export class ReplicaSide {
   readonly #store: StoreThread;
   readonly #worker: Worker;
   readonly #ended: Promise<void>;
+  readonly #checkpoints: CheckpointKeeper;
   /** The main data plane's connection to the store. */
   readonly client: StoreClient;
   #isClosing = false;
 
-  private constructor(options: ReplicaSideOptions, store: StoreThread, client: StoreClient) {
+  private constructor(
+    options: ReplicaSideOptions,
+    opened: {
+      readonly store: StoreThread;
+      readonly client: StoreClient;
+      readonly checkpoints: CheckpointKeeper;
+    },
+  ) {
+    const { store, client, checkpoints } = opened;
     this.#options = options;
     this.#store = store;
     this.client = client;
+    this.#checkpoints = checkpoints;
     const { events } = options;
     store.onFailure((error) => this.#fail(error));
     const storePort = store.connect();
@@ -64,6 +79,7 @@ export class ReplicaSide {
     this.started = started;
     worker.on("message", (event: ReplicaThreadEvent) => {
       if (event.kind === "started") resolve();
+      if (event.kind === "synced") checkpoints.start();
       if (event.kind !== "failed" || !this.#isClosing) events.event(event);
     });
     // A thread that ends unasked ends the process, with evidence of the exception that ended it.
@@ -76,9 +92,20 @@ export class ReplicaSide {
     });
   }
 
-  /** Opens the database and starts the replica. Rejects as `startStore` does. */
+  /**
+   * Opens the database, which a replica without one takes from a checkpoint, and starts the replica.
+   * Rejects as `startStore` does.
+   */
   static async open(options: ReplicaSideOptions): Promise<ReplicaSide> {
     const { config, extensionPath, deadlinePath } = options.replica.effective;
+    const checkpoints = new CheckpointKeeper({
+      databasePath: config.db.path,
+      clusterId: config.gossip.cluster_id,
+      config: config.checkpoints,
+      metrics: options.metrics,
+      log: options.log,
+    });
+    await checkpoints.boot();
     const store = await startStore(
       {
         path: config.db.path,
@@ -93,7 +120,8 @@ export class ReplicaSide {
         workerData: { beat: options.store.beat },
       },
     );
-    return new ReplicaSide(options, store, await StoreClient.connect(store.connect()));
+    const client = await StoreClient.connect(store.connect());
+    return new ReplicaSide(options, { store, client, checkpoints });
   }
 
   /** A new connection to the store. */
@@ -109,6 +137,7 @@ export class ReplicaSide {
   /** Stops the replica, and closes the database; whoever follows the store has left it before. */
   async close(options: { readonly deadlineMs: number; readonly leave: boolean }): Promise<void> {
     this.#isClosing = true;
+    await this.#checkpoints.stop();
     await stopThread({ worker: this.#worker, ended: this.#ended }, options);
     this.client.close();
     await this.#store.close();

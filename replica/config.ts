@@ -155,6 +155,14 @@ export const replicaSection = z.strictObject({
 export const checkpointsSection = z.strictObject({
   /** A folder, or `s3://bucket/prefix`. */
   target: path.optional(),
+  /** A checkpoint is taken when the newest there is so old; 0 = none is taken. */
+  every_secs: wholeNumber.max(1_209_600, "at most 1209600, two weeks").default(3_600),
+  /** So many of this cluster are kept there. */
+  keep: z.int().min(1, "at least 1").default(24),
+  /** A replica without a database starts from the newest one there. */
+  boot: z.boolean().default(true),
+  /** After so long it starts empty. */
+  boot_timeout_secs: z.int().min(1, "at least 1").max(3_600, "at most 3600").default(300),
   /** A store that is silent for so long is given up. */
   timeout_secs: z.int().min(1, "at least 1").max(3_600, "at most 3600").default(30),
   /** An S3-compatible store; what is absent comes from `AWS_*`, profiles or the machine's role. */

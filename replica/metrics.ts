@@ -70,6 +70,15 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_store_queue_requests", "Requests waiting in the store worker."),
   gauge("patina_store_db_version", "cr-sqlite's local version: position of the change stream."),
   counter("patina_store_stream_resets_total", "Change streams that had to start over."),
+  counter("patina_checkpoints_taken_total", "Checkpoints taken on schedule."),
+  counter("patina_checkpoints_failed_total", "Checkpoints that could not be taken or kept."),
+  counter("patina_checkpoint_boots_total", "Starts from a checkpoint."),
+  counter("patina_checkpoint_boots_failed_total", "Starts without one that was there."),
+  gauge(
+    "patina_checkpoint_newest_timestamp_seconds",
+    "When the newest checkpoint in the target was taken, since 1970; 0 = not known.",
+  ),
+  gauge("patina_checkpoint_newest_bytes", "Size of the last checkpoint that was taken here."),
   counter("patina_api_requests_total", "Requests of the HTTP API."),
   counter("patina_api_refused_total", "Of these, refused: bad, unauthorised or in conflict."),
 ];

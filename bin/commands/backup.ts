@@ -106,12 +106,12 @@ async function restorePacked(
   const { place: asked, config } = checkpointsTarget(plan.source, options);
   const place = await openTarget(asked, config);
   try {
-    const name = await chooseCheckpoint(place);
+    const own = storedClusterId(target) ?? clusterIdTarget(options);
+    const clusterId = options.otherCluster === true ? null : own;
+    const name = await chooseCheckpoint(place, clusterId);
     const from = placeText(place.target, name);
-    const clusterId = storedClusterId(target) ?? clusterIdTarget(options);
     const accept = (manifest: Awaited<ReturnType<typeof manifestOf>>): void => {
-      if (clusterId === null || options.otherCluster === true) return;
-      refuseOtherCluster({ text: from, manifest }, clusterId);
+      if (clusterId !== null) refuseOtherCluster({ text: from, manifest }, clusterId);
     };
     const manifest = await manifestOf(place.target, name);
     accept(manifest);

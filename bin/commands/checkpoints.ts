@@ -7,7 +7,7 @@ import {
   placeText,
   verifyCheckpoint,
 } from "../../replica/driver/checkpoints/checkpoints.ts";
-import { checkpointsTarget, type GlobalOptions } from "../targets.ts";
+import { checkpointsTarget, clusterIdTarget, type GlobalOptions } from "../targets.ts";
 import { alignColumns } from "../text-table.ts";
 
 /** Lists them, newest first; one whose manifest cannot be read is listed with the reason. */
@@ -59,7 +59,7 @@ export async function verify(
     const names =
       options.all === true && place.name === null
         ? (await target.list()).map(({ name }) => name)
-        : [await chooseCheckpoint(place)];
+        : [await chooseCheckpoint(place, clusterIdTarget(options))];
     let damaged = 0;
     for (const name of names) {
       try {

@@ -9,15 +9,16 @@ import { copyFile, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorText } from "#base/errors.ts";
 import type { CheckpointsConfig } from "../../config.ts";
-import type { ActorId } from "../../types.ts";
 import type { CheckpointBytes } from "./checkpoint-file.ts";
 import { checkpointError } from "./errors.ts";
+import type { Manifest } from "./manifest.ts";
 
 /** A checkpoint that is kept, by what its name says. */
 export interface KeptCheckpoint {
   readonly name: string;
   /** ISO 8601, to the second. */
   readonly taken: string;
+  readonly clusterId: number;
   readonly bytes: number;
 }
 
@@ -63,21 +64,23 @@ export async function openTarget(text: string, config: CheckpointsConfig): Promi
   return { target: new FolderTarget(dirname(path)), name: basename(path) };
 }
 
-/** The name of a checkpoint: when, and by whom, so that no two replicas take the same. */
-export function checkpointName(options: {
-  readonly taken: string;
-  readonly actor: ActorId | null;
-}): string {
-  const time = options.taken.slice(0, 19).replaceAll(/[-:]/g, "");
-  return `checkpoint-${time}Z-${(options.actor ?? "00000000").slice(0, 8)}${SUFFIX}`;
+/**
+ * The name of a checkpoint: when, of which cluster, and by whom, so that clusters may share a target
+ * and no two replicas take the same name.
+ */
+export function checkpointName(manifest: Pick<Manifest, "taken" | "clusterId" | "actor">): string {
+  const time = manifest.taken.slice(0, 19).replaceAll(/[-:]/g, "");
+  const actor = (manifest.actor ?? "00000000").slice(0, 8);
+  return `checkpoint-${time}Z-${manifest.clusterId}-${actor}${SUFFIX}`;
 }
 
 /** What a name says; null = not that of a checkpoint. */
 export function parseName(name: string, bytes: number): KeptCheckpoint | null {
   const found = NAME.exec(name);
   if (found === null) return null;
-  const [, year, month, day, hour, minute, second] = found;
-  return { name, bytes, taken: `${year}-${month}-${day}T${hour}:${minute}:${second}Z` };
+  const [, year, month, day, hour, minute, second, clusterId] = found;
+  const taken = `${year}-${month}-${day}T${hour}:${minute}:${second}Z`;
+  return { name, bytes, taken, clusterId: Number(clusterId) };
 }
 
 /** Newest first. */
@@ -165,5 +168,5 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 const SUFFIX = ".db.zst";
-const NAME = /^checkpoint-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-[0-9a-f]{8}\.db\.zst$/;
+const NAME = /^checkpoint-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-(\d{1,5})-[0-9a-f]{8}\.db\.zst$/;
 const CHUNK_BYTES = 1024 * 1024;

@@ -43,7 +43,9 @@ afterAll(async () => {
 
 test("a checkpoint in a store is listed, verified, and starts another replica", async () => {
   const taken = await take("s3://bucket/edge/", s3.config());
-  expect(taken.text).toMatch(/^s3:\/\/bucket\/edge\/checkpoint-\d{8}T\d{6}Z-[0-9a-f]{8}\.db\.zst$/);
+  expect(taken.text).toMatch(
+    /^s3:\/\/bucket\/edge\/checkpoint-\d{8}T\d{6}Z-7-[0-9a-f]{8}\.db\.zst$/,
+  );
   expect(taken.manifest).toMatchObject({
     clusterId: 7,
     actor: actor(1),
@@ -73,7 +75,9 @@ test("the newest of a folder is taken, and it is a SQLite file for stock zstd", 
   writeFileSync(join(path, "notes.txt"), "no checkpoint");
   const place = await openTarget(path, CONFIG);
   expect((await place.target.list()).map((kept) => kept.name)).toEqual([name, older]);
-  expect(await chooseCheckpoint(place)).toBe(name);
+  expect(await chooseCheckpoint(place, 7)).toBe(name);
+  const none = { code: "CHECKPOINT_NONE", message: expect.stringContaining("of cluster 8") };
+  await expect(chooseCheckpoint(place, 8)).rejects.toMatchObject(none);
   const plain = join(folder.path, "plain.db");
   writeFileSync(plain, zstdDecompressSync(readFileSync(text)));
   const database = new Database(plain, { readonly: true });
@@ -207,7 +211,7 @@ async function restore(
 ): Promise<void> {
   const { target, name: named } = await openTarget(text, config);
   try {
-    const place = { target, name: await chooseCheckpoint({ target, name: named }) };
+    const place = { target, name: await chooseCheckpoint({ target, name: named }, null) };
     await manifestOf(target, place.name);
     await restoreCheckpoint({
       place,

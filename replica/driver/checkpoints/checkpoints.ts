@@ -56,7 +56,7 @@ export async function takeCheckpoint(options: {
     const owner = copyWithoutOwner({ source, target: copy });
     const facts = { ...owner, clusterId: owner.clusterId ?? clusterId, taken };
     const manifest = await packCheckpoint({ database: copy, target: packed, facts });
-    const name = asked ?? checkpointName({ taken, actor: manifest.actor });
+    const name = asked ?? checkpointName(manifest);
     const { size } = await stat(packed);
     await target.put(packed, name);
     return { text: placeText(target, name), name, manifest, bytes: size };
@@ -80,6 +80,7 @@ export async function restoreCheckpoint(options: {
 }): Promise<ActorId> {
   const { place, target, identity, accept } = options;
   mkdirSync(dirname(target), { recursive: true });
+  await sweepScratch(target);
   const { target: from, name } = place;
   return restoreDatabase({
     source: {
@@ -105,12 +106,17 @@ export function manifestOf(target: CheckpointTarget, name: string): Promise<Mani
   return readManifest(target.read(name), placeText(target, name));
 }
 
-/** The one that is named, else the newest. Throws `CHECKPOINT_NONE` where there is none. */
-export async function chooseCheckpoint(place: TargetPlace): Promise<string> {
-  if (place.name !== null) return place.name;
-  const [newest] = await place.target.list();
+/** The one that is named, else the newest, of a cluster or of any (null). Throws `CHECKPOINT_NONE`. */
+export async function chooseCheckpoint(
+  { target, name }: TargetPlace,
+  clusterId: number | null,
+): Promise<string> {
+  if (name !== null) return name;
+  const all = await target.list();
+  const newest = all.find((kept) => clusterId === null || kept.clusterId === clusterId);
   if (newest !== undefined) return newest.name;
-  throw checkpointError("CHECKPOINT_NONE", `there is no checkpoint in ${place.target.text}`);
+  const whose = clusterId === null ? "" : ` of cluster ${clusterId}`;
+  throw checkpointError("CHECKPOINT_NONE", `there is no checkpoint${whose} in ${target.text}`);
 }
 
 /** Throws `CHECKPOINT_CLUSTER` when it is of another cluster than is expected here. */
@@ -132,18 +138,18 @@ export function placeText(target: CheckpointTarget, name: string): string {
   return target.text.endsWith("/") ? `${target.text}${name}` : join(target.text, name);
 }
 
-/** Removes scratch files of processes that were killed. */
-async function sweepScratch(source: string): Promise<void> {
-  const prefix = `${basename(source)}.checkpoint-`;
-  for (const name of await readdir(dirname(source))) {
-    if (!name.startsWith(prefix)) continue;
-    const pid = Number.parseInt(name.slice(prefix.length), 10);
-    if (!isRunning(pid)) await rm(join(dirname(source), name), { force: true });
+/** Removes scratch files that processes left which were killed. */
+async function sweepScratch(database: string): Promise<void> {
+  const folder = dirname(database);
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith(`${basename(database)}.`)) continue;
+    const found = /^\.(?:checkpoint|restore)-(\d+)/.exec(name.slice(basename(database).length));
+    if (found === null || isRunning(Number(found[1]))) continue;
+    await rm(join(folder, name), { force: true });
   }
 }
 
 function isRunning(pid: number): boolean {
-  if (Number.isNaN(pid)) return true;
   try {
     return process.kill(pid, 0);
   } catch (error) {

@@ -302,6 +302,7 @@ export class App {
       store: { beat: this.#loopPlan("store") },
       log: this.#options.log,
       metrics: this.#metrics.writer(0),
+      witnessPort: this.#isEdge ? this.#started.watchdog.witnessPort() : null,
       events: {
         event: (event) => this.#onReplicaEvent(event),
         crashed: (loop, error) => this.#watchdog?.recordCrash(loop, error),
@@ -334,7 +335,12 @@ export class App {
         this.#plane?.setHostDown(event.actorId, event.isDown);
         this.#planes?.tell(event);
         return;
+      case "notice":
+        this.#plane?.feed.notice(event);
+        this.#planes?.tell(event);
+        return;
       case "started":
+        this.#tellHeld();
         if (!this.#isEdge) this.#setReady("replica started");
         return;
       case "synced": {
@@ -362,11 +368,32 @@ export class App {
   }
 
   #answerTo(question: EdgeQuestion): unknown {
-    if (question.kind === "quarantine") {
-      return this.#keeper?.answer(question, this.#plane?.feed.waiting ?? []) ?? null;
-    }
+    if (question.kind === "quarantine") return this.#answerQuarantine(question);
     const table = this.#plane?.table;
     return table ? answerEdge(table, question, performance.now()) : null;
+  }
+
+  #answerQuarantine(question: Extract<EdgeQuestion, { kind: "quarantine" }>): unknown {
+    const { action, id } = question;
+    const waiting = this.#plane?.feed.waiting ?? [];
+    const asked = waiting.find((one) => one.id === id);
+    if (asked === undefined || action === "list") {
+      return this.#keeper?.answer(question, waiting) ?? null;
+    }
+    if (action === "drop") return { problem: `${id} waits: it can be released` };
+    if (action === "release") {
+      this.#plane?.feed.release(id);
+      this.#planes?.tell({ kind: "releaseWaiting", id });
+    }
+    return asked;
+  }
+
+  /** Where the process ended without last words, others learn now what it is not to apply. */
+  #tellHeld(): void {
+    const changes = (this.#keeper?.state.holds ?? []).flatMap(({ change, isDown, expiresMs }) =>
+      isDown || change.version === 0 || expiresMs === null ? [] : { change, expiresMs },
+    );
+    if (changes.length > 0) this.#side?.tell({ kind: "held", changes });
   }
 
   /** The store has everything; the table follows it at a distance. */

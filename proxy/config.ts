@@ -156,6 +156,11 @@ export const watchdogSection = z.strictObject({
    * it; 0 = it does not. Default: twice `steady_ms` and 1,000.
    */
   canary_ms: wholeNumber.max(86_400_000, "at most a day").optional(),
+  /**
+   * How long a change that is not applied yet waits because it stalled one other edge; of two or more
+   * until their notices expire; 0 = edges neither warn nor heed. Default 60,000.
+   */
+  notice_ms: wholeNumber.max(86_400_000, "at most a day").default(60_000),
   /** Allows the faults that end an edge: `fault.stall_row`, `fault.livelock_path`. Default false. */
   allow_fault_injection: z.boolean().default(false),
   /** Folder for evidence and run-time files. Default: beside the database. */

@@ -184,6 +184,12 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     combine: "max",
   },
   {
+    name: "patina_quarantine_notices_total",
+    help: "Notices of changes that stalled an edge: sent by this one, taken of others, or dropped.",
+    type: "counter",
+    labels: { result: ["sent", "taken", "forged", "expired", "otherBuild"] },
+  },
+  {
     name: "patina_table_saves_total",
     help: "Files of the routing table written for the next start, by how that went.",
     type: "counter",

@@ -22,6 +22,8 @@ import type {
 /** What it is made of. */
 export interface ReplicaSideOptions {
   readonly replica: ThreadData;
+  /** Where the watchdog tells the replica thread of stalls; null for an agent. */
+  readonly witnessPort: MessagePort | null;
   readonly store: Pick<ThreadData, "beat">;
   readonly events: ReplicaSideEvents;
   readonly log: Logger;
@@ -66,11 +68,12 @@ export class ReplicaSide {
     const { events } = options;
     store.onFailure((error) => this.#fail(error));
     const storePort = store.connect();
-    const data: ReplicaThreadData = { ...options.replica, storePort };
+    const { witnessPort } = options;
+    const data: ReplicaThreadData = { ...options.replica, storePort, witnessPort };
     const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
       name: "replica",
       workerData: data,
-      transferList: [storePort],
+      transferList: witnessPort === null ? [storePort] : [storePort, witnessPort],
       resourceLimits: { maxYoungGenerationSizeMb: REPLICA_YOUNG_GENERATION_MIB },
     });
     this.#worker = worker;

@@ -14,7 +14,9 @@ import type { RoutingTable } from "../routing/routing-table.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
 import { readBuildId } from "./build-id.ts";
 import type { PatinaConfig } from "./config.ts";
+import { changeHash } from "./stall-notice.ts";
 import type { TableFile } from "./table-file.ts";
+import type { NoticeNews } from "./threads/messages.ts";
 
 /** What a feed works on. */
 export interface TableFeedOptions {
@@ -64,7 +66,9 @@ export class TableFeed {
     this.#gate.set(options.quarantine);
     this.#canary = new Canary({
       waitMs: canaryWaitMs(options.config.watchdog),
+      extendMs: options.config.watchdog.notice_ms,
       edges: () => table.edgeActors(),
+      hashOf: changeHash,
     });
     this.#figures = {
       machines: metrics.gauge("patina_route_machines"),
@@ -149,6 +153,20 @@ export class TableFeed {
   /** SWIM's word on another replica. */
   setUp(actorId: ActorId, isUp: boolean): void {
     this.#canary.setUp(actorId, isUp);
+  }
+
+  /** A change stalled another edge. */
+  notice({ actorId, hash, expiresMs }: Omit<NoticeNews, "kind">): void {
+    const untilMs = performance.now() + expiresMs - Date.now();
+    this.#canary.notice({ hash, victim: actorId, untilMs });
+    this.#scheduleDue();
+  }
+
+  /** Has a change that waits applied at once. False when none waits under that id. */
+  release(id: string): boolean {
+    const isKnown = this.#canary.release(id);
+    this.#scheduleDue();
+    return isKnown;
   }
 
   /** The replica has met the others. */

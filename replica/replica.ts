@@ -37,6 +37,7 @@ import {
   broadcastOf,
   isOpenToStrangers,
   openZstd,
+  urgentColumnsOf,
   warnOfStrangers,
 } from "./driver/gossip-options.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
@@ -49,7 +50,8 @@ import { ReplicaMetrics } from "./driver/replica-metrics.ts";
 import { statusOf } from "./driver/replica-status.ts";
 import { StoreFaultWatch } from "./driver/store-fault.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
-import type { ActorId, Address } from "./types.ts";
+import { logSwimEvent } from "./driver/swim-log.ts";
+import type { ActorId, Address, Statement } from "./types.ts";
 
 export type { EdgeQuestion } from "./driver/admin/admin-commands.ts";
 
@@ -105,6 +107,10 @@ export interface Replica {
   readonly apiAddress: Address;
   /** Members, heads and needs, as plain JSON. */
   status(): unknown;
+  /** Commits one version of ours and broadcasts it; false = own versions are in doubt, nothing is done. */
+  publish(statements: readonly Statement[]): Promise<boolean>;
+  /** See `StoreClient.changes`. */
+  changes(...options: Parameters<StoreClient["changes"]>): ReturnType<StoreClient["changes"]>;
   /** Applies the schema files anew, all or nothing, and logs what came of it. */
   reload(): Promise<void>;
   /** Saves the members, leaves the cluster if asked to, and closes everything but the store. */
@@ -192,6 +198,18 @@ class RunningReplica implements Replica {
 
   status(): unknown {
     return this.#core ? statusOf(this.#core, this.#storeFault.reason) : { state: "starting" };
+  }
+
+  async publish(statements: readonly Statement[]): Promise<boolean> {
+    const core = this.#core;
+    if (core === null || core.isRecovering) return false;
+    const { commit } = await this.#store.transact(statements, core.stamp(performance.now()));
+    if (commit) this.#driver?.committed(commit);
+    return true;
+  }
+
+  changes(...options: Parameters<StoreClient["changes"]>): ReturnType<StoreClient["changes"]> {
+    return this.#store.changes(...options);
   }
 
   async reload(): Promise<void> {
@@ -285,7 +303,7 @@ class RunningReplica implements Replica {
         ...broadcastOf(gossip),
         actorId: this.#store.actorId,
         clusterId,
-        urgentColumns: identity.urgent,
+        urgentColumns: urgentColumnsOf(identity),
       },
       brake: brakeOf(identity),
       syncClient: sync,
@@ -313,7 +331,7 @@ class RunningReplica implements Replica {
     return new ReplicaDriver({
       applyLimitMs: perf.apply_limit_secs * 1000,
       zstd: openZstd(gossip, log),
-      urgentColumns: identity.urgent,
+      urgentColumns: urgentColumnsOf(identity),
       core,
       store: this.#store,
       log,
@@ -348,42 +366,23 @@ class RunningReplica implements Replica {
 
   #onSwimEvent(event: SwimEvent): void {
     const { log, events } = this.#options;
+    logSwimEvent(event, log);
     switch (event.kind) {
       case "memberUp": {
         const { actor } = event;
         this.#actorIdByAddress.set(actor.addr, actor.id);
         const rttMs = this.#core?.rings.rttMs(actor.addr) ?? null;
         if (rttMs !== null) events.rtt(actor.id, rttMs);
-        events.host(actor.id, false);
-        return log.info?.("member-up", `${actor.addr} is up`, { peer: actor.id });
+        return events.host(actor.id, false);
       }
       case "memberDown":
         this.#forgetAddress(event.actor);
-        events.host(event.actor.id, true);
-        return log.warn?.("member-down", `${event.actor.addr} is down`, { peer: event.actor.id });
+        return events.host(event.actor.id, true);
       case "renamed":
         this.#forgetAddress(event.before);
-        this.#actorIdByAddress.set(event.after.addr, event.after.id);
-        return log.info?.("member-renewed", `${event.after.addr} has a newer identity`, {
-          peer: event.after.id,
-        });
-      case "memberSuspect":
-        return log.info?.("member-suspect", `${event.actor.addr} is suspected`, {
-          peer: event.actor.id,
-        });
-      case "identityConflict":
-        return log.error(
-          "identity-conflict",
-          `${event.other.addr} uses our actor id; give one of the two a database of its own`,
-          { peer: event.other.id },
-        );
-      case "memberAlive":
-      case "identityRenewed":
-      case "refuted":
-      case "connected":
-      case "disconnected":
-      case "left":
-        return log.info?.(`swim-${event.kind.toLowerCase()}`, event.kind);
+        return void this.#actorIdByAddress.set(event.after.addr, event.after.id);
+      default:
+        return;
     }
   }
 

@@ -340,6 +340,9 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> routing/core/quarantine.ts": "the app keeps it over a restart, for all tables",
   "proxy -> routing/core/quarantine-gate.ts": "a data plane has one before its table",
   "proxy -> routing/core/canary.ts": "what a table waits with is kept and shown outside of it",
+  "proxy -> replica/driver/certificates/transport-certificates.ts":
+    "notices are signed with the replica's key",
+  "proxy -> replica/driver/quic/tls-config.ts": "shape of these certificates",
   "proxy -> routing/core/shapes.ts": "shapes outlive the process in the table's file",
   "proxy -> watchdog/driver/stall-files.ts": "the quarantine judges the evidence",
   "proxy -> watchdog/driver/alerting-log.ts": "every thread's log tells alerts to the supervisor",

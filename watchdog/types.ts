@@ -194,6 +194,14 @@ export interface WatchdogOptions {
   readonly stackLimitMs?: number;
 }
 
+/** What a witness of a proven stall is sent before its consequence; it answers with any message. */
+export interface LastWords {
+  readonly loop: string;
+  readonly action: StallAction;
+  /** See `StallEvidence`. */
+  readonly breadcrumb: unknown;
+}
+
 /** What the watchdog tells its owner; never relied on for a `bounce`. */
 export interface WatchdogEvents {
   /** A loop with action `report` was proven stalled and its evidence is on disk. */

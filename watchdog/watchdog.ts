@@ -5,7 +5,7 @@
  * The owner starts it first, then attaches each loop in the thread that runs it. What breadcrumbs
  * and metrics mean is the owner's business; here they are bytes and numbers.
  */
-import { Worker } from "node:worker_threads";
+import { Worker, type MessagePort } from "node:worker_threads";
 import { PatinaError, assert, errorText } from "#base/errors.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { allocateLoops, CELL, loopRegion, readLoop } from "./core/shared-layout.ts";
@@ -40,6 +40,11 @@ export interface Watchdog {
   recordCrash(loop: string, thrown: unknown, action?: StallAction): void;
   /** Sets what a stall of loop `name` leads to from here on. */
   setAction(name: string, action: StallAction): void;
+  /**
+   * A port for a thread that is to know of a proven stall before the process is killed. It is sent a
+   * `LastWords` each time, and is waited for until it answers, 300 ms at most. One at a time.
+   */
+  witnessPort(): MessagePort;
   /** The thread of loop `name` has ended: it is not watched until another one attaches. */
   noteEnd(name: string): void;
   /** Binds the health port, as at the start. Rejects with `WATCHDOG_LISTEN`. */
@@ -75,7 +80,10 @@ class RunningWatchdog implements Watchdog {
     this.#data = threadData(options);
     const url = new URL("./driver/watchdog-thread.ts", import.meta.url);
     // No error listener: a watchdog that dies takes the process with it, and the supervisor acts.
-    this.#worker = new Worker(url, { name: "watchdog", workerData: this.#data });
+    this.#worker = new Worker(url, {
+      name: "watchdog",
+      workerData: this.#data,
+    });
     this.started = this.#whenStarted(events);
     // The owner may look at it late, or never.
     this.started.catch((error: unknown) => errorText(error));
@@ -94,6 +102,12 @@ class RunningWatchdog implements Watchdog {
 
   setAction(name: string, action: StallAction): void {
     this.#post({ kind: "action", loop: this.loopPlan(name).loop, action });
+  }
+
+  witnessPort(): MessagePort {
+    const { port1: port, port2 } = new MessageChannel();
+    this.#worker.postMessage({ kind: "witness", port } satisfies ToWatchdogThread, [port]);
+    return port2;
   }
 
   noteEnd(name: string): void {

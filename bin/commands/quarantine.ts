@@ -49,13 +49,13 @@ export async function list(options: Options): Promise<void> {
     "",
     untilText(expiresMs),
   ]);
-  const unseen = waiting.map(({ change, leftMs }) => [
-    "-",
+  const unseen = waiting.map(({ id, change, leftMs, victims }) => [
+    id,
     "waiting",
     `${change.table} ${change.key}`,
     appText(change),
     versionText(change),
-    "unseen shape",
+    victims === 0 ? "unseen shape" : `stalled ${victims} other${victims === 1 ? "" : "s"}`,
     `${(leftMs / 1000).toFixed(1)} s left`,
   ]);
   process.stdout.write(alignColumns([...rows, ...others, ...unseen]));

@@ -52,6 +52,10 @@ async function main(): Promise<void> {
         return plane.sampleRtt(command.actorId, command.rttMs);
       case "host":
         return plane.setHostDown(command.actorId, command.isDown);
+      case "notice":
+        return plane.feed.notice(command);
+      case "releaseWaiting":
+        return void plane.feed.release(command.id);
       case "ready":
         void connecting.then((store) => plane.becomeReady(store)).catch(failUnlessDetached);
         return;
@@ -69,7 +73,8 @@ async function main(): Promise<void> {
       case "reload":
         return plane.refreshCertificates();
       case "answer":
-        // The replica thread alone asks.
+      case "held":
+        // For the replica thread alone.
         return;
       case "stop":
         void plane.drain(command.deadlineMs).then((cut) => {

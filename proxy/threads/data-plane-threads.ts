@@ -21,6 +21,7 @@ import type {
   HostNews,
   QuarantineNews,
   ThreadCommand,
+  WaitingRelease,
 } from "./messages.ts";
 
 /** One thread to start. */
@@ -104,7 +105,9 @@ export class DataPlaneThreads {
   }
 
   /** Tells all threads, and those that replace them. */
-  tell(command: HostNews | QuarantineNews | { readonly kind: "ready" | "reload" }): void {
+  tell(
+    command: HostNews | QuarantineNews | WaitingRelease | { readonly kind: "ready" | "reload" },
+  ): void {
     if ("actorId" in command) this.#keepNews(command);
     else if (command.kind === "ready") this.#isReady = true;
     else if (command.kind === "quarantine") this.#quarantine = command;
@@ -232,11 +235,10 @@ export class DataPlaneThreads {
   }
 
   #keepNews(news: HostNews): void {
-    const key = `${news.kind} ${news.actorId}`;
+    const key = `${news.kind} ${news.actorId} ${news.kind === "notice" ? news.hash : ""}`;
     const [oldest] = this.#newsByHost.keys();
     if (this.#newsByHost.size >= NEWS_MAX && oldest !== undefined) this.#newsByHost.delete(oldest);
-    if (news.kind === "host" && !news.isDown) this.#newsByHost.delete(key);
-    else this.#newsByHost.set(key, news);
+    this.#newsByHost.set(key, news);
   }
 }
 

@@ -5,6 +5,7 @@ import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
 import type { LoadPlan } from "../../routing/core/load-slots.ts";
 import type { QuarantineState } from "../../routing/core/quarantine.ts";
+import type { HeldChange } from "./notice-desk.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
@@ -26,6 +27,8 @@ export interface ThreadData {
 /** What the replica thread gets. */
 export interface ReplicaThreadData extends ThreadData {
   readonly storePort: MessagePort;
+  /** Where the watchdog tells of stalls; null for an agent. */
+  readonly witnessPort: MessagePort | null;
 }
 
 /** What a data-plane thread gets. */
@@ -44,7 +47,23 @@ export interface DataPlaneThreadData extends ThreadData {
 /** What is learnt of other hosts, for every routing table. */
 export type HostNews =
   | { readonly kind: "rtt"; readonly actorId: ActorId; readonly rttMs: number }
-  | { readonly kind: "host"; readonly actorId: ActorId; readonly isDown: boolean };
+  | { readonly kind: "host"; readonly actorId: ActorId; readonly isDown: boolean }
+  | NoticeNews;
+
+/** A change, by its hash, has stalled the edge with this actor id; believed until it expires. */
+export interface NoticeNews {
+  readonly kind: "notice";
+  readonly actorId: ActorId;
+  readonly hash: string;
+  /** Unix milliseconds. */
+  readonly expiresMs: number;
+}
+
+/** The operator has a change applied that waits. */
+export interface WaitingRelease {
+  readonly kind: "releaseWaiting";
+  readonly id: string;
+}
 
 /** What is kept out of every routing table; with `isRefeed`, all rows are to come again. */
 export interface QuarantineNews {
@@ -79,6 +98,9 @@ export type ThreadCommand =
   | HostNews
   | { readonly kind: "ready" }
   | QuarantineNews
+  | WaitingRelease
+  /** To the replica thread: what is held since this start. */
+  | { readonly kind: "held"; readonly changes: readonly HeldChange[] }
   /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */

@@ -1,5 +1,5 @@
 /** Entry of the replica thread. */
-import { parentPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LEVELS, LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
@@ -10,6 +10,7 @@ import { udpFaults } from "../fault.ts";
 import { readSchemaFiles } from "../schema-sources.ts";
 import { EdgeQuestions } from "./edge-questions.ts";
 import type { ReplicaThreadData, ReplicaThreadEvent, ThreadCommand } from "./messages.ts";
+import { NoticeDesk } from "./notice-desk.ts";
 import { createThreadLog } from "./thread-log.ts";
 
 const data = workerData as ReplicaThreadData;
@@ -59,10 +60,12 @@ async function main(): Promise<void> {
     tellFailure(error);
     return;
   }
+  const desk = data.witnessPort === null ? null : await openDesk(replica, data.witnessPort);
   loop.beat.enter("steady");
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
     if (command.kind === "reload") void replica.reload();
+    if (command.kind === "held") void desk?.held(command.changes);
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: command.leave }).then(() => {
@@ -71,6 +74,23 @@ async function main(): Promise<void> {
       parentPort?.close();
     });
   });
+}
+
+async function openDesk(replica: Replica, witnessPort: MessagePort): Promise<NoticeDesk> {
+  const { config } = data.effective;
+  const desk = await NoticeDesk.open({
+    replica,
+    config,
+    log: createThreadLog(new LogLevelCell(data.logLevel), "replica"),
+    metrics: MetricSlots.attach(data.metrics).writer(data.bank),
+    onNotice: tell,
+  });
+  desk.listen(witnessPort);
+  // Ends with the store, whose end has an owner of its own.
+  desk.follow().catch((error: unknown) => {
+    if (!(error instanceof PatinaError)) throw error;
+  });
+  return desk;
 }
 
 /** The level in a filter: Corrosion's may also name its own modules, which are nothing here. */

@@ -68,3 +68,13 @@ export function warnOfStrangers(gossip: GossipConfig, log: Logger): void {
     );
   }
 }
+
+/**
+ * Columns whose updates overtake: the configured ones, and what stalls an edge, which the others must
+ * know before it stalls them.
+ */
+export function urgentColumnsOf({
+  urgent,
+}: ReplicaIdentityConfig): ReplicaIdentityConfig["urgent"] {
+  return { ...urgent, edge_stalls: ["notices", "bounced_at"] };
+}

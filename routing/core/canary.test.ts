@@ -4,9 +4,16 @@ import { expect, test } from "vitest";
 import type { RowChange } from "../types.ts";
 import { Canary } from "./canary.ts";
 import { isDown, rowId } from "./deny-set.ts";
+import type { ChangeName } from "./quarantine.ts";
 import { SeenShapes } from "./shapes.ts";
 
 const WAIT_MS = 3_000;
+const EXTEND_MS = 60_000;
+const OPTIONS = {
+  waitMs: WAIT_MS,
+  extendMs: EXTEND_MS,
+  hashOf: ({ actorId, version, key }: ChangeName) => `${key}/${version}/${actorId}`,
+};
 
 test("of a fleet exactly two apply an unseen shape at once, the same two for each such change", () => {
   const fleet = fc.uniqueArray(fc.uuid(), { minLength: 1, maxLength: 30 });
@@ -107,7 +114,7 @@ test("a change waits for its time once, however often the stream starts over", (
 });
 
 test("a table that starts with nothing learns without waiting, until it knows the others", () => {
-  const canary = new Canary({ waitMs: WAIT_MS, edges: () => ["a", "b", "c"] });
+  const canary = new Canary({ ...OPTIONS, edges: () => ["a", "b", "c"] });
   canary.setSelf("a");
   expect(canary.admit(machine("m", { state: "started" }), at0())).toBe(true);
   canary.applied();
@@ -117,7 +124,7 @@ test("a table that starts with nothing learns without waiting, until it knows th
 });
 
 test("an edge that restarts among others waits until it knows them", () => {
-  const canary = new Canary({ waitMs: WAIT_MS, edges: () => [] });
+  const canary = new Canary({ ...OPTIONS, edges: () => [] });
   canary.setSelf("a");
   canary.restore(new SeenShapes());
   expect(canary.admit(machine("m", { state: "started" }), at0())).toBe(false);
@@ -176,6 +183,83 @@ test("a later process resumes before the first change that waits", () => {
   expect(canary.resumeFrom(here)).toEqual(here);
 });
 
+test("the word of one victim extends the wait, that of two holds until it expires", () => {
+  const canary = waitingEdge();
+  canary.admit(machine("m", { state: "started" }), at0());
+  const notice = { hash: "m/1/w", untilMs: 3_600_000 };
+  canary.notice({ ...notice, victim: "a" });
+  canary.notice({ ...notice, victim: "a" });
+  expect(canary.deadlineMs).toBe(EXTEND_MS);
+  canary.notice({ ...notice, victim: "b", untilMs: 1_800_000 });
+  expect(canary.deadlineMs).toBe(1_800_000);
+  expect(canary.waiting(0)).toMatchObject([{ id: "wm/1/w", victims: 2 }]);
+  expect(canary.takeDue(1_799_999)).toBeNull();
+  expect(canary.takeDue(1_800_000)).toMatchObject({ key: ["m"] });
+});
+
+test("a notice holds an ordinary change that comes after it, and a canary that has not tried yet", () => {
+  const canary = edgeOf("a", ["a"]);
+  const ordinary = machine("m", { state: "started" });
+  canary.learn(ordinary);
+  canary.applied();
+  canary.notice({ hash: "m/1/w", victim: "b", untilMs: 3_600_000 });
+  expect(canary.admit(ordinary, at0())).toBe(false);
+  expect(canary.admit(machine("n", { state: "started" }), at0())).toBe(true);
+  const unseen = machine("odd", { state: "started", extra: 1n });
+  canary.notice({ hash: "odd/1/w", victim: "b", untilMs: 3_600_000 });
+  expect(canary.admit(unseen, at0())).toBe(false);
+  expect(canary.deadlineMs).toBe(EXTEND_MS);
+  // A newer version of the row is another change.
+  expect(canary.admit({ ...ordinary, version: 2 }, at0())).toBe(true);
+});
+
+test("no notice holds what goes down, or outlasts its time, or counts when nobody is to heed it", () => {
+  const canary = edgeOf("a", ["a"]);
+  for (const victim of ["b", "c", "d"]) {
+    canary.notice({ hash: "m/1/w", victim, untilMs: 10_000 });
+  }
+  expect(canary.admit(machine("m", null), at0())).toBe(true);
+  expect(canary.admit(machine("m", { state: "stopped" }), at0())).toBe(true);
+  const up = machine("m", { state: "started" });
+  expect(canary.admit(up, { nowMs: 9_999, since: null })).toBe(false);
+  expect(canary.takeDue(10_000)).toEqual(up);
+  canary.applied();
+  expect(canary.admit(up, { nowMs: 10_000, since: null })).toBe(true);
+  const deaf = new Canary({ ...OPTIONS, extendMs: 0, edges: () => [] });
+  deaf.notice({ hash: "m/1/w", victim: "b", untilMs: 10_000 });
+  expect(deaf.admit(up, at0())).toBe(true);
+});
+
+test("whatever is said by whom, a change never waits beyond its notices and its own time", () => {
+  const said = fc.record({
+    victim: fc.constantFrom("a", "b", "c"),
+    untilMs: fc.integer({ min: 0, max: 500_000 }),
+  });
+  fc.assert(
+    fc.property(fc.array(said, { maxLength: 12 }), (notices) => {
+      const canary = waitingEdge();
+      canary.admit(machine("m", { state: "started" }), at0());
+      const untils = new Map<string, number>();
+      for (const one of notices) {
+        canary.notice({ hash: "m/1/w", ...one });
+        untils.set(one.victim, one.untilMs);
+      }
+      const [last = 0, second = 0] = [...untils.values()].toSorted((one, two) => two - one);
+      const expected = Math.max(WAIT_MS, Math.min(last, EXTEND_MS), second);
+      expect(canary.deadlineMs).toBe(expected);
+    }),
+  );
+});
+
+test("an operator can have a change applied that waits, whatever is said of it afterwards", () => {
+  const canary = waitingEdge();
+  canary.admit(machine("m", { state: "started" }), at0());
+  expect(canary.release("wnone")).toBe(false);
+  expect(canary.release("wm/1/w")).toBe(true);
+  canary.notice({ hash: "m/1/w", victim: "a", untilMs: 3_600_000 });
+  expect(canary.takeDue(0)).toMatchObject({ key: ["m"] });
+});
+
 test("shapes survive as JSON, and what is no image of shapes is refused", () => {
   const text = fc.string({ unit: "binary", maxLength: 300 });
   const value = fc.oneof(text, fc.bigInt(), fc.double({ noNaN: true }), fc.constant(null));
@@ -201,7 +285,7 @@ test("shapes survive as JSON, and what is no image of shapes is refused", () => 
 });
 
 function edgeOf(self: string, actors: readonly string[]): Canary {
-  const canary = new Canary({ waitMs: WAIT_MS, edges: () => actors });
+  const canary = new Canary({ ...OPTIONS, edges: () => actors });
   canary.setSelf(self);
   for (const actor of actors) canary.setUp(actor, actor !== self);
   canary.membersKnown();
@@ -210,7 +294,7 @@ function edgeOf(self: string, actors: readonly string[]): Canary {
 
 /** One that is no canary of anything. */
 function waitingEdge(): Canary {
-  const canary = new Canary({ waitMs: WAIT_MS, edges: () => [] });
+  const canary = new Canary({ ...OPTIONS, edges: () => [] });
   canary.restore(new SeenShapes());
   return canary;
 }

@@ -6,6 +6,7 @@
  *  upsert ─► shape seen ────────────────────────────────► now
  *       └──► unseen ─► one of two lowest hashes ────────► now, and from then on seen
  *                 └──► another ─► waits `waitMs` ───────► due ─► one by one, from then on seen
+ *                                    ├─ a notice of a victim: waits longer, see `immunity.ts`
  *                                    └─ a newer change of the row: dropped
  * ```
  *
@@ -20,6 +21,7 @@
 import type { ActorId, Watermark } from "../../replica/types.ts";
 import type { RowChange } from "../types.ts";
 import { isDown, keyText, rowId } from "./deny-set.ts";
+import { Immunity, type StallNotice } from "./immunity.ts";
 import type { ChangeName } from "./quarantine.ts";
 import { SeenShapes, shapeText } from "./shapes.ts";
 
@@ -27,16 +29,24 @@ import { SeenShapes, shapeText } from "./shapes.ts";
 export interface CanaryOptions {
   /** How long the others wait, in ms; 0 = nobody does. */
   readonly waitMs: number;
+  /** How long the word of one edge that a change stalled extends the wait; 0 = not at all. */
+  readonly extendMs: number;
   /** Actor ids of the edges that the table has rows of. */
   readonly edges: () => Iterable<ActorId>;
+  /** A change as notices name it: the same on every edge, and of no other change. */
+  readonly hashOf: (change: ChangeName) => string;
 }
 
 /** A change that waits, for people. */
 export interface WaitingChange {
+  /** `w` and the beginning of its hash. */
+  readonly id: string;
   readonly change: ChangeName;
   readonly shape: string;
   /** Milliseconds still to wait. */
   readonly leftMs: number;
+  /** Edges that say it stalled them. */
+  readonly victims: number;
 }
 
 /** Counters for metrics. */
@@ -49,7 +59,12 @@ export interface CanaryStats {
 
 interface Waiting {
   readonly change: RowChange;
-  readonly dueMs: number;
+  readonly hash: string;
+  readonly seenMs: number;
+  /** When it is due as far as its shape goes. */
+  readonly ownDueMs: number;
+  /** The same with what victims say. */
+  dueMs: number;
   /** A stream that goes on from here brings the change again. */
   readonly since: Watermark | null;
   /** Seen again since the stream started over. */
@@ -60,6 +75,7 @@ interface Waiting {
 export class Canary {
   readonly stats: CanaryStats = { first: 0, waited: 0 };
   readonly #options: CanaryOptions;
+  readonly #immunity: Immunity;
   #shapes = new SeenShapes();
   readonly #waiting = new Map<string, Waiting>();
   /** Of unseen shape, on their way into the table. */
@@ -71,6 +87,7 @@ export class Canary {
 
   constructor(options: CanaryOptions) {
     this.#options = options;
+    this.#immunity = new Immunity(options.extendMs);
   }
 
   /** Takes over the shapes that an earlier process of the same build has applied. */
@@ -118,11 +135,13 @@ export class Canary {
    * the stream brings it again.
    */
   admit(change: RowChange, { nowMs, since }: { nowMs: number; since: Watermark | null }): boolean {
-    if (this.#options.waitMs === 0) return true;
-    const isUnseen = !this.#shapes.has(change);
-    if (isUnseen && !this.#isLearning && !isDown(change)) {
-      if (!this.#isCanaryFor(change)) return this.#wait(change, { nowMs, since });
-      this.stats.first++;
+    const isUnseen = this.#options.waitMs > 0 && !this.#shapes.has(change);
+    const isTried = isUnseen && !this.#isLearning;
+    if ((isTried || !this.#immunity.isEmpty) && !isDown(change)) {
+      const waitMs = isTried && !this.#isCanaryFor(change) ? this.#options.waitMs : 0;
+      const waiting = this.#waitingOf(change, { waitMs, nowMs, since });
+      if (waiting.dueMs > nowMs) return this.#wait(waiting);
+      if (isTried) this.stats.first++;
     }
     if (isUnseen) this.#admitted.push(change);
     if (this.#waiting.size > 0) this.#waiting.delete(rowId(change));
@@ -153,6 +172,24 @@ export class Canary {
     return null;
   }
 
+  /** An edge says that a change stalled it. What is applied already stays so. */
+  notice(notice: StallNotice): void {
+    this.#immunity.take(notice);
+    for (const waiting of this.#waiting.values()) {
+      if (waiting.hash === notice.hash) waiting.dueMs = this.#dueMsOf(waiting);
+    }
+  }
+
+  /** Has a change that waits applied at once. False when none waits under that id. */
+  release(id: string): boolean {
+    for (const waiting of this.#waiting.values()) {
+      if (idOf(waiting) !== id) continue;
+      waiting.dueMs = -Infinity;
+      return true;
+    }
+    return false;
+  }
+
   /** The stream starts over: what waits comes again, unless it is no more. */
   began(): void {
     for (const waiting of this.#waiting.values()) waiting.isCurrent = false;
@@ -178,22 +215,38 @@ export class Canary {
 
   /** What waits, for people. */
   waiting(nowMs: number): WaitingChange[] {
-    return [...this.#waiting.values()].map(({ change, dueMs }) => ({
-      change: nameOf(change),
-      shape: shapeText(change),
-      leftMs: Math.max(0, Math.round(dueMs - nowMs)),
+    return [...this.#waiting.values()].map((waiting) => ({
+      id: idOf(waiting),
+      change: nameOf(waiting.change),
+      shape: shapeText(waiting.change),
+      leftMs: Math.max(0, Math.round(waiting.dueMs - nowMs)),
+      victims: this.#immunity.victimsOf(waiting.hash, nowMs),
     }));
   }
 
-  #wait(change: RowChange, { nowMs, since }: { nowMs: number; since: Watermark | null }): false {
-    const id = rowId(change);
-    const before = this.#waiting.get(id);
-    const isSame =
-      before?.change.actorId === change.actorId && before.change.version === change.version;
-    if (!isSame) this.stats.waited++;
-    const dueMs = isSame ? before.dueMs : nowMs + this.#options.waitMs;
-    this.#waiting.set(id, { change, dueMs, since, isCurrent: true });
+  /** A change that comes again, because the stream starts over, has waited since it came first. */
+  #waitingOf(
+    change: RowChange,
+    { waitMs, nowMs, since }: { waitMs: number; nowMs: number; since: Watermark | null },
+  ): Waiting {
+    const before = this.#waiting.get(rowId(change));
+    const hash = this.#options.hashOf(nameOf(change));
+    if (before?.hash === hash) return { ...before, change, since, isCurrent: true };
+    const ownDueMs = nowMs + waitMs;
+    const waiting = { change, hash, seenMs: nowMs, ownDueMs, dueMs: 0, since, isCurrent: true };
+    return { ...waiting, dueMs: this.#dueMsOf(waiting) };
+  }
+
+  #wait(waiting: Waiting): false {
+    const id = rowId(waiting.change);
+    if (this.#waiting.get(id)?.hash !== waiting.hash) this.stats.waited++;
+    this.#waiting.set(id, waiting);
     return false;
+  }
+
+  #dueMsOf({ dueMs, ownDueMs, hash, seenMs }: Waiting): number {
+    if (dueMs === -Infinity) return dueMs;
+    return Math.max(ownDueMs, this.#immunity.waitUntilMs(hash, seenMs));
   }
 
   #isCanaryFor(change: RowChange): boolean {
@@ -209,6 +262,10 @@ export class Canary {
     }
     return before < CANARIES;
   }
+}
+
+function idOf({ hash }: Waiting): string {
+  return `w${hash.slice(0, 8)}`;
 }
 
 /** How breadcrumbs and lists name a change. */

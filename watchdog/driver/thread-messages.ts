@@ -1,4 +1,5 @@
 /** What the watchdog thread and its owner say to each other. Never needed for a bounce. */
+import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { ReadyState, StallAction, StallBudgets } from "../types.ts";
 
@@ -34,6 +35,8 @@ export type ToWatchdogThread =
   | { readonly kind: "action"; readonly loop: number; readonly action: StallAction }
   /** Bind the health port, answered by `started` or `failed`; give it up, by `unserved`. */
   | { readonly kind: "serve" | "unserve" }
+  /** Who is told of a stall before its consequence. */
+  | { readonly kind: "witness"; readonly port: MessagePort }
   | { readonly kind: "stop" };
 
 /** Thread to owner. */

@@ -8,7 +8,7 @@
  * alert line is written here.
  */
 import type { Server } from "node:http";
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort, workerData, type MessagePort } from "node:worker_threads";
 import { assert, errorText } from "#base/errors.ts";
 import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
@@ -17,7 +17,7 @@ import { LifeSigns } from "../core/life-signs.ts";
 import { CELL, type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
-import type { StackEvidence, StallEvidence } from "../types.ts";
+import type { LastWords, StackEvidence, StallEvidence } from "../types.ts";
 import { AlertMetrics } from "./alert-file.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus, workInProgress } from "./evidence.ts";
@@ -53,6 +53,7 @@ class WatchdogThread implements HealthSource {
   #decoder: BreadcrumbDecoder | null = null;
   #ready: ReadyState = { isReady: false, reason: "starting" };
   #server: Server | null = null;
+  #witness: MessagePort | null = null;
   /** When the supervisor was found gone; the process then drains and ends. */
   #orphanSinceMs: number | null = null;
 
@@ -64,7 +65,7 @@ class WatchdogThread implements HealthSource {
     this.#detector = new StallDetector({
       loops: data.loops,
       pollPeriodMs: POLL_PERIOD_MS,
-      captureLimitMs: data.stackLimitMs * (RUNNING_FACTOR + 3),
+      captureLimitMs: data.stackLimitMs * (RUNNING_FACTOR + 3) + WITNESS_MS,
       nextJitterMs: () => Math.random() * data.jitterMs,
     });
     const own = MetricSlots.attach(data.ownMetrics);
@@ -101,6 +102,10 @@ class WatchdogThread implements HealthSource {
         return this.#listen();
       case "unserve":
         return this.#stopListening();
+      case "witness":
+        this.#witness?.close();
+        this.#witness = message.port;
+        return;
       case "action":
         this.#actions[message.loop] = message.action;
         return this.#detector.handle(message, performance.now());
@@ -245,11 +250,27 @@ class WatchdogThread implements HealthSource {
       decoder: this.#decoder,
     });
     this.#metrics.loops[stall.loop]?.stalls.add();
+    const told = this.#tellWitness(evidence);
     this.#writeEvidence(evidence);
+    await told;
     if (action === "report") this.#post({ kind: "stall", loop: loop.name, id: evidence.id });
     const input = { kind: "captured", loop: stall.loop, isLivelock, beats } as const;
     this.#detector.handle(input, performance.now());
     this.#perform();
+  }
+
+  /** Resolves when the witness has answered, or its time is over. */
+  #tellWitness({ loop, action, breadcrumb }: StallEvidence): Promise<void> {
+    const witness = this.#witness;
+    if (witness === null) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, WITNESS_MS);
+      witness.once("message", () => {
+        clearTimeout(timer);
+        resolve();
+      });
+      witness.postMessage({ loop, action, breadcrumb } satisfies LastWords);
+    });
   }
 
   /** A disk that refuses must not save a stuck loop. */
@@ -331,6 +352,8 @@ class WatchdogThread implements HealthSource {
   }
 }
 
+/** A commit and an urgent broadcast take a tenth of it; a store that is stuck takes no more. */
+const WITNESS_MS = 300;
 /** Ten polls per default `steady` budget. */
 const POLL_PERIOD_MS = 100;
 /** A loop that turns beats every 100 ms: it is seen to be silent for a poll or two, no longer. */

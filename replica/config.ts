@@ -50,6 +50,15 @@ export const gossipSection = z.strictObject({
       batch_gossip: z.boolean().default(true),
     })
     .prefault({}),
+  /** Bytes of messages that leave this replica, to all peers together. */
+  uplink: z
+    .strictObject({
+      /** Broadcast, sync and SWIM; urgent changes may borrow one second of it, SWIM never waits. */
+      bytes_per_second: z.int().min(65_536, "at least 65536").default(10_485_760),
+      /** Part that sync may take. */
+      sync_share: z.number().min(0.05, "0.05 to 1").max(1, "0.05 to 1").default(0.75),
+    })
+    .prefault({}),
   /** zstd in what is pushed and in answers of repair. What comes in is always understood. */
   compression: z
     .strictObject({

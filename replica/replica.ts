@@ -25,7 +25,7 @@ import { ReplicaCore } from "./core/replica-core.ts";
 import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
-import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN, SYNC_SERVER_DEFAULTS } from "./core/sync/config.ts";
+import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN } from "./core/sync/config.ts";
 import { reloadSchema } from "./driver/admin/admin-commands.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
 import { openAdmin, type AdminOptions } from "./driver/admin/open-admin.ts";
@@ -37,6 +37,7 @@ import {
   broadcastOf,
   isOpenToStrangers,
   openZstd,
+  syncServerOf,
   urgentColumnsOf,
   warnOfStrangers,
 } from "./driver/gossip-options.ts";
@@ -307,7 +308,7 @@ class RunningReplica implements Replica {
       },
       brake: brakeOf(identity),
       syncClient: sync,
-      syncServer: SYNC_SERVER_DEFAULTS,
+      syncServer: syncServerOf(gossip),
       books: this.#store.books,
       prng: createPrng(crypto.getRandomValues(new Uint32Array(1))[0] ?? 1),
       hlc,
@@ -418,8 +419,7 @@ class RunningReplica implements Replica {
   }
 
   #resolve(self: Address): Promise<ResolvedBootstrap> {
-    const { gossip, log } = this.#options;
-    return resolveBootstrap(gossip.bootstrap, self, log);
+    return resolveBootstrap(this.#options.gossip.bootstrap, self, this.#options.log);
   }
 
   /**

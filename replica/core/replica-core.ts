@@ -41,11 +41,13 @@ import type { Actor } from "./swim/actor.ts";
 import type { SwimConfig } from "./swim/config.ts";
 import type { SwimEvent } from "./swim/events.ts";
 import type { SwimInput } from "./swim/swim-input.ts";
+import { packetBytes } from "./swim/codec.ts";
 import { Swim } from "./swim/swim.ts";
 import type { SyncClientInput } from "./sync/client-types.ts";
 import type { SyncClientConfig, SyncServerConfig } from "./sync/config.ts";
 import { SyncClient } from "./sync/sync-client.ts";
 import { SyncServer } from "./sync/sync-server.ts";
+import { Uplink } from "./uplink.ts";
 
 /** Everything a replica is made of. */
 export interface ReplicaCoreOptions {
@@ -70,6 +72,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly swim: Swim;
   readonly broadcast: Broadcaster;
   readonly brakes: Brakes;
+  readonly uplink: Uplink;
   readonly syncClient: SyncClient;
   readonly syncServer: SyncServer;
   readonly books: Bookkeeping;
@@ -91,6 +94,10 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const stamp = (nowMs: number): bigint => this.stamp(nowMs);
     const swim = new Swim({ self, config: options.swim, prng, stampTs: stamp });
     this.swim = swim;
+    this.uplink = new Uplink({
+      bytesPerSecond: options.broadcast.budgetBytesPerSecond,
+      syncShare: options.syncServer.uplinkShare,
+    });
     // The cluster id may change while we run: all parts read it where membership keeps it.
     const identity = {
       actorId: self.id,
@@ -101,7 +108,8 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const broadcast = Object.defineProperty({ ...options.broadcast }, "clusterId", {
       get: () => swim.self.clusterId,
     });
-    this.broadcast = createBroadcaster(broadcast, { prng, books: this.books });
+    const { bucket } = this.uplink;
+    this.broadcast = createBroadcaster(broadcast, { prng, books: this.books, bucket });
     const { brake: config } = options;
     const { urgentColumns } = broadcast;
     this.brakes = new Brakes({ actorId: self.id, config, urgentColumns, prng });
@@ -126,6 +134,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       books: this.books,
       stamp,
       ownHead: (head, nowMs) => this.brakes.headForSync(head, nowMs),
+      uplink: this.uplink,
     });
   }
 
@@ -241,6 +250,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     let hasChanged = false;
     for (const output of this.swim.drain()) {
       if (output.kind === "send") {
+        this.uplink.tookSwim(packetBytes(output.packet));
         this.#outbox.push({ kind: "sendPacket", target: output.target, packet: output.packet });
         continue;
       }
@@ -419,6 +429,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);
       else if (output.kind === "compared") this.#own.compared(output, nowMs);
       else {
+        if (output.kind === "send") this.uplink.tookSync(output.message);
         this.#outbox.push({ kind: "syncClient", output });
         const isRoundOver = output.kind === "notify" && output.event.kind === "roundFinished";
         if (isRoundOver) this.#own.roundFinished(nowMs);
@@ -426,7 +437,10 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     }
     for (const output of this.syncServer.drain()) {
       if (output.kind === "clock") this.#mergeClock(output.ts, nowMs);
-      else this.#outbox.push({ kind: "syncServer", output });
+      else {
+        if (output.kind === "send") this.uplink.tookSync(output.message);
+        this.#outbox.push({ kind: "syncServer", output });
+      }
     }
   }
 }

@@ -4,12 +4,14 @@ import type { GossipConfig, ReplicaIdentityConfig } from "../config.ts";
 import type { BrakeConfig } from "../core/brake/brake.ts";
 import { PLUMTREE_DEFAULTS } from "../core/broadcast/plumtree-types.ts";
 import type { BroadcastConfig } from "../core/broadcast/types.ts";
+import { SYNC_SERVER_DEFAULTS, type SyncServerConfig } from "../core/sync/config.ts";
 import { Zstd } from "./compression/zstd.ts";
 
 /** The method of broadcasting and its settings. */
 export function broadcastOf({
   broadcast,
-}: GossipConfig): Pick<BroadcastConfig, "method" | "plumtree"> {
+  uplink,
+}: GossipConfig): Pick<BroadcastConfig, "method" | "plumtree" | "budgetBytesPerSecond"> {
   const { method, prune_threshold, optimization_threshold, prune_throttle_secs } = broadcast;
   const plumtree = {
     ...PLUMTREE_DEFAULTS,
@@ -18,7 +20,12 @@ export function broadcastOf({
     pruneThrottleMs: prune_throttle_secs * 1000,
     coalesceMs: broadcast.batch_gossip ? PLUMTREE_DEFAULTS.coalesceMs : 0,
   };
-  return { method, plumtree };
+  return { method, plumtree, budgetBytesPerSecond: uplink.bytes_per_second };
+}
+
+/** How answers of sync are given. */
+export function syncServerOf({ uplink }: GossipConfig): SyncServerConfig {
+  return { ...SYNC_SERVER_DEFAULTS, uplinkShare: uplink.sync_share };
 }
 
 /** What one origin may have broadcast. */

@@ -76,12 +76,13 @@ export class Broadcast implements Broadcaster {
     dropped: 0,
   };
 
-  constructor(config: BroadcastConfig, prng: Prng) {
+  /** `bucket`: the budget that is shared with others; by default one of its own. */
+  constructor(config: BroadcastConfig, prng: Prng, bucket?: TokenBucket) {
     this.#config = config;
     this.#targets = new Targets(config, prng);
     this.#seen = new SeenCache(config.seenMax);
     this.#urgentVersions = new UrgentVersions(config.urgentColumns);
-    this.#bucket = new TokenBucket(config.budgetBytesPerSecond);
+    this.#bucket = bucket ?? new TokenBucket(config.budgetBytesPerSecond);
   }
 
   handle(input: BroadcastInput, nowMs: number): void {

@@ -5,18 +5,20 @@ import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
 import type { ChangeId } from "../wire/types.ts";
 import { Broadcast } from "./broadcast.ts";
 import { Plumtree } from "./plumtree.ts";
+import type { TokenBucket } from "./token-bucket.ts";
 import type { Broadcaster, BroadcastConfig } from "./types.ts";
 
 /**
  * `config` is read again and again: its `clusterId` may be a getter. `books` say what need not be
- * asked for.
+ * asked for, the bucket holds the uplink's budget.
  */
 export function createBroadcaster(
   config: BroadcastConfig,
-  { prng, books }: { readonly prng: Prng; readonly books: Bookkeeping },
+  of: { readonly prng: Prng; readonly books: Bookkeeping; readonly bucket: TokenBucket },
 ): Broadcaster {
-  if (config.method === "gossip") return new Broadcast(config, prng);
-  return new Plumtree(config, { prng, isKnown: (id) => isKnown(books, id) });
+  const { prng, books, bucket } = of;
+  if (config.method === "gossip") return new Broadcast(config, prng, bucket);
+  return new Plumtree(config, { prng, bucket, isKnown: (id) => isKnown(books, id) });
 }
 
 /** Whether there is nothing to be had by asking: it is known, or no such change can be. */

@@ -73,9 +73,10 @@ export class FrameLanes {
   #urgentOutbox: BroadcastOutput[] = [];
   #outbox: BroadcastOutput[] = [];
 
-  constructor(config: LaneConfig) {
+  /** `bucket`: the budget that is shared with others; by default one of its own. */
+  constructor(config: LaneConfig, bucket?: TokenBucket) {
     this.#config = config;
-    this.#bucket = new TokenBucket(config.budgetBytesPerSecond);
+    this.#bucket = bucket ?? new TokenBucket(config.budgetBytesPerSecond);
   }
 
   /** Frames that wait. */

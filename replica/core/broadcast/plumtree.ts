@@ -26,6 +26,7 @@ import { encodeBody, encodeGossip, encodeUniPayload } from "../wire/uni-payload.
 import { FrameLanes, type FramePriority } from "./frame-lanes.ts";
 import { LazyQueue } from "./lazy-queue.ts";
 import type { PlumtreeStats } from "./plumtree-types.ts";
+import type { TokenBucket } from "./token-bucket.ts";
 import { changeKey, SeenCache } from "./seen-cache.ts";
 import {
   MessageCache,
@@ -50,6 +51,7 @@ export interface PlumtreeOptions {
   readonly prng: Prng;
   /** Whether bookkeeping has this already, by whatever way: then nobody is asked for it. */
   readonly isKnown: (id: ChangeId) => boolean;
+  readonly bucket?: TokenBucket;
 }
 
 /** The Plumtree machine of one replica. */
@@ -86,7 +88,7 @@ export class Plumtree implements Broadcaster {
     this.#config = config;
     this.#options = options;
     this.#peers = new TreePeers(plumtree, { actorId, prng: options.prng });
-    this.#lanes = new FrameLanes({ ...config, coalesceMs: plumtree.coalesceMs });
+    this.#lanes = new FrameLanes({ ...config, coalesceMs: plumtree.coalesceMs }, options.bucket);
     this.#seen = new SeenCache(config.seenMax);
     const { cacheMax: entriesMax, cacheBytesMax: bytesMax } = plumtree;
     this.#cache = new MessageCache({ entriesMax, bytesMax });

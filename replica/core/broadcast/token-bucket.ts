@@ -11,9 +11,13 @@ export class TokenBucket {
   #level: number;
   #atMs = Number.NEGATIVE_INFINITY;
 
+  /** What others than borrowers owe at a time: it does not keep borrowers back. */
+  readonly #owedByOthers: (nowMs: number) => number;
+
   /** Starts full. */
-  constructor(bytesPerSecond: number) {
+  constructor(bytesPerSecond: number, owedByOthers: (nowMs: number) => number = () => 0) {
     this.#bytesPerSecond = bytesPerSecond;
+    this.#owedByOthers = owedByOthers;
     this.#level = bytesPerSecond;
   }
 
@@ -26,7 +30,13 @@ export class TokenBucket {
   /** Whether something urgent may be sent at `nowMs`. */
   isOpenForBorrowing(nowMs: number): boolean {
     this.#refill(nowMs);
-    return this.#level > -this.#bytesPerSecond;
+    return this.#level > -this.#bytesPerSecond - this.#owedByOthers(nowMs);
+  }
+
+  /** Bytes below zero. */
+  owed(nowMs: number): number {
+    this.#refill(nowMs);
+    return Math.max(0, -this.#level);
   }
 
   /** Takes the bytes of what is sent. */
@@ -41,7 +51,7 @@ export class TokenBucket {
 
   /** When `isOpenForBorrowing` is next true, if nothing is taken. */
   opensForBorrowingAtMs(): number {
-    return this.#reachesAtMs(-this.#bytesPerSecond);
+    return this.#reachesAtMs(-this.#bytesPerSecond - this.#owedByOthers(this.#atMs));
   }
 
   #reachesAtMs(level: number): number {

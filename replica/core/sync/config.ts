@@ -68,6 +68,8 @@ export interface SyncServerConfig {
   readonly chunkBytesMin: number;
   /** A send that takes longer halves the chunk size. */
   readonly slowSendMs: number;
+  /** Of the uplink's bytes, what all that sync sends may take: above 0 to 1. */
+  readonly uplinkShare: number;
 }
 
 /**
@@ -132,4 +134,6 @@ export const SYNC_SERVER_DEFAULTS: SyncServerConfig = {
   chunkBytesMax: 8_192,
   chunkBytesMin: 1_024,
   slowSendMs: 500,
+  // Broadcasts always find a quarter, and catching up is bound by the store that takes it.
+  uplinkShare: 0.75,
 };

@@ -18,6 +18,7 @@ import type { SyncRejection, SyncRequest, SyncState } from "../wire/types.ts";
 import type { SyncIdentity, SyncServerConfig } from "./config.ts";
 import type { SessionMessage } from "./messages.ts";
 import { ServerSession } from "./server-session.ts";
+import type { Uplink } from "../uplink.ts";
 
 /** What happens to a sync server. Session ids are the driver's; unknown ones are ignored. */
 export type SyncServerInput =
@@ -103,6 +104,8 @@ export interface SyncServerOptions {
   readonly stamp: (nowMs: number) => bigint;
   /** What clients are told of our own head, which is `head`. Default: the truth. */
   readonly ownHead?: (head: number, nowMs: number) => number;
+  /** Whose budget answers wait for. Default: nobody's. */
+  readonly uplink?: Pick<Uplink, "isOpenForSync" | "opensForSyncAtMs">;
 }
 
 /** The answering side of anti-entropy. */
@@ -121,6 +124,9 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
   readonly #books: Bookkeeping;
   readonly #stamp: (nowMs: number) => bigint;
   readonly #ownHead: (head: number, nowMs: number) => number;
+  readonly #uplink: SyncServerOptions["uplink"];
+  /** Sessions with something to read, for which the uplink has no room. */
+  readonly #heldBack = new Set<ServerSession>();
   readonly #sessions = new Map<number, ServerSession>();
   /** Which session a read is for. */
   readonly #sessionByRead = new Map<number, number>();
@@ -133,6 +139,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     this.#books = options.books;
     this.#stamp = options.stamp;
     this.#ownHead = options.ownHead ?? ((head) => head);
+    this.#uplink = options.uplink;
   }
 
   /** Sessions that were let in and have not ended. */
@@ -170,6 +177,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     for (const session of this.#sessions.values()) {
       least = Math.min(least, session.deadlineMs(this.#config));
     }
+    if (this.#heldBack.size > 0) least = Math.min(least, this.#uplink?.opensForSyncAtMs() ?? least);
     return least;
   }
 
@@ -195,7 +203,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       this.#outbox.push({ kind: "clock", ts: message.ts });
       this.#welcome(session, nowMs);
     } else if (step === "serving request" && message.kind === "request") {
-      this.#onRequests(session, message.requests);
+      this.#onRequests(session, message.requests, nowMs);
     } else {
       this.#abort(session.sessionId, "protocol violated");
     }
@@ -208,7 +216,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     session.phase = "serving";
     this.#send(session.sessionId, { kind: "state", state: this.#state(nowMs) });
     this.#send(session.sessionId, { kind: "clock", ts: this.#stamp(nowMs) });
-    this.#pump(session);
+    this.#pump(session, nowMs);
   }
 
   #state(nowMs: number): SyncState {
@@ -223,7 +231,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     return { ...state, heads };
   }
 
-  #onRequests(session: ServerSession, requests: readonly SyncRequest[]): void {
+  #onRequests(session: ServerSession, requests: readonly SyncRequest[], nowMs: number): void {
     for (const { actorId, needs } of requests) {
       for (const need of needs) {
         if (session.waitingNeeds >= this.#config.needsMax) {
@@ -233,7 +241,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
         this.stats.needsReceived += 1;
       }
     }
-    this.#pump(session);
+    this.#pump(session, nowMs);
   }
 
   #onFinished(sessionId: number, nowMs: number): void {
@@ -242,7 +250,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     if (session.phase !== "serving") return this.#abort(sessionId, "broken");
     session.isClientFinished = true;
     if (session.unsentFrames === 0) session.heardMs = nowMs;
-    this.#pump(session);
+    this.#pump(session, nowMs);
   }
 
   #onBroken(sessionId: number): void {
@@ -268,7 +276,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
       for (const changeset of changesets) this.stats.changesSent += changeWeight(changeset);
       this.#send(sessionId, { kind: "changesets", changesets });
     }
-    this.#pump(session);
+    this.#pump(session, nowMs);
   }
 
   #onSent(input: { sessionId: number; frames: number; tookMs: number }, nowMs: number): void {
@@ -278,20 +286,30 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     session.heardMs = nowMs;
     const { slowSendMs, chunkBytesMin } = this.#config;
     if (input.tookMs > slowSendMs) session.shrinkChunks(chunkBytesMin);
-    this.#pump(session);
+    this.#pump(session, nowMs);
   }
 
   #onTick(nowMs: number): void {
+    // Whoever comes first may use the room up; the others keep their order behind it.
+    for (const session of this.#heldBack) {
+      if (this.#uplink?.isOpenForSync(nowMs) === false) break;
+      this.#heldBack.delete(session);
+      this.#pump(session, nowMs);
+    }
     for (const session of this.#sessions.values()) {
       if (nowMs >= session.deadlineMs(this.#config)) this.#abort(session.sessionId, "timed out");
     }
   }
 
   /** Reads what may be read, or ends the session when all is answered. */
-  #pump(session: ServerSession): void {
+  #pump(session: ServerSession, nowMs: number): void {
     const { readsMax, readVersionsMax, unsentMax } = this.#config;
     const headOf = (actorId: ActorId): number => this.#books.head(actorId);
     while (session.reads.size < readsMax && session.unsentFrames < unsentMax) {
+      if (session.waitingNeeds > 0 && this.#uplink?.isOpenForSync(nowMs) === false) {
+        this.#heldBack.add(session);
+        break;
+      }
       const request = session.takeRead(readVersionsMax, headOf);
       if (request === null) break;
       const requestId = this.#nextRequestId;
@@ -322,6 +340,7 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
     const session = this.#sessions.get(sessionId);
     if (session === undefined) return;
     this.#sessions.delete(sessionId);
+    this.#heldBack.delete(session);
     const isUsual = reason === "done" || reason === "nothing asked";
     if (!isUsual && !reason.startsWith("rejected")) this.stats.sessionsFailed += 1;
     const peer = session.peerActorId;

@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { errorText } from "#base/errors.ts";
 import { bench as catchup } from "./catchup.ts";
 import { bench as change } from "./change.ts";
+import { bench as checkpoint } from "./checkpoint.ts";
 import { bench as codec } from "./codec.ts";
 import { compareReports } from "./compare.ts";
 import {
@@ -29,6 +30,7 @@ import { bench as transport } from "./transport.ts";
 const BENCHES: Readonly<Record<string, Bench>> = {
   catchup,
   change,
+  checkpoint,
   codec,
   plumtree,
   proxy,

@@ -16,7 +16,7 @@ import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore } from "../replica/driver/store/store-thread.ts";
 import type { Changeset } from "../replica/types.ts";
 import { SCHEMA, TEXT } from "./catchup.ts";
-import { LocalCluster, sleep, type Host } from "./local-cluster.ts";
+import { LocalCluster, sleep, type Host, type HostSpec } from "./local-cluster.ts";
 import type { Bench, BenchContext, Sample } from "./measure.ts";
 import { cpuTimeMs, residentMemory } from "./process-figures.ts";
 
@@ -65,13 +65,14 @@ async function* run(context: BenchContext): AsyncIterable<Sample> {
   }
 }
 
-interface Part {
+/** What to fill with how much. */
+export interface Part {
   readonly schema: string;
   readonly rows: number;
 }
 
-/** Returns the path of a database with so many rows. */
-async function fill(cluster: LocalCluster, { schema, rows }: Part): Promise<string> {
+/** Returns the path of a database with so many rows, 1,000 in each version. */
+export async function fill(cluster: LocalCluster, { schema, rows }: Part): Promise<string> {
   const folder = join(cluster.folder, `source-${rows}`);
   mkdirSync(folder);
   const path = join(folder, "patina.db");
@@ -136,27 +137,36 @@ async function withStore(
   }
 }
 
-interface CaughtUp {
+/** What it took. */
+export interface CaughtUp {
   readonly seconds: number;
   readonly cpuS: number;
   readonly residentMiB: number;
 }
 
-async function catchUp(
+/** From an empty database until all versions are there; `path` is what the one peer has. */
+export async function catchUp(
   cluster: LocalCluster,
-  { schema, rows, path }: Part & { readonly path: string },
+  {
+    schema,
+    rows,
+    path,
+    config: more = {},
+  }: Part & { readonly path: string; readonly config?: HostSpec["config"] },
 ): Promise<CaughtUp> {
   const source = await startReplica(cluster, { name: "source", schema, path, bootstrap: [] });
   await source.ready();
   const startMs = performance.now();
   const seconds = (): number => (performance.now() - startMs) / 1000;
   const config = { name: "empty", schema, path: "./patina.db", bootstrap: [source] };
-  const empty = await startReplica(cluster, config);
+  const empty = await startReplica(cluster, { ...config, more });
   const versions = rows / ROWS_PER_VERSION;
   for (let counted = 0; counted < versions; await sleep(COUNT_PERIOD_MS)) {
     if (seconds() > LIMIT_S) throw new Error(`${counted} of ${versions} versions: too slow`);
     counted = readNumber(empty.databasePath, COUNT_VERSIONS);
   }
+  // Whoever started from a checkpoint has them before it is up.
+  await empty.ready();
   const caughtUp: CaughtUp = {
     seconds: seconds() - COUNT_PERIOD_MS / 1000,
     cpuS: cpuTimeMs(empty.pid) / 1000,
@@ -171,10 +181,16 @@ async function catchUp(
 
 function startReplica(
   cluster: LocalCluster,
-  replica: { name: string; schema: string; path: string; bootstrap: readonly Host[] },
+  replica: {
+    name: string;
+    schema: string;
+    path: string;
+    bootstrap: readonly Host[];
+    more?: HostSpec["config"];
+  },
 ): Promise<Host> {
-  const { name, schema, path, bootstrap } = replica;
-  const config = { db: { path, schema_paths: [schema] } };
+  const { name, schema, path, bootstrap, more = {} } = replica;
+  const config = { ...more, db: { path, schema_paths: [schema] } };
   return cluster.start({ name, kind: "agent", isBare: true, bootstrap, config });
 }
 

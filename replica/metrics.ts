@@ -65,6 +65,10 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_store_kept_aside_bytes", "What they take in the database."),
   gauge("patina_store_cut_versions", "Versions stored without changes that found no room there."),
   counter("patina_store_kept_aside_refused_total", "Of these, changes that did not fit it."),
+  gauge(
+    "patina_gossip_certificate_expiry_seconds",
+    "Unix time at which the first of the gossip's certificates and authorities expires; 0 = none.",
+  ),
   counter("patina_store_busy_total", "Requests the busy store turned away; repeated."),
   counter("patina_store_failures_total", "Requests the store failed: disk full, file damaged."),
   gauge("patina_store_writable", "0 while the disk is full or the file cannot be written."),

@@ -6,8 +6,7 @@
  * is started by whoever owns the process, because other threads read its change stream.
  */
 import type { MessagePort } from "node:worker_threads";
-import { errorText, PatinaError } from "#base/errors.ts";
-import { joinHostPort, splitHostPort } from "#base/host-port.ts";
+import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import { createPrng } from "#base/prng.ts";
@@ -22,7 +21,6 @@ import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
 import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
 import { RECOVERY_DEFAULTS, type RecoveryConfig } from "./core/recovery/recovery.ts";
 import { ReplicaCore } from "./core/replica-core.ts";
-import { canonicalAddress } from "./core/swim/address.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN } from "./core/sync/config.ts";
@@ -33,6 +31,7 @@ import { withAddressOfMachine } from "./driver/advertised-host.ts";
 import type { ApiRequest } from "./driver/api/api-request.ts";
 import { openApi, type OpenApi } from "./driver/api/open-api.ts";
 import {
+  advertisedAddress,
   brakeOf,
   broadcastOf,
   isOpenToStrangers,
@@ -43,6 +42,7 @@ import {
 } from "./driver/gossip-options.ts";
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
+import * as watching from "./driver/certificates/certificate-watch.ts";
 import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
@@ -150,6 +150,7 @@ class RunningReplica implements Replica {
   #hasSynced = false;
   /** Members are restored: what SWIM knows may replace what was saved. */
   #hasJoined = false;
+  #certificates: watching.CertificateWatch | null = null;
   readonly #timers: NodeJS.Timeout[] = [];
 
   constructor(options: ReplicaOptions, store: StoreClient) {
@@ -173,7 +174,7 @@ class RunningReplica implements Replica {
 
   async start(): Promise<void> {
     const transport = await this.#openTransport();
-    const self = this.#advertisedAddress(transport.local);
+    const self = advertisedAddress(this.#options.gossip, transport.local);
     const core = this.#createCore(self);
     this.#core = core;
     this.#driver = this.#createDriver(core);
@@ -198,7 +199,8 @@ class RunningReplica implements Replica {
   }
 
   status(): unknown {
-    return this.#core ? statusOf(this.#core, this.#storeFault.reason) : { state: "starting" };
+    if (!this.#core) return { state: "starting" };
+    return statusOf(this.#core, this.#storeFault.reason, this.#certificates?.view ?? null);
   }
 
   async publish(statements: readonly Statement[]): Promise<boolean> {
@@ -265,16 +267,8 @@ class RunningReplica implements Replica {
       },
     );
     this.#transport = transport;
+    this.#certificates = watching.watchCertificates({ gossip, log, transport }, certificates);
     return transport;
-  }
-
-  #advertisedAddress(local: Address): Address {
-    const { addr, external_addr } = this.#options.gossip;
-    const { host, port } = splitHostPort(external_addr ?? addr);
-    const text = joinHostPort(host, port === 0 ? splitHostPort(local).port : port);
-    const address = canonicalAddress(text);
-    if (address.ok) return address.value;
-    throw new PatinaError("TRANSPORT_BIND", `${text} is no IP address and port to be dialled at`);
   }
 
   #createCore(self: Address): ReplicaCore {
@@ -455,11 +449,15 @@ class RunningReplica implements Replica {
     every(METRICS_PERIOD_MS, "metrics-failed", async () => {
       const [core, driver, transport, api] = [this.#core, this.#driver, this.#transport, this.#api];
       if (!core || !driver || !transport || !api) return;
-      const parts = { core, driver, transport, api, databasePath };
+      const certificates = this.#certificates;
+      const parts = { core, driver, transport, api, databasePath, certificates };
       const stats = await this.#store.stats();
       this.#storeFault.take(stats.fault, performance.now());
       this.#metrics.report(parts, stats);
     });
+    every(watching.CERTIFICATES_PERIOD_MS, "certificates-failed", async () =>
+      this.#certificates?.look(),
+    );
     every(MEMBERS_PERIOD_MS, "members-not-saved", async () => {
       if (this.#core) await this.#saveMembers(this.#core);
     });

@@ -20,6 +20,12 @@ interface Status {
   readonly store: { readonly dbVersion: number; readonly queued: number };
   /** Why nothing can be written; null = it can be. */
   readonly fault: string | null;
+  readonly certificate: {
+    readonly file: string;
+    readonly expiresAt: string;
+    readonly daysLeft: number;
+    readonly isExpired: boolean;
+  } | null;
   /** Actors whose changes are broadcast more slowly than they write. */
   readonly braked: readonly string[];
 }
@@ -31,6 +37,18 @@ export async function status(options: GlobalOptions & { readonly json?: boolean 
   process.stdout.write(text);
 }
 
+/** Nothing while the expiry is far. */
+function certificateText(certificate: Status["certificate"]): string[] {
+  if (certificate === null || certificate.daysLeft > EXPIRY_DAYS) return [];
+  const { file, expiresAt, daysLeft, isExpired } = certificate;
+  return isExpired
+    ? [`EXPIRED  ${file} at ${expiresAt}: nothing new is heard of until it is replaced`]
+    : [`EXPIRES  ${file} in ${daysLeft} days, at ${expiresAt}`];
+}
+
+/** As the warnings in the log begin. */
+const EXPIRY_DAYS = 30;
+
 function summary(value: Status): string {
   const { actor, gossip, incarnation, members, heads, needs, store, fault, braked } = value;
   const needed = needs === 0 ? "nothing" : `${needs} versions`;
@@ -41,6 +59,7 @@ function summary(value: Status): string {
     `store    local version ${store.dbVersion}, ${store.queued} requests waiting`,
     ...(fault === null ? [] : [`FAULT    ${fault}`]),
     ...(braked.length === 0 ? [] : [`BRAKED   ${braked.join(", ")}`]),
+    ...certificateText(value.certificate),
     `needs    ${needed}`,
     `members  ${members.length}, ${up} alive`,
   ];

@@ -1,11 +1,24 @@
 /** What the section `[gossip]` says, in the words of the parts that do it; and what it leaves open. */
+import { PatinaError } from "#base/errors.ts";
+import { joinHostPort, splitHostPort } from "#base/host-port.ts";
 import type { Logger } from "#base/logger.ts";
 import type { GossipConfig, ReplicaIdentityConfig } from "../config.ts";
 import type { BrakeConfig } from "../core/brake/brake.ts";
 import { PLUMTREE_DEFAULTS } from "../core/broadcast/plumtree-types.ts";
 import type { BroadcastConfig } from "../core/broadcast/types.ts";
 import { SYNC_SERVER_DEFAULTS, type SyncServerConfig } from "../core/sync/config.ts";
+import { canonicalAddress } from "../core/swim/address.ts";
+import type { Address } from "../types.ts";
 import { Zstd } from "./compression/zstd.ts";
+
+/** Where others dial this replica, which is bound to `local`. Throws `TRANSPORT_BIND`. */
+export function advertisedAddress({ addr, external_addr }: GossipConfig, local: Address): Address {
+  const { host, port } = splitHostPort(external_addr ?? addr);
+  const text = joinHostPort(host, port === 0 ? splitHostPort(local).port : port);
+  const address = canonicalAddress(text);
+  if (address.ok) return address.value;
+  throw new PatinaError("TRANSPORT_BIND", `${text} is no IP address and port to be dialled at`);
+}
 
 /** The method of broadcasting and its settings. */
 export function broadcastOf({

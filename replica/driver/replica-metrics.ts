@@ -17,6 +17,7 @@ import {
   type PeerState,
 } from "./corrosion-metrics.ts";
 import type { QuicTransport } from "./quic/quic-transport.ts";
+import type { CertificateWatch } from "./certificates/certificate-watch.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 import type { StoreStats } from "./store/store.ts";
 
@@ -27,6 +28,8 @@ export interface ReplicaMetricSources {
   readonly transport: QuicTransport;
   readonly api: OpenApi;
   readonly databasePath: string;
+  /** Null = none is watched. */
+  readonly certificates: Pick<CertificateWatch, "first"> | null;
 }
 
 /** Copies figures into metric slots. */
@@ -146,6 +149,9 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
       driver.stats.badPackets + driver.stats.badFrames + driver.syncStats.badFrames,
     store_busy_total: driver.stats.storeBusy,
     store_failures_total: driver.stats.storeFailed,
+    gossip_certificate_expiry_seconds: Math.round(
+      (sources.certificates?.first?.expiresAtMs ?? 0) / 1000,
+    ),
     quic_packets_sent_total: transport.stats.packetsSent,
     quic_packets_received_total: transport.stats.packetsReceived,
     quic_sent_bytes_total: transport.stats.bytesSent,

@@ -1,12 +1,17 @@
 /** How a replica stands, for its API, its admin socket and people. */
+import type { CertificateWatch } from "./certificates/certificate-watch.ts";
 import type { ReplicaCore } from "../core/replica-core.ts";
 import { lackingVersions } from "./replica-metrics.ts";
 
 /**
  * Identity, members with round trips, heads, needs, origins that are braked, and why the store can
- * keep nothing (`fault`, null = it can); plain JSON.
+ * keep nothing (`fault`, null = it can), and the gossip certificate that expires first; plain JSON.
  */
-export function statusOf(core: ReplicaCore, fault: string | null): unknown {
+export function statusOf(
+  core: ReplicaCore,
+  fault: string | null,
+  certificate: CertificateWatch["view"],
+): unknown {
   const { self, incarnation, records } = core.swim;
   return {
     actor: self.id,
@@ -24,5 +29,6 @@ export function statusOf(core: ReplicaCore, fault: string | null): unknown {
     needs: lackingVersions(core),
     braked: core.brakes.origins,
     fault,
+    certificate,
   };
 }

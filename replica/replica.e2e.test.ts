@@ -31,6 +31,14 @@ const CROWD = Number(process.env["PATINA_CROWD"] ?? 12);
 const CROWD_LINKS = Math.ceil(CROWD / 3);
 const CROWD_ROWS = Math.ceil((CROWD * 800) / 30);
 
+/** `PATINA_STORM=1` runs the storm in its whole size. */
+const STORM =
+  process.env["PATINA_STORM"] === "1"
+    ? { replicas: 10, workers: 4, machines: 50 }
+    : { replicas: 3, workers: 2, machines: 20 };
+/** A row that is no worker's. */
+const DOOMED = 999_999;
+
 const folder = mkdtempSync(join(tmpdir(), "patina-replica-"));
 const closers: (() => Promise<void>)[] = [];
 
@@ -116,6 +124,102 @@ test(
   },
 );
 
+test(
+  `${STORM.workers} of ${STORM.replicas} replicas write in a loop: a delete elsewhere is known everywhere meanwhile`,
+  { timeout: 300_000 },
+  async () => {
+    const bytesPerSecond = 65_536;
+    const brake = { rows_per_second_min: 5, rows_per_second_max: 5 };
+    const startedMs = performance.now();
+    const seed = await startHost("storm-0", { brake, bytesPerSecond });
+    const bootstrap = [seed.replica.gossipAddress];
+    const hosts = [seed];
+    for (let at = 1; at < STORM.replicas; at += 1) {
+      hosts.push(await startHost(`storm-${at}`, { bootstrap, brake, bytesPerSecond }));
+    }
+    for (const host of hosts) {
+      for (const { replica } of hosts)
+        if (replica !== host.replica) await host.waitFor(`up ${replica.actorId}`);
+    }
+    await seed.write(DOOMED, "a machine that goes down");
+    await Promise.all(hosts.map((host) => host.rowIs(DOOMED, "a machine that goes down")));
+
+    const workers = hosts.slice(-STORM.workers);
+    const storm = new AbortController();
+    const loops = workers.map((host, at) =>
+      rewriteInLoop(host.replica.apiAddress, at, storm.signal),
+    );
+    // Each has used its burst of ten seconds up, so what it writes from here on waits.
+    await Promise.all(loops.map(({ turns }) => turns(10)));
+    for (const { replica } of workers) expect(brakedBy(replica)).toContain(replica.actorId);
+    const before = loops.map(({ count }) => count());
+    await seed.remove(DOOMED);
+    await Promise.all(hosts.map((host) => host.rowIs(DOOMED, null)));
+    // The storm went on all the time.
+    await Promise.all(loops.map(({ turns }, at) => turns((before[at] ?? 0) + 1)));
+    for (const { replica } of workers) expect(brakedBy(replica)).toContain(replica.actorId);
+    storm.abort();
+    const last = await Promise.all(loops.map(({ done }) => done));
+    // What was written last is known everywhere, although most that was written never travelled.
+    for (const host of hosts) {
+      for (const [at, value] of last.entries()) await host.rowIs(stormRow(at, 0), value);
+    }
+    const seconds = (performance.now() - startedMs) / 1_000;
+    for (const host of hosts) {
+      const sent =
+        host.metric("patina_broadcast_sent_bytes_total") +
+        host.metric("patina_uplink_sync_bytes_total") +
+        host.metric("patina_uplink_swim_bytes_total");
+      // A second of burst, and what one urgent change and one answer of sync may go beyond.
+      expect(sent).toBeLessThan(bytesPerSecond * (seconds + 2) + 200_000);
+    }
+    const coalesced = workers.map((host) => host.metric("patina_brake_coalesced_rows_total"));
+    for (const rows of coalesced) expect(rows).toBeGreaterThan(STORM.machines);
+    await Promise.all(hosts.map((host) => host.stop()));
+  },
+);
+
+/** Rewrites all rows of one worker each 100 ms, until `signal` says so. */
+function rewriteInLoop(apiAddress: string, worker: number, signal: AbortSignal) {
+  let count = 0;
+  const waiting = new Set<() => void>();
+  const run = async (): Promise<string> => {
+    let value = "";
+    while (!signal.aborted) {
+      value = `${"x".repeat(200)} ${count}`;
+      const rows = Array.from({ length: STORM.machines }, (_, at) => stormRow(worker, at));
+      const sql = "INSERT INTO t (id, v) VALUES (?, ?) ON CONFLICT DO UPDATE SET v = excluded.v";
+      await transact(
+        apiAddress,
+        rows.map((id) => [sql, [id, value]]),
+      );
+      count += 1;
+      for (const look of waiting) look();
+      await setTimeout(100);
+    }
+    return value;
+  };
+  const turns = (wanted: number): Promise<void> =>
+    new Promise((resolve) => {
+      const look = (): void => {
+        if (count < wanted) return;
+        waiting.delete(look);
+        resolve();
+      };
+      waiting.add(look);
+      look();
+    });
+  return { done: run(), turns, count: () => count };
+}
+
+function stormRow(worker: number, machine: number): number {
+  return 1_000 * (worker + 1) + machine;
+}
+
+function brakedBy(replica: Replica): readonly string[] {
+  return (replica.status() as { braked: readonly string[] }).braked;
+}
+
 interface TestHost {
   readonly replica: Replica;
   /** `synced`, `up <actor id>`, `down <actor id>`. */
@@ -125,6 +229,12 @@ interface TestHost {
   rowNames(actorId: string): Promise<void>;
   /** Writes a row of `t` through the API. */
   write(id: number, v: string): Promise<void>;
+  /** Deletes a row of `t` through the API. */
+  remove(id: number): Promise<void>;
+  /** Waits until a row of `t` has this value; null = until there is none. */
+  rowIs(id: number, v: string | null): Promise<void>;
+  /** A counter or gauge, at most a second old. */
+  metric(name: string): number;
   /** Waits until `t` has so many rows. */
   rowCount(count: number): Promise<void>;
   /** Every row of `t` and `nodes`, as text. */
@@ -135,17 +245,27 @@ interface TestHost {
 /** `life` names another database of the same host. */
 async function startHost(
   node: string,
-  options: { bootstrap?: readonly string[]; apiPort?: number; gossipPort?: number; life?: string },
+  options: {
+    bootstrap?: readonly string[];
+    apiPort?: number;
+    gossipPort?: number;
+    life?: string;
+    brake?: { rows_per_second_min: number; rows_per_second_max: number };
+    bytesPerSecond?: number;
+  },
 ): Promise<TestHost> {
   const path = join(folder, `${node}${options.life ?? ""}.db`);
   const store = await openStore(path, node);
   const { events, record, waitFor } = createEventLog();
+  const { bytesPerSecond, brake } = options;
+  const metrics = MetricSlots.allocate(REPLICA_METRICS, 1);
   const starting = startReplica({
     db: dbSection.parse({ path }),
     gossip: gossipSection.parse({
       addr: `127.0.0.1:${options.gossipPort ?? 0}`,
       bootstrap: options.bootstrap ?? [],
       preset: "lan",
+      ...(bytesPerSecond === undefined ? {} : { uplink: { bytes_per_second: bytesPerSecond } }),
       tls: {
         cert_file: join(folder, "server.pem"),
         key_file: join(folder, "server.key"),
@@ -155,13 +275,13 @@ async function startHost(
     }),
     api: apiSection.parse({ addr: `127.0.0.1:${options.apiPort ?? 0}` }),
     perf: perfSection.parse({}),
-    identity: replicaSection.parse({ node, region: "here" }),
+    identity: replicaSection.parse({ node, region: "here", ...(brake ? { brake } : {}) }),
     kind: "worker",
     storePort: store.connect(),
     extensionPath: crsqlitePath(),
     deadlinePath: sqlDeadlinePath(),
     log: createLogger({ level: "error", nowMs: () => 0, write: () => undefined }),
-    metrics: MetricSlots.allocate(REPLICA_METRICS, 1).writer(0),
+    metrics: metrics.writer(0),
     events: {
       rtt: () => undefined,
       host: (actorId, isDown) => record(`${isDown ? "down" : "up"} ${actorId}`),
@@ -192,17 +312,24 @@ async function startHost(
     stop,
     rowNames: (actorId) => rowNames(client, actorId),
     write: (id, v) => writeRow(apiAddress, id, v),
+    remove: (id) => transact(apiAddress, [["DELETE FROM t WHERE id = ?", [id]]]),
+    rowIs: (id, v) => waitForRow(client, id, v),
+    metric: (name) => valueOf(metrics, name),
     rowCount: (count) => waitForRows(client, count),
     rows: () => rowsOf(client),
   };
 }
 
 /** One transaction of one row of `t`. */
-async function writeRow(apiAddress: string, id: number, v: string): Promise<void> {
+function writeRow(apiAddress: string, id: number, v: string): Promise<void> {
+  return transact(apiAddress, [["INSERT INTO t (id, v) VALUES (?, ?)", [id, v]]]);
+}
+
+async function transact(apiAddress: string, statements: readonly unknown[]): Promise<void> {
   const answer = await fetch(`http://${apiAddress}/v1/transactions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify([["INSERT INTO t (id, v) VALUES (?, ?)", [id, v]]]),
+    body: JSON.stringify(statements),
   });
   if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
 }
@@ -213,6 +340,25 @@ async function waitForRows(client: StoreClient, count: number): Promise<void> {
     if (event.kind === "rows") for (const { key } of event.rows) ids.add(key[0]);
     if (ids.size >= count) return;
   }
+}
+
+async function waitForRow(client: StoreClient, id: number, v: string | null): Promise<void> {
+  let value: unknown = null;
+  let isCaughtUp = false;
+  for await (const event of client.changes({ from: null, tables: ["t"] })) {
+    if (event.kind === "caughtUp") isCaughtUp = true;
+    if (event.kind === "rows") {
+      const mine = event.rows.findLast(({ key }) => key[0] === BigInt(id));
+      if (mine !== undefined) value = mine.row?.["v"] ?? null;
+    }
+    if (isCaughtUp && value === v) return;
+  }
+}
+
+function valueOf(metrics: MetricSlots, name: string): number {
+  const metric = metrics.snapshot().find(({ declaration }) => declaration.name === name);
+  const [only] = metric?.series ?? [];
+  return typeof only?.value === "number" ? only.value : 0;
 }
 
 /** All rows of all tables that a crowd writes, each with who wrote it, in an order of their own. */

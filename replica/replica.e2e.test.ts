@@ -20,6 +20,7 @@ import {
   createCertificateAuthority,
   issueClientCertificate,
   issueServerCertificate,
+  type CertificatePems,
 } from "./driver/certificates/certificates.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import { startStore, type StoreThread } from "./driver/store/store-thread.ts";
@@ -39,6 +40,8 @@ const STORM =
 /** A row that is no worker's. */
 const DOOMED = 999_999;
 
+const DAY_MS = 86_400_000;
+let issuer: CertificatePems;
 const folder = mkdtempSync(join(tmpdir(), "patina-replica-"));
 const closers: (() => Promise<void>)[] = [];
 
@@ -77,6 +80,42 @@ test("it finds the cluster again through the members it saved", async () => {
   await first.stop();
   const second = await startHost("finder", {});
   await second.waitFor(`up ${seed.replica.actorId}`);
+});
+
+test("with an expired certificate it goes on reading, says so, writes nothing at retries, and joins once renewed", async () => {
+  const seed = await startHost("seed-4", {});
+  const files = ["server.pem", "server.key", "client.pem", "client.key"] as const;
+  const expired = await issueClientCertificate(issuer, {
+    nowMs: Date.now() - 40 * DAY_MS,
+    validityDays: 30,
+  });
+  for (const file of files) {
+    writeFileSync(join(folder, `old-${file}`), readFileSync(join(folder, file)));
+  }
+  writeFileSync(join(folder, "old-client.pem"), expired.certificatePem);
+  writeFileSync(join(folder, "old-client.key"), expired.keyPem);
+  const bootstrap = [seed.replica.gossipAddress];
+  const host = await startHost("expired", { bootstrap, certificates: "old-" });
+  const { actorId } = host.replica;
+  expect(host.replica.status()).toMatchObject({ certificate: { isExpired: true } });
+  const failures = async (count: number): Promise<void> => {
+    while (host.metric("patina_quic_dials_failed_total") < count) await setTimeout(20);
+  };
+  await host.write(1, "own");
+  await host.rowCount(1);
+  await failures(1);
+  const headOf = (): number | undefined =>
+    (host.replica.status() as { heads: Record<string, number> }).heads[actorId];
+  const before = headOf();
+  await failures(2);
+  expect(headOf()).toBe(before);
+  expect(host.events).not.toContain(`up ${seed.replica.actorId}`);
+  for (const file of files) {
+    writeFileSync(join(folder, `old-${file}`), readFileSync(join(folder, file)));
+  }
+  await host.waitFor(`up ${seed.replica.actorId}`);
+  expect(host.replica.status()).toMatchObject({ certificate: { isExpired: false } });
+  await seed.rowCount(1);
 });
 
 test("a host whose database was lost has its new actor id in its row, whichever is greater", async () => {
@@ -252,6 +291,8 @@ async function startHost(
     life?: string;
     brake?: { rows_per_second_min: number; rows_per_second_max: number };
     bytesPerSecond?: number;
+    /** What the names of its certificate files begin with. */
+    certificates?: string;
   },
 ): Promise<TestHost> {
   const path = join(folder, `${node}${options.life ?? ""}.db`);
@@ -259,6 +300,7 @@ async function startHost(
   const { events, record, waitFor } = createEventLog();
   const { bytesPerSecond, brake } = options;
   const metrics = MetricSlots.allocate(REPLICA_METRICS, 1);
+  const prefix = options.certificates ?? "";
   const starting = startReplica({
     db: dbSection.parse({ path }),
     gossip: gossipSection.parse({
@@ -267,10 +309,13 @@ async function startHost(
       preset: "lan",
       ...(bytesPerSecond === undefined ? {} : { uplink: { bytes_per_second: bytesPerSecond } }),
       tls: {
-        cert_file: join(folder, "server.pem"),
-        key_file: join(folder, "server.key"),
+        cert_file: join(folder, `${prefix}server.pem`),
+        key_file: join(folder, `${prefix}server.key`),
         ca_file: join(folder, "ca.pem"),
-        client: { cert_file: join(folder, "client.pem"), key_file: join(folder, "client.key") },
+        client: {
+          cert_file: join(folder, `${prefix}client.pem`),
+          key_file: join(folder, `${prefix}client.key`),
+        },
       },
     }),
     api: apiSection.parse({ addr: `127.0.0.1:${options.apiPort ?? 0}` }),
@@ -435,6 +480,7 @@ function openStore(path: string, nodeId: string): Promise<StoreThread> {
 async function writeCertificates(): Promise<void> {
   const nowMs = Date.now();
   const authority = await createCertificateAuthority({ nowMs });
+  issuer = authority;
   const server = await issueServerCertificate(authority, { nowMs, addresses: ["127.0.0.1"] });
   const client = await issueClientCertificate(authority, { nowMs });
   const files = {

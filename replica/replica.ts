@@ -267,7 +267,11 @@ class RunningReplica implements Replica {
       },
     );
     this.#transport = transport;
-    this.#certificates = watching.watchCertificates({ gossip, log, transport }, certificates);
+    const rejoin = (): unknown => late.driver?.run({ kind: "rejoin" });
+    this.#certificates = watching.watchCertificates(
+      { gossip, log, rejoin, transport },
+      certificates,
+    );
     return transport;
   }
 
@@ -493,5 +497,4 @@ class RunningReplica implements Replica {
 const METRICS_PERIOD_MS = 1_000;
 /** Corrosion's: members are compared with the table every 60 s; here ten, so that RTTs survive. */
 const MEMBERS_PERIOD_MS = 10_000;
-/** Names of bootstrap hosts may move. */
-const BOOTSTRAP_PERIOD_MS = 60_000;
+const BOOTSTRAP_PERIOD_MS = 60_000; // Names of bootstrap hosts may move.

@@ -88,12 +88,15 @@ test("an expiry is told from thirty days before, ever more often, and then as an
   side.write(renewed);
   await watch.look();
   expect(watch.view).toMatchObject({ isExpired: false });
+  expect(side.rejoins()).toBe(1);
 });
 
 interface Side {
   readonly certificates: TransportCertificates;
   readonly clock: { ms: number };
   readonly events: () => string[];
+  /** How often the cluster was to be joined anew. */
+  readonly rejoins: () => number;
   readonly watch: (reload: (certificates: TransportCertificates) => void) => CertificateWatch;
   readonly write: (certificates: TransportCertificates) => void;
   readonly writeAuthorities: (pem: string) => void;
@@ -125,14 +128,17 @@ async function open(name: string, validityDays = 365): Promise<Side> {
   const lines: string[] = [];
   const log = createLogger({ level: "info", nowMs: () => 0, write: (line) => lines.push(line) });
   const clock = { ms: NOW_MS };
+  let rejoins = 0;
+  const rejoin = (): void => void (rejoins += 1);
   const watched = (event: string): boolean => event !== "gossip-certificates-reloaded";
   return {
     certificates,
     clock,
     events: () =>
       lines.map((line) => (JSON.parse(line) as { event: string }).event).filter(watched),
+    rejoins: () => rejoins,
     watch: (reload) =>
-      new CertificateWatch({ gossip, log, reload, nowMs: () => clock.ms }, certificates),
+      new CertificateWatch({ gossip, log, reload, rejoin, nowMs: () => clock.ms }, certificates),
     write,
     writeAuthorities: (pem) => writeFile("ca.pem", pem),
     writeFile,

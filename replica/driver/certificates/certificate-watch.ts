@@ -28,6 +28,8 @@ export interface CertificateWatchOptions {
   readonly log: Logger;
   /** Uses them from here on; throws when they cannot be used. */
   readonly reload: (certificates: TransportCertificates) => void;
+  /** An expired certificate was renewed: others had lost us, and we them. */
+  readonly rejoin: () => unknown;
   /** Wall-clock milliseconds. */
   readonly nowMs: () => number;
 }
@@ -77,10 +79,12 @@ export class CertificateWatch {
       stamp = stampOf(this.#files);
       if (stamp !== this.#stamp) {
         const certificates = await transportCertificates(gossip, nowMs());
+        const wasExpired = this.view?.isExpired ?? false;
         reload(certificates);
         this.#stamp = stamp;
         this.#nextWarningMs = 0;
         this.#first = firstToExpire(gossip, certificates);
+        if (wasExpired) this.#options.rejoin();
         log.info?.("gossip-certificates-reloaded", "connections stay as they are", {
           files: this.#files,
         });
@@ -119,14 +123,15 @@ export function watchCertificates(
   parts: {
     readonly gossip: GossipConfig;
     readonly log: Logger;
+    readonly rejoin: () => unknown;
     readonly transport: { reloadCertificates(certificates: TransportCertificates): void };
   },
   current: TransportCertificates,
 ): CertificateWatch {
-  const { gossip, log, transport } = parts;
+  const { gossip, log, rejoin, transport } = parts;
   const reload = (certificates: TransportCertificates): void =>
     transport.reloadCertificates(certificates);
-  return new CertificateWatch({ gossip, log, reload, nowMs: () => Date.now() }, current);
+  return new CertificateWatch({ gossip, log, reload, rejoin, nowMs: () => Date.now() }, current);
 }
 
 /** How often to warn with so much time left, in ms: null = not yet. */

@@ -106,6 +106,14 @@ export class OutgoingConnections {
     return this.#targets.get(address)?.connection ?? null;
   }
 
+  /** Forgets all failures: what stood in the way of dialling may be gone. */
+  release(): void {
+    for (const target of this.#targets.values()) {
+      target.failures = 0;
+      target.retryAtMs = 0;
+    }
+  }
+
   /** Drops the connection and the memory of failures. What waits for a dial is dialled anew. */
   forget(address: Address, reason: string): void {
     const target = this.#targets.get(address);

@@ -193,11 +193,13 @@ export class QuicTransport implements Transport {
   }
 
   /**
-   * Uses other certificates for handshakes from here on; existing connections go on with theirs.
+   * Uses other certificates for handshakes from here on; existing connections go on with theirs, and
+   * whoever was held back after failed dials may be dialled at once.
    * Throws `TRANSPORT_TLS`, and then keeps the old ones.
    */
   reloadCertificates(certificates: TransportCertificates): void {
     this.#config = createHandshakeConfig(certificates, this.#settings);
+    this.#outgoing.release();
   }
 
   close(): Promise<void> {

@@ -74,7 +74,7 @@ test("an expiry is told from thirty days before, ever more often, and then as an
   const left = [31, 30, 8, 7, 2, 1, 0, -5].map((days) => warningPeriodMs(days * DAY_MS));
   const [day, quarter, hour] = [DAY_MS, DAY_MS / 4, DAY_MS / 24];
   expect(left).toEqual([null, day, day, quarter, quarter, hour, hour, hour]);
-  const side = await open("expiring", 29);
+  const side = await open("expiring", 29.5);
   const watch = side.watch(() => undefined);
   expect(watch.view).toMatchObject({ daysLeft: 29, isExpired: false });
   await watch.look();

@@ -49,7 +49,8 @@ export class SharedCounts {
 
   /** Counts one more unless there are `max`; false = nothing was counted. Never more than `max`. */
   take(at: number, max: number): boolean {
-    let before = Atomics.load(this.#counts, at);
+    // A guess, which the exchange puts right.
+    let before = this.#counts[at] as number;
     while (before < max) {
       const found = Atomics.compareExchange(this.#counts, at, before, before + 1);
       if (found === before) {

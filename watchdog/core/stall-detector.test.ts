@@ -185,6 +185,24 @@ test("a loop is not watched before it attaches nor after it left", () => {
   expect(world.kinds()).toEqual([]);
 });
 
+test("a loop whose thread is replaced is judged no more, and the thread in its place anew", () => {
+  const world = new World({ action: "report" });
+  world.pollFor(1000);
+  world.captured();
+  world.isWatched = false;
+  world.pollFor(5_000);
+  expect(world.kinds()).toEqual(["suspect", "accuse", "report", "left"]);
+  world.detector.handle({ kind: "action", loop: 0, action: "bounce" }, world.nowMs);
+  world.isWatched = true;
+  world.beat();
+  world.poll(50);
+  world.pollFor(950);
+  expect(world.kinds()).toHaveLength(4);
+  world.poll(50);
+  world.captured();
+  expect(world.kinds().slice(4)).toEqual(["suspect", "accuse", "bounce"]);
+});
+
 test("each loop has its own case", () => {
   const detector = new StallDetector({
     loops: [

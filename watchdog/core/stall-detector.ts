@@ -81,7 +81,9 @@ export type StallOutput =
       readonly kind: "recovered";
       readonly loop: number;
       readonly from: "suspected" | "accused" | "acted";
-    };
+    }
+  /** The loop has ended or was taken from its thread: the case is over without a verdict. */
+  | { readonly kind: "left"; readonly loop: number };
 
 /** One loop's rules. */
 export interface LoopRules {
@@ -222,7 +224,10 @@ export class StallDetector implements Machine<StallInput, StallOutput> {
 
   #onAlive(one: LoopCase, reading: LoopReading): void {
     const { loop } = one;
-    if (one.stage !== "calm") this.#outbox.push({ kind: "recovered", loop, from: one.stage });
+    if (one.stage !== "calm") {
+      const output = reading.isWatched ? ({ kind: "recovered", from: one.stage } as const) : LEFT;
+      this.#outbox.push({ ...output, loop });
+    }
     Object.assign(one, newCase(one.rules, one), {
       beats: reading.beats,
       phase: reading.phase,
@@ -329,6 +334,8 @@ function isAlive(one: LoopCase, reading: LoopReading): boolean {
   if (!reading.isWatched || !one.isWatched) return true;
   return reading.beats !== one.beats || reading.phase !== one.phase;
 }
+
+const LEFT = { kind: "left" } as const;
 
 /** Evidence against it is being taken, or was. */
 function isProven({ stage }: LoopCase): boolean {

@@ -202,6 +202,9 @@ class WatchdogThread implements HealthSource {
       case "accuse":
         void this.#capture(output.stall);
         return;
+      case "left":
+        this.#stackByLoop.delete(output.loop);
+        return;
       case "recovered":
         this.#stackByLoop.delete(output.loop);
         if (output.from === "suspected") return;

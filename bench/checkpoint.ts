@@ -19,7 +19,7 @@ import { LocalCluster } from "./local-cluster.ts";
 import type { Bench, BenchContext, Sample } from "./measure.ts";
 import { catchUp, fill } from "./replica-catchup.ts";
 
-/** Sync alone takes about three times as long. */
+/** The targets are what starting over may cost an operator; see docs/checkpoints.md for what was measured. */
 export const bench: Bench = {
   about: "an empty replica starts from a checkpoint of 1,000,000 rows in an S3 store",
   figures: [

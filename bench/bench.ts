@@ -21,6 +21,7 @@ import {
   type BenchReport,
   type Sample,
 } from "./measure.ts";
+import { bench as outage } from "./outage.ts";
 import { bench as plumtree } from "./plumtree.ts";
 import { bench as proxy } from "./proxy/proxy.ts";
 import { bench as replica, REPLICA_PARTS } from "./replica.ts";
@@ -32,6 +33,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   change,
   checkpoint,
   codec,
+  outage,
   plumtree,
   proxy,
   replica,

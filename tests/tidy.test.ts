@@ -377,7 +377,10 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> watchdog/driver/stall-files.ts": "stalls reads the evidence",
   "bin -> watchdog/supervisor/driver/upgrade-files.ts":
     "upgrade finds the supervisor and reads its report",
+  "bin -> watchdog/core/systemd.ts": "run asks whether systemd passed sockets",
   "bin -> watchdog/supervisor/main.ts": "what run becomes",
+  "bin -> watchdog/supervisor/supervisor.ts": "what run does itself, with sockets of systemd's",
+  "bin -> watchdog/supervisor/supervisor-config.ts": "which it reads as the supervisor does",
 };
 
 const FACES: ReadonlySet<string> = new Set([

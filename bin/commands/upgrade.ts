@@ -41,7 +41,7 @@ export async function upgrade(
   const { config, file, hash, warnings } = loaded;
   for (const warning of warnings) process.stderr.write(`patina: ${warning}\n`);
   refuseMoves(inForce, config, stateFolderOf(config));
-  const pid = runningSupervisor(stateFolder, effectiveConfigFile(stateFolder));
+  const pid = runningSupervisor(stateFolder);
   if (pid === null) throw unreachable(stateFolder);
   const upgradeId = randomUUID();
   writeEffectiveConfig({

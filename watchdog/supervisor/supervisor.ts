@@ -11,6 +11,7 @@ import { errorText } from "#base/errors.ts";
 import { type Logger, createLogger } from "#base/logger.ts";
 import type { PipeLine } from "../core/pipe-lines.ts";
 import { type RestartInput, type RestartOutput, RestartPolicy } from "../core/restart-policy.ts";
+import { assignSockets, passedSockets } from "../core/systemd.ts";
 import { type StallFacts, StallDetector } from "../core/stall-detector.ts";
 import { readStall, writeStall } from "../driver/stall-files.ts";
 import { writeLogLine } from "../driver/write-line.ts";
@@ -24,6 +25,7 @@ import {
 } from "./driver/edge-evidence.ts";
 import { type EdgeExit, type EdgeProcess, type EdgeRun, startEdge } from "./driver/edge-process.ts";
 import { type HeldSocket, holdSockets } from "./driver/held-sockets.ts";
+import { ServiceNotices, takeServiceEnvironment } from "./driver/service-notices.ts";
 import type { EdgeConfig } from "./driver/upgrade-files.ts";
 import { EXIT, LASTING_EXIT_CODES } from "./exit-codes.ts";
 import { ALERT_RULES, type SupervisorConfig } from "./supervisor-config.ts";
@@ -32,15 +34,25 @@ import { Upgrades } from "./upgrades.ts";
 /** Runs until the edge is stopped for good; the answer is the exit code. */
 export async function runSupervisor(config: SupervisorConfig, configPath: string): Promise<number> {
   const log = createLog();
-  const held = await holdSockets(config.listen);
+  const service = takeServiceEnvironment(process.env);
+  const names = config.listen.map(({ name }) => name);
+  const passed = assignSockets(passedSockets(service, process.pid), names);
+  if (!passed.ok) {
+    log.error("listen-failed", passed.error);
+    return EXIT.config;
+  }
+  const held = await holdSockets(config.listen, passed.value);
   if (!held.ok) {
     log.error("listen-failed", held.error.message);
     return held.error.exitCode;
   }
   for (const { name, host, port } of held.value) {
-    log.info?.("listening", `holding ${name}`, { name, host, port });
+    const isPassed = passed.value.has(name);
+    const msg = `${isPassed ? "taking the service manager's" : "holding"} ${name}`;
+    log.info?.("listening", msg, isPassed ? { name } : { name, host, port });
   }
-  return await new Supervisor({ config, configPath, sockets: held.value, log }).run();
+  const notices = new ServiceNotices(service, log);
+  return await new Supervisor({ config, configPath, sockets: held.value, log, notices }).run();
 }
 
 /** Every line of `severity`, where one is given; else each by its level. */
@@ -58,6 +70,7 @@ interface SupervisorParts {
   readonly configPath: string;
   readonly sockets: readonly HeldSocket[];
   readonly log: Logger;
+  readonly notices: ServiceNotices;
 }
 
 class Supervisor {
@@ -102,6 +115,8 @@ class Supervisor {
       edge: () => this.#run,
       setEdge: (run) => (this.#run = run),
       start: (from) => this.#start(from, { isStandby: true }),
+      begun: () => parts.notices.tellReloading(),
+      over: () => parts.notices.tell("READY=1"),
     });
     const silenceLimitMs = config.silenceLimitMs ?? 10_000;
     const bootSilenceLimitMs = config.bootSilenceLimitMs ?? 30_000;
@@ -117,13 +132,15 @@ class Supervisor {
     const finished = new Promise<number>((resolve) => (this.#finish = resolve));
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
+        this.#parts.notices.tell("STOPPING=1");
         this.#upgrades.stop();
         this.#decide({ kind: "stop", signal });
       });
     }
-    process.on("SIGHUP", () => this.#decide({ kind: "reload" }));
+    process.on("SIGHUP", () => this.#reload());
     process.on("SIGUSR2", () => this.#upgrades.ask(this.#policy.isReady));
     this.#upgrades.open();
+    this.#parts.notices.start();
     const poll = setInterval(() => this.#pollSilence(), this.#pollPeriodMs);
     this.#decide({ kind: "start" });
     const code = await finished;
@@ -131,7 +148,15 @@ class Supervisor {
     clearTimeout(this.#timer);
     await this.#upgrades.close();
     await this.#alerts.settle(ALERT_LIMIT_MS);
+    await this.#parts.notices.settle(NOTICE_LIMIT_MS);
     return code;
+  }
+
+  /** Whether the edge took over what it read is in its log: the service goes on either way. */
+  #reload(): void {
+    if (this.#policy.isReady) this.#parts.notices.tellReloading();
+    this.#decide({ kind: "reload" });
+    if (this.#policy.isReady) this.#parts.notices.tell("READY=1");
   }
 
   #decide(input: RestartInput): void {
@@ -229,6 +254,7 @@ class Supervisor {
     const bootMs = Math.round(performance.now() - run.startedMs);
     this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });
     this.#alerts.resolve("crash-loop", "");
+    this.#parts.notices.tell("READY=1", `STATUS=edge process ${run.process.pid} answers`);
     if (run === this.#run) this.#decide({ kind: "ready" });
     else this.#upgrades.told(run, "ready");
   }
@@ -333,5 +359,7 @@ function silenceBudgets(bootMs: number, steadyMs: number) {
 const ALERT_LIMIT_MS = 2000;
 /** Signals by which a process ends itself: nobody else sends them. */
 const ABORTS: readonly string[] = ["SIGABRT", "SIGTRAP", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"];
+/** The same of the last notice. */
+const NOTICE_LIMIT_MS = 1000;
 /** As the edge's own default. */
 const STALL_FILES_MAX = 20;

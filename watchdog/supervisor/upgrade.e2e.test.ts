@@ -26,7 +26,7 @@ test("another process takes over, and no request is refused or lost", async () =
   await edge.line("edge-ready", 3);
   edge.child.kill("SIGTERM");
   expect(await edge.ended).toEqual({ code: 0, signal: null });
-  expect(runningSupervisor(edge.stateFolder, edge.configPath)).toBeNull();
+  expect(runningSupervisor(edge.stateFolder)).toBeNull();
 });
 
 test.each(["starting", "handingOver", "takingOver"] as const)(

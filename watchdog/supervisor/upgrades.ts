@@ -21,6 +21,7 @@ import {
   dropNextConfig,
   failureText,
   refusalText,
+  supervisorMark,
   supervisorPidFile,
   takeNextConfig,
   writeUpgradeReport,
@@ -36,6 +37,9 @@ export interface UpgradesParts {
   readonly setEdge: (run: EdgeRun) => void;
   /** Starts a process that loads its table and waits. */
   readonly start: (from: EdgeConfig) => EdgeRun;
+  /** An upgrade has begun, and is over whatever came of it. */
+  readonly begun: () => void;
+  readonly over: () => void;
 }
 
 /** The upgrades of one supervisor. */
@@ -71,7 +75,7 @@ export class Upgrades {
   /** Says where an upgrade can be asked for. */
   open(): void {
     const file = supervisorPidFile(this.#stateFolder);
-    this.#tryToWrite(file, () => writeFileSync(file, `${process.pid}\n`));
+    this.#tryToWrite(file, () => writeFileSync(file, supervisorMark(process.pid)));
   }
 
   /** Asked for by the operator. */
@@ -154,6 +158,7 @@ export class Upgrades {
     const from = this.#next ?? this.#inForce;
     const { edgeEntry } = from.config;
     this.#parts.log.info?.("upgrade-begins", "another edge process is started", { edgeEntry });
+    this.#parts.begun();
     this.#candidate = this.#parts.start(from);
   }
 
@@ -178,6 +183,7 @@ export class Upgrades {
     this.#parts.log.info?.("upgrade-done", reason, { pid, previousPid, tookMs });
     this.#parts.alerts.resolve("upgrade-rolled-back", "");
     this.#report("done", reason, candidate.from.config.upgradeId);
+    this.#parts.over();
   }
 
   #tellRolledBack(failure: UpgradeFailure): void {
@@ -191,6 +197,7 @@ export class Upgrades {
     };
     this.#parts.alerts.raise({ kind: "upgrade-rolled-back", subject: "", msg, fields });
     this.#report("rolledBack", msg, candidate?.from.config.upgradeId);
+    this.#parts.over();
     dropNextConfig(candidate?.from ?? this.#inForce, this.#parts.inForce.path);
   }
 

@@ -29,17 +29,42 @@ export interface HoldFailure {
   readonly exitCode: number;
 }
 
-/** Opens all sockets; the order is that of the config, groups side by side. */
+/**
+ * Opens all sockets; the order is that of the config, groups side by side. Those that a service
+ * manager has opened are taken as they are, by name: their threads share them in turn.
+ */
 export async function holdSockets(
   listen: readonly ListenConfig[],
+  passed: ReadonlyMap<string, readonly number[]> = new Map(),
 ): Promise<Result<readonly HeldSocket[], HoldFailure>> {
-  const groups = await Promise.all(listen.map((one) => holdGroup(one, isIpv6Only(one, listen))));
+  const groups = await Promise.all(
+    listen.map(async (one) => {
+      const fds = passed.get(one.name);
+      if (fds !== undefined) return success(passedGroup(one, fds));
+      return await holdGroup(one, isIpv6Only(one, listen));
+    }),
+  );
   const held: HeldSocket[] = [];
   for (const group of groups) {
     if (!group.ok) return group;
     held.push(...group.value);
   }
   return success(held);
+}
+
+/**
+ * `fds` is not empty. The addresses are the service manager's: what the config says is where they
+ * should be.
+ */
+function passedGroup(config: ListenConfig, fds: readonly number[]): readonly HeldSocket[] {
+  const { name, host, port, sockets = 1 } = config;
+  const count = Math.max(sockets, fds.length);
+  return Array.from({ length: count }, (_, at) => ({
+    name,
+    host,
+    port,
+    fd: fds[at % fds.length] ?? 0,
+  }));
 }
 
 /** `[::]:80` would take the IPv4 address of the same port with it. */

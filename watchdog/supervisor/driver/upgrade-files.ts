@@ -131,22 +131,30 @@ export function readUpgradeReport(stateFolder: string): UpgradeReport | null {
 }
 
 /**
- * The process id of the supervisor that runs by this config; null = none does. A file that is left
- * over names a process that is gone, or another one: its command line tells, where there is /proc.
+ * The process id of the supervisor that runs with this state folder; null = none does. A file that
+ * is left over names a process that is gone, or another one: its start tells, where there is /proc.
  */
-export function runningSupervisor(stateFolder: string, configPath: string): number | null {
+export function runningSupervisor(stateFolder: string): number | null {
   try {
-    const pid = Number(readFileSync(supervisorPidFile(stateFolder), "utf8"));
+    const mark = readFileSync(supervisorPidFile(stateFolder), "utf8");
+    const pid = Number(mark.split(" ", 1)[0]);
     if (!Number.isSafeInteger(pid) || pid < 1) return null;
     process.kill(pid, 0);
-    if (process.platform !== "linux") return pid;
-    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-    return words.includes(configPath) ? pid : null;
+    return supervisorMark(pid) === mark ? pid : null;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ESRCH") return null;
     throw error;
   }
+}
+
+/** What stands in the file: the process id, and when the process started by the kernel's ticks. */
+export function supervisorMark(pid: number): string {
+  if (process.platform !== "linux") return `${pid} 0\n`;
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  // The name in parentheses may have anything in it; the start is the 20th field behind it.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return `${pid} ${fields[19]}\n`;
 }
 
 const LISTENS_ELSEWHERE =

@@ -24,9 +24,9 @@ import {
 import { bench as outage } from "./outage.ts";
 import { bench as plumtree } from "./plumtree.ts";
 import { bench as proxy } from "./proxy/proxy.ts";
+import { bench as quic } from "./quic.ts";
 import { bench as replica, REPLICA_PARTS } from "./replica.ts";
 import { bench as stall } from "./stall.ts";
-import { bench as transport } from "./transport.ts";
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   catchup,
@@ -36,9 +36,9 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   outage,
   plumtree,
   proxy,
+  quic,
   replica,
   stall,
-  transport,
 };
 const RUNS = 5;
 const COMPARE_USAGE = "usage: npm run bench -- compare BEFORE.json AFTER.json";

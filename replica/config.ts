@@ -70,7 +70,7 @@ export const gossipSection = z.strictObject({
       dict_file: path.optional(),
     })
     .prefault({}),
-  /** Encrypted, but whoever reaches the port may join; replicas with `tls` are strangers then. */
+  /** Neither private nor authenticated, as Corrosion's; replicas with `tls` are strangers then. */
   plaintext: z.boolean().default(false),
   /** TLS between replicas, unless `plaintext`; `patina tls` makes the files. */
   tls: z

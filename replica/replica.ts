@@ -43,7 +43,7 @@ import {
 import { resolveBootstrap, type ResolvedBootstrap } from "./driver/bootstrap.ts";
 import { fromRecords, toRecord } from "./driver/member-records.ts";
 import * as watching from "./driver/certificates/certificate-watch.ts";
-import { transportCertificates } from "./driver/certificates/transport-certificates.ts";
+import { transportProtection } from "./driver/certificates/transport-certificates.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
@@ -243,7 +243,7 @@ class RunningReplica implements Replica {
 
   async #openTransport(): Promise<QuicTransport> {
     const { gossip, faults, log } = this.#options;
-    const certificates = await transportCertificates(gossip, Date.now());
+    const certificates = await transportProtection(gossip, this.actorId, Date.now());
     warnOfStrangers(gossip, log);
     const late = this.#lateEvents;
     const transport = await QuicTransport.open(

@@ -1,4 +1,4 @@
-/** Replicas on Corrosion's config files with `plaintext = true`: encrypted, and open to anybody. */
+/** Replicas on Corrosion's config files with `plaintext = true`: open to anybody. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";

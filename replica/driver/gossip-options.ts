@@ -72,7 +72,11 @@ export function isOpenToStrangers({ plaintext, tls }: GossipConfig): boolean {
 export function warnOfStrangers(gossip: GossipConfig, log: Logger): void {
   const { plaintext, tls } = gossip;
   if (plaintext) {
-    log.warn?.("gossip-open", "gossip.plaintext: encrypted, but whoever reaches the port may join");
+    log.warn?.(
+      "gossip-open",
+      "gossip.plaintext: neither private nor authenticated, whoever reaches the port may read, join" +
+        " and write; only for a private network",
+    );
   } else if (isOpenToStrangers(gossip)) {
     log.warn?.(
       "gossip-open",

@@ -129,6 +129,11 @@ export class Connection {
     return "queued";
   }
 
+  /** Whether one more datagram would be refused. */
+  get isDatagramQueueFull(): boolean {
+    return this.#state.datagramsOut.length >= this.#state.options.datagramQueue;
+  }
+
   /** Largest datagram that goes into a packet; 0 = the peer takes none, or is not known yet. */
   get datagramBytesMax(): number {
     const { peer, packetBytes, peerIds, handshake } = this.#state;

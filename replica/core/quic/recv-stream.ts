@@ -83,11 +83,12 @@ export class RecvStream {
   /** The peer gives the stream up. Returns a transport error, or `NO_ERROR`. */
   reset(code: number, finalSize: number): number {
     if (finalSize > this.maxData) return FLOW_CONTROL_ERROR;
+    // All was here before the reset came: then the reset is of no interest (section 3.2).
+    const isWhole = this.finalSize >= 0 && this.received === this.finalSize && this.#gaps === 0;
     const error = this.#noteSize(finalSize, true);
     if (error !== NO_ERROR) return error;
     this.received = finalSize;
-    // All was here before the reset came: then the reset is of no interest (section 3.2).
-    if (this.isAtEnd || this.resetCode >= 0) return NO_ERROR;
+    if (isWhole || this.resetCode >= 0) return NO_ERROR;
     this.resetCode = code;
     this.#drop();
     return NO_ERROR;

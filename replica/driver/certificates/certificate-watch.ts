@@ -12,6 +12,7 @@ import { statSync } from "node:fs";
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { GossipConfig } from "../../config.ts";
+import type { PlaintextMode } from "../quic/plaintext-engine.ts";
 import type { TransportCertificates } from "../quic/tls-config.ts";
 import { transportCertificates } from "./transport-certificates.ts";
 
@@ -118,7 +119,7 @@ export class CertificateWatch {
   }
 }
 
-/** Watches on behalf of a transport, by the wall clock. */
+/** Watches on behalf of a transport, by the wall clock; null = in plaintext there is nothing to watch. */
 export function watchCertificates(
   parts: {
     readonly gossip: GossipConfig;
@@ -126,8 +127,9 @@ export function watchCertificates(
     readonly rejoin: () => unknown;
     readonly transport: { reloadCertificates(certificates: TransportCertificates): void };
   },
-  current: TransportCertificates,
-): CertificateWatch {
+  current: TransportCertificates | PlaintextMode,
+): CertificateWatch | null {
+  if ("resetSeed" in current) return null;
   const { gossip, log, rejoin, transport } = parts;
   const reload = (certificates: TransportCertificates): void =>
     transport.reloadCertificates(certificates);

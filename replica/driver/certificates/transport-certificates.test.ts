@@ -1,7 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import { expect, test } from "vitest";
 import { gossipSection } from "../../config.ts";
-import { transportCertificates } from "./transport-certificates.ts";
+import { transportCertificates, transportProtection } from "./transport-certificates.ts";
 
 const NOW_MS = 1_750_000_000_000;
 
@@ -17,6 +17,12 @@ test("without authentication each replica trusts what any other makes, for its o
     expect(leaf.checkIssued(authority)).toBe(true);
   }
   expect(new X509Certificate(other.server.certificatePem).checkIP("2001:db8::1")).toBeDefined();
+});
+
+test("with plaintext the transport has no certificates, and resets known by the replica's id", async () => {
+  const actorId = "00112233-4455-6677-8899-aabbccddeeff";
+  const protection = await transportProtection(open("192.0.2.1:8787"), actorId, NOW_MS);
+  expect(protection).toEqual({ resetSeed: actorId });
 });
 
 test("a file that is not there is told with its key", async () => {

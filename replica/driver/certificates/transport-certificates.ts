@@ -1,11 +1,11 @@
 /**
- * The certificates that a replica's transport uses: the files of the config; or, with
- * `gossip.plaintext`, made for this run.
+ * How a replica is known to others: by the certificates of the config's files; or, with
+ * `gossip.plaintext`, not at all.
  *
- * Corrosion's plaintext mode needs a QUIC without TLS, which our library does not offer. So such a
- * replica encrypts with certificates of an authority whose key everybody has: it is computed from
- * a public text. That keeps listeners on the path out and admits whoever reaches the port, as
- * plaintext would, and it keeps replicas apart that a cluster's own authority vouches for.
+ * The transport has no certificates then: it is Corrosion's plaintext mode. What else signs, notices between
+ * edges, does so with certificates of an authority whose key everybody has: it is computed from a
+ * public text. That proves as little as plaintext does, and keeps apart what a cluster's own
+ * authority vouches for.
  */
 import { createECDH, createHash, createPrivateKey } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -13,6 +13,8 @@ import { isIP } from "node:net";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { splitHostPort } from "#base/host-port.ts";
 import type { GossipConfig } from "../../config.ts";
+import type { ActorId } from "../../types.ts";
+import type { PlaintextMode } from "../quic/plaintext-engine.ts";
 import type { TransportCertificates } from "../quic/tls-config.ts";
 import {
   createCertificateAuthority,
@@ -20,6 +22,15 @@ import {
   issueServerCertificate,
   type CertificatePems,
 } from "./certificates.ts";
+
+/** What protects the transport. Rejects as `transportCertificates` does. */
+export async function transportProtection(
+  gossip: GossipConfig,
+  actorId: ActorId,
+  nowMs: number,
+): Promise<TransportCertificates | PlaintextMode> {
+  return gossip.plaintext ? { resetSeed: actorId } : await transportCertificates(gossip, nowMs);
+}
 
 /**
  * Reads or makes them. `nowMs` is the wall clock. Rejects with `CERTIFICATE_UNREADABLE` naming the
@@ -100,7 +111,7 @@ function readPem(key: string, file: string): string {
   }
 }
 
-/** Changing it separates replicas with `gossip.plaintext` from those before. */
+/** Changing it makes notices of replicas with `gossip.plaintext` void for those before. */
 const AUTHORITY_NAME = "Patina without authentication";
 /** Longer than any process runs: they are made anew at each start. */
 const VALIDITY_DAYS = 3_650;

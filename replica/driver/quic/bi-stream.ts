@@ -9,12 +9,12 @@
  *     open ──FIN both ways──► done        open ──reset, connection lost, bad frame──► broken
  *       └──abort()──► done
  */
-import type { Connection } from "@matrixai/quic/native/index.js";
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Address, BiStream } from "../../types.ts";
 import { TRANSPORT_CLOSED, TRANSPORT_LIMIT } from "./errors.ts";
 import { FrameReader, type FrameLimits } from "./frame-reader.ts";
 import { OutboundStream } from "./outbound-stream.ts";
+import type { EngineConnection } from "./engine.ts";
 
 /** What a stream asks of the connection it is on. */
 export interface StreamHost {
@@ -111,7 +111,7 @@ export class QuicBiStream implements BiStream {
    * Reads what quiche has, at most `budgetBytes` or a little more, and delivers. Returns bytes
    * read.
    */
-  read(native: Connection, scratch: Buffer, budgetBytes: number): number {
+  read(native: EngineConnection, scratch: Buffer, budgetBytes: number): number {
     let total = 0;
     this.#deliver();
     while (this.#canRead() && total < budgetBytes) {

@@ -4,9 +4,9 @@
  * TLS alerts travel as QUIC error codes 0x100 + alert (RFC 9001, section 4.8); the side that
  * refuses a certificate names its reason that way to the other.
  */
-import type { Connection } from "@matrixai/quic/native/index.js";
 import { PatinaError } from "#base/errors.ts";
 import { TRANSPORT_CLOSED, TRANSPORT_CONNECT, TRANSPORT_TLS } from "./errors.ts";
+import type { EngineConnection } from "./engine.ts";
 
 /**
  * QUIC error code of "bad certificate", sent when a certificate does not name the dialled address.
@@ -14,7 +14,7 @@ import { TRANSPORT_CLOSED, TRANSPORT_CONNECT, TRANSPORT_TLS } from "./errors.ts"
 export const BAD_CERTIFICATE = 0x100 + 42;
 
 /** Explains a connection that is draining or closed. */
-export function explainClose(native: Connection, wasOpen: boolean): PatinaError {
+export function explainClose(native: EngineConnection, wasOpen: boolean): PatinaError {
   const code = wasOpen ? TRANSPORT_CLOSED : TRANSPORT_CONNECT;
   for (const side of ["local", "peer"] as const) {
     const error = side === "local" ? native.localError() : native.peerError();

@@ -12,13 +12,13 @@
  * quiche buffers outgoing bytes only up to the congestion window. What waits beyond that is ours to
  * order: urgent streams first, then the others in turn.
  */
-import { quiche, type Connection } from "@matrixai/quic/native/index.js";
 import type { PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";
 import { formatAddress, parseAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
 import { DelayedAck } from "./delayed-ack.ts";
+import { READING, WRITING, type EngineConnection } from "./engine.ts";
 import { HandshakeClock } from "./handshake-clock.ts";
 import type { TransportSettings } from "./options.ts";
 import type { OutboundStream } from "./outbound-stream.ts";
@@ -45,7 +45,7 @@ export interface ConnectionOwner {
 
 /** What a connection is made of. */
 export interface ConnectionParts {
-  readonly native: Connection;
+  readonly native: EngineConnection;
   readonly socket: UdpSocket;
   /** In the socket's own spelling. */
   readonly peer: HostPort;
@@ -70,7 +70,7 @@ export class QuicConnection implements StreamHost {
   /** When the handshake completed; `null` before. */
   openedMs: number | null = null;
   readonly handshake: HandshakeClock;
-  readonly #native: Connection;
+  readonly #native: EngineConnection;
   readonly #parts: ConnectionParts;
   readonly #writes: WriteQueue;
   readonly #inbox: UniInbox;
@@ -112,7 +112,7 @@ export class QuicConnection implements StreamHost {
       native: parts.native,
       writes: this.#writes,
       reset: (id) => {
-        this.#shutdown(id, quiche.Shutdown.Write);
+        this.#shutdown(id, WRITING);
         this.wake();
       },
     });
@@ -332,8 +332,8 @@ export class QuicConnection implements StreamHost {
     }
     this.#writes.remove(stream.outbound);
     this.#parts.stats.streamsBroken += 1;
-    this.#shutdown(stream.id, quiche.Shutdown.Read);
-    this.#shutdown(stream.id, quiche.Shutdown.Write);
+    this.#shutdown(stream.id, READING);
+    this.#shutdown(stream.id, WRITING);
     this.wake();
   }
 
@@ -471,7 +471,7 @@ export class QuicConnection implements StreamHost {
     this.#parts.owner.ended(this, error);
   }
 
-  #shutdown(id: number, direction: (typeof quiche.Shutdown)[keyof typeof quiche.Shutdown]): void {
+  #shutdown(id: number, direction: number): void {
     try {
       this.#native.streamShutdown(id, direction, 0);
     } catch (thrown) {

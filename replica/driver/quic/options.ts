@@ -1,5 +1,6 @@
 /** What a QUIC transport is given, with defaults and limits in one place. */
 import type { Address } from "../../types.ts";
+import type { PlaintextMode } from "./plaintext-engine.ts";
 import type { TransportCertificates } from "./tls-config.ts";
 
 /**
@@ -57,7 +58,8 @@ export interface QuicTransportOptions {
   readonly local: Address;
   /** A socket of its own for outgoing connections. Default: one socket serves both. */
   readonly clientLocal?: Address;
-  readonly certificates: TransportCertificates;
+  /** With TLS; or without, in Corrosion's plaintext mode. */
+  readonly certificates: TransportCertificates | PlaintextMode;
   /**
    * A connection without packets for this long is dead; PINGs go out at half of it. Default 30000.
    */

@@ -2,8 +2,8 @@
  * The sending half of one QUIC stream: frames queued by the caller, handed to quiche as far as flow
  * and congestion control allow.
  */
-import type { Connection } from "@matrixai/quic/native/index.js";
 import { errorText } from "#base/errors.ts";
+import type { EngineConnection } from "./engine.ts";
 
 /** How a write ended: all handed over, no room for now, or the peer does not want more. */
 export type WriteOutcome = "drained" | "blocked" | "broken";
@@ -61,7 +61,7 @@ export class OutboundStream {
   }
 
   /** Hands over what quiche takes. */
-  write(native: Connection): WriteOutcome {
+  write(native: EngineConnection): WriteOutcome {
     try {
       while (this.#at < this.#chunks.length) {
         if (!this.#writeChunk(native)) return "blocked";
@@ -80,7 +80,7 @@ export class OutboundStream {
     }
   }
 
-  #writeChunk(native: Connection): boolean {
+  #writeChunk(native: EngineConnection): boolean {
     const chunk = this.#chunks[this.#at] ?? EMPTY;
     const rest = this.#offset === 0 ? chunk : chunk.subarray(this.#offset);
     const isLast = this.#endsHere && this.#at === this.#chunks.length - 1;

@@ -1,15 +1,23 @@
 import { createSocket, type Socket } from "node:dgram";
 import { describeTransport, type TransportNetwork } from "./conformance.ts";
 import type { Transport } from "../../types.ts";
+import type { QuicTransportOptions } from "./options.ts";
 import { QuicTransport } from "./quic-transport.ts";
 import { createTestCertificates } from "./transport-fixture.ts";
 
 const certificates = await createTestCertificates();
 
-describeTransport("QUIC on loopback", () => createNetwork("127.0.0.1:0"));
-describeTransport("QUIC on IPv6 loopback", () => createNetwork("[::1]:0"));
+const plaintext = { resetSeed: "conformance" };
 
-async function createNetwork(local: string): Promise<TransportNetwork> {
+describeTransport("QUIC on loopback", () => createNetwork("127.0.0.1:0", certificates));
+describeTransport("QUIC on IPv6 loopback", () => createNetwork("[::1]:0", certificates));
+describeTransport("plaintext QUIC on loopback", () => createNetwork("127.0.0.1:0", plaintext));
+describeTransport("plaintext QUIC on IPv6 loopback", () => createNetwork("[::1]:0", plaintext));
+
+async function createNetwork(
+  local: string,
+  certificates: QuicTransportOptions["certificates"],
+): Promise<TransportNetwork> {
   const opened: Transport[] = [];
   // A bound socket that never answers: the port cannot be taken by anybody else meanwhile.
   const silent = await bindSilent(local);

@@ -1,7 +1,8 @@
 /**
- * The `Transport` port on QUIC: quiche's native binding behind UDP sockets, with mutual TLS.
+ * The `Transport` port on QUIC behind UDP sockets: quiche's native binding with mutual TLS, or the
+ * core of our own in Corrosion's plaintext mode.
  *
- * Packets are handed to quiche as they arrive; everything else happens once per turn of the event
+ * Packets are handed to the engine as they arrive; everything else happens once per turn of the event
  * loop, in `#turn`: each connection that was touched reads, writes and sends. One timer serves all
  * connections. Everything sent goes over connections that we dialled; connections dialled by peers
  * are only read, and answered inside their bidirectional streams (protocol reference, section 1.4).
@@ -13,13 +14,16 @@
  * that has not proved itself (RFC 9000, section 8.1).
  */
 import { randomBytes } from "node:crypto";
-import { quiche } from "@matrixai/quic/native/index.js";
 import type { PatinaError } from "#base/errors.ts";
+import { INITIAL_DATAGRAM_BYTES } from "../../core/quic/packet.ts";
 import type { Address, BiStream, Transport, TransportEvents } from "../../types.ts";
 import { formatAddress, hostForSocket, type HostPort } from "./address.ts";
 import { closedError } from "./bi-stream.ts";
 import { QuicConnection, type ConnectionOwner } from "./connection.ts";
 import { resolveSettings, type QuicTransportOptions, type TransportSettings } from "./options.ts";
+import { createPlaintextEngine } from "./plaintext-engine.ts";
+import { createQuicheEngine } from "./quiche-engine.ts";
+import type { Engine, ExtraIds } from "./engine.ts";
 import { OutgoingConnections } from "./outgoing-connections.ts";
 import {
   CONNECTION_ID_BYTES,
@@ -29,19 +33,9 @@ import {
   type PacketHeader,
 } from "./packet-header.ts";
 import { PacketBuffers } from "./packet-buffers.ts";
-import {
-  createStatelessReset,
-  createVersionNegotiation,
-  ReplyBudget,
-  resetToken,
-  tokenNumber,
-} from "./stateless.ts";
+import { createStatelessReset, createVersionNegotiation, ReplyBudget } from "./stateless.ts";
 import { createStats, type TransportStats } from "./stats.ts";
-import {
-  createHandshakeConfig,
-  type HandshakeConfig,
-  type TransportCertificates,
-} from "./tls-config.ts";
+import type { TransportCertificates } from "./tls-config.ts";
 import { UdpSocket } from "./udp-socket.ts";
 import type { UniSend } from "./uni-outbox.ts";
 
@@ -59,7 +53,7 @@ export class QuicTransport implements Transport {
   readonly #givenUpIds = new Set<string>();
   readonly #replies: ReplyBudget;
   readonly #buffers = new PacketBuffers();
-  #config: HandshakeConfig;
+  #engine: Engine;
   #serverSocket: UdpSocket | null = null;
   #clientSocket: UdpSocket | null = null;
   #inbound = 0;
@@ -83,7 +77,7 @@ export class QuicTransport implements Transport {
     this.stats = stats;
     this.#events = events;
     this.#settings = resolveSettings(options);
-    this.#config = createHandshakeConfig(options.certificates, this.#settings);
+    this.#engine = createEngine(options, this.#settings);
     this.#replies = new ReplyBudget(this.#settings.limits.statelessRepliesPerSecond);
     this.#tickMs = performance.now() + this.#tickPeriodMs;
     this.#owner = this.#createOwner();
@@ -198,7 +192,7 @@ export class QuicTransport implements Transport {
    * Throws `TRANSPORT_TLS`, and then keeps the old ones.
    */
   reloadCertificates(certificates: TransportCertificates): void {
-    this.#config = createHandshakeConfig(certificates, this.#settings);
+    this.#engine = createQuicheEngine(certificates, this.#settings);
     this.#outgoing.release();
   }
 
@@ -268,19 +262,19 @@ export class QuicTransport implements Transport {
     if (isIpv6 && !socket.isDualStack) throw new Error("our socket is IPv4 only");
     const id = randomBytes(CONNECTION_ID_BYTES);
     const remote = { host: hostForSocket(peer.host, socket.isDualStack), port: peer.port };
-    // No server name: it would be sent as SNI, which addresses are not.
-    const native = quiche.Connection.connect(null, id, socket.bound, remote, this.#config.client);
+    const ids = this.#extraIds();
     const connection = new QuicConnection({
-      native,
+      native: this.#engine.connect({ id, local: socket.bound, remote, ids }),
       socket,
       peer: remote,
-      acceptsServer: this.#config.acceptsServer,
+      acceptsServer: this.#engine.acceptsServer,
       settings: this.#settings,
       stats: this.stats,
       owner: this.#owner,
       buffers: this.#buffers,
       nowMs: performance.now(),
     });
+    ids.connection = connection;
     this.#adopt(connection, [id]);
     connection.wake();
     return connection;
@@ -309,7 +303,7 @@ export class QuicTransport implements Transport {
   #accept(packet: Buffer, header: PacketHeader, peer: HostPort): void {
     const { limits } = this.#settings;
     // RFC 9000, sections 7.2 and 14.1: anything shorter is no first packet of a client.
-    const isFirst = packet.length >= quiche.MIN_CLIENT_INITIAL_LEN && header.dcid.length >= 8;
+    const isFirst = packet.length >= INITIAL_DATAGRAM_BYTES && header.dcid.length >= 8;
     if (!isFirst || this.#closing !== null) {
       this.stats.packetsUnknown += 1;
       return;
@@ -320,11 +314,12 @@ export class QuicTransport implements Transport {
       return;
     }
     const id = randomBytes(CONNECTION_ID_BYTES);
-    const { server, resetSecret } = this.#config;
-    server.setStatelessResetToken(tokenNumber(resetToken(resetSecret, id)));
+    const { dcid: originalId, scid: peerId } = header;
     const socket = this.#server;
+    const ids = this.#extraIds();
+    const request = { id, local: socket.bound, remote: peer, ids, originalId, peerId };
     const connection = new QuicConnection({
-      native: quiche.Connection.accept(id, null, socket.bound, peer, server),
+      native: this.#engine.accept(request),
       socket,
       peer,
       acceptsServer: null,
@@ -335,6 +330,7 @@ export class QuicTransport implements Transport {
       nowMs: performance.now(),
     });
     // Until it has our id, the client keeps sending to the one it made up.
+    ids.connection = connection;
     this.#adopt(connection, [id, header.dcid]);
     this.#inbound += 1;
     this.#inboundHandshakes += 1;
@@ -349,10 +345,10 @@ export class QuicTransport implements Transport {
     if (header.kind === "short") {
       const outgoing = this.#outgoing.connectionTo(formatAddress(peer.host, peer.port));
       if (outgoing?.takeReset(packet) === true) return;
-      reply = createStatelessReset(this.#config.resetSecret, packet);
+      reply = createStatelessReset(this.#engine.resetSecret, packet);
     } else if (header.version !== QUIC_VERSION && header.version !== 0) {
       // RFC 9000, section 6.1: only an answer to something that could start a connection.
-      const isLarge = packet.length >= quiche.MIN_CLIENT_INITIAL_LEN;
+      const isLarge = packet.length >= INITIAL_DATAGRAM_BYTES;
       reply = isLarge ? createVersionNegotiation(header) : null;
     }
     if (reply === null) return;
@@ -363,6 +359,18 @@ export class QuicTransport implements Transport {
     const isReset = header.kind === "short";
     this.stats[isReset ? "statelessResetsSent" : "versionNegotiationsSent"] += 1;
     this.#server.send(reply, peer.host, peer.port);
+  }
+
+  /** Ids that a connection gives out later lead to it too. */
+  #extraIds(): ExtraIds & { connection: QuicConnection | null } {
+    const extra: ExtraIds & { connection: QuicConnection | null } = {
+      connection: null,
+      issued: (id) => {
+        if (extra.connection !== null) this.#adopt(extra.connection, [Buffer.from(id)]);
+      },
+      retired: (id) => this.#byId.delete(connectionIdKey(Buffer.from(id))),
+    };
+    return extra;
   }
 
   #adopt(connection: QuicConnection, ids: readonly Buffer[]): void {
@@ -461,6 +469,12 @@ export class QuicTransport implements Transport {
     }
     this.#expiries.splice(0, done);
   }
+}
+
+function createEngine({ certificates }: QuicTransportOptions, settings: TransportSettings): Engine {
+  return "resetSeed" in certificates
+    ? createPlaintextEngine(certificates, settings)
+    : createQuicheEngine(certificates, settings);
 }
 
 /** The reason Corrosion gives when it stops (protocol reference, section 1.4). */

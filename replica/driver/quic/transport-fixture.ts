@@ -100,7 +100,7 @@ export interface Endpoint extends AsyncDisposable {
 
 /** Opens one transport on a loopback port chosen by the system. */
 export async function openEndpoint(
-  options: Partial<QuicTransportOptions> & { certificates: TransportCertificates },
+  options: Partial<QuicTransportOptions> & Pick<QuicTransportOptions, "certificates">,
 ): Promise<Endpoint> {
   const events = new RecordedEvents();
   const transport = await QuicTransport.open({ local: "127.0.0.1:0", ...options }, events);
@@ -109,7 +109,7 @@ export async function openEndpoint(
 
 /** Two transports with the same certificates. */
 export async function openPair(request: {
-  readonly certificates: TransportCertificates;
+  readonly certificates: QuicTransportOptions["certificates"];
   readonly options?: Partial<QuicTransportOptions>;
 }): Promise<AsyncDisposable & { left: PairSide; right: PairSide }> {
   const options = { ...request.options, certificates: request.certificates };

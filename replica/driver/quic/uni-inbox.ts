@@ -5,7 +5,7 @@
  * Unfinished streams are bounded in number, and in bytes per stream and together; the stream that goes
  * over a bound is given up (STOP_SENDING) and counted, the others go on.
  */
-import { quiche, type Connection } from "@matrixai/quic/native/index.js";
+import { READING, type EngineConnection } from "./engine.ts";
 import { FrameReader } from "./frame-reader.ts";
 import type { TransportLimits } from "./options.ts";
 import type { TransportStats } from "./stats.ts";
@@ -38,7 +38,7 @@ export class UniInbox {
   }
 
   /** Reads what quiche has for `id`. Returns bytes read. */
-  read(native: Connection, id: number, request: UniRead): number {
+  read(native: EngineConnection, id: number, request: UniRead): number {
     let total = 0;
     while (total < request.budgetBytes) {
       let part: [number, boolean] | null;
@@ -99,9 +99,9 @@ export class UniInbox {
   }
 }
 
-function stopSending(native: Connection, id: number): void {
+function stopSending(native: EngineConnection, id: number): void {
   try {
-    native.streamShutdown(id, quiche.Shutdown.Read, 0);
+    native.streamShutdown(id, READING, 0);
   } catch (thrown) {
     // The stream is over already.
     if (!(thrown instanceof Error)) throw thrown;

@@ -2,9 +2,9 @@
  * Outgoing unidirectional sends of one connection, from the caller to their stream: each waits until
  * the peer grants a stream, urgent ones first, and is settled once everything is handed to quiche.
  */
-import type { Connection } from "@matrixai/quic/native/index.js";
 import { OutboundStream } from "./outbound-stream.ts";
 import type { WriteQueue } from "./write-queue.ts";
+import type { EngineConnection } from "./engine.ts";
 
 /** One unidirectional send. `settle` is called exactly once. */
 export interface UniSend {
@@ -20,7 +20,7 @@ export interface UniSend {
 
 /** What the sends of one connection go through. */
 export interface UniOutboxParts {
-  readonly native: Connection;
+  readonly native: EngineConnection;
   readonly writes: WriteQueue;
   /** Gives up the sending half of a stream. */
   readonly reset: (streamId: number) => void;

@@ -6,16 +6,16 @@
  * refused too, so a turn stops there: its cost does not grow with the number of streams. The next
  * turn begins with the streams that were not tried.
  */
-import type { Connection } from "@matrixai/quic/native/index.js";
 import type { OutboundStream } from "./outbound-stream.ts";
+import type { EngineConnection } from "./engine.ts";
 
 /** Streams with work, by urgency. */
 export class WriteQueue {
-  readonly #native: Connection;
+  readonly #native: EngineConnection;
   #urgent: OutboundStream[] = [];
   #bulk: OutboundStream[] = [];
 
-  constructor(native: Connection) {
+  constructor(native: EngineConnection) {
     this.#native = native;
   }
 

@@ -1,39 +1,51 @@
 /**
- * The QUIC transport against itself over loopback, both ends in one thread: request and response on
- * a bidirectional stream, bulk at two packet sizes, datagrams.
+ * The QUIC transport against itself over loopback, both ends in one thread, on quiche with TLS and on
+ * the core of our own in plaintext, in turn: request and response on a bidirectional stream, bulk at
+ * two packet sizes, datagrams.
  */
+import type { QuicTransportOptions } from "../replica/driver/quic/options.ts";
 import { createTestCertificates, openPair } from "../replica/driver/quic/transport-fixture.ts";
-import type { TransportCertificates } from "../replica/driver/quic/tls-config.ts";
 import type { BiStream } from "../replica/types.ts";
 import { percentile, type Bench, type Sample } from "./measure.ts";
 
+type Certificates = QuicTransportOptions["certificates"];
+
+const ENGINES = ["quiche", "plaintext"] as const;
+
 /** Figures of one connection each. */
 export const bench: Bench = {
-  about: "QUIC over loopback in one thread: round trips, bulk, datagrams",
-  figures: [
-    { name: "request p50", unit: "ms" },
-    { name: "request p99", unit: "ms" },
-    { name: "bulk at 1350", unit: "MB/s" },
-    { name: "bulk at 8000", unit: "MB/s" },
-    { name: "datagrams received", unit: "k/s" },
-    { name: "share received", unit: "%" },
-  ],
+  about:
+    "QUIC over loopback in one thread, on quiche and in plaintext: round trips, bulk, datagrams",
+  figures: ENGINES.flatMap((engine) => [
+    { name: `${engine}: request p50`, unit: "ms" },
+    { name: `${engine}: request p99`, unit: "ms" },
+    { name: `${engine}: bulk at 1350`, unit: "MB/s" },
+    { name: `${engine}: bulk at 8000`, unit: "MB/s" },
+    { name: `${engine}: datagrams received`, unit: "k/s" },
+    { name: `${engine}: share received`, unit: "%" },
+  ]),
   run,
 };
 
 async function* run(): AsyncIterable<Sample> {
-  const certificates = await createTestCertificates();
+  const quiche = await createTestCertificates();
   for (;;) {
-    yield {
-      ...(await measureRequests(certificates)),
-      "bulk at 1350": await measureBulk(certificates, 1_350),
-      "bulk at 8000": await measureBulk(certificates, 8_000),
-      ...(await measureDatagrams(certificates)),
-    };
+    const sample: Record<string, number> = {};
+    for (const engine of ENGINES) {
+      const certificates = engine === "quiche" ? quiche : { resetSeed: "bench" };
+      const figures = {
+        ...(await measureRequests(certificates)),
+        "bulk at 1350": await measureBulk(certificates, 1_350),
+        "bulk at 8000": await measureBulk(certificates, 8_000),
+        ...(await measureDatagrams(certificates)),
+      };
+      for (const [name, value] of Object.entries(figures)) sample[`${engine}: ${name}`] = value;
+    }
+    yield sample;
   }
 }
 
-async function measureRequests(certificates: TransportCertificates): Promise<Sample> {
+async function measureRequests(certificates: Certificates): Promise<Sample> {
   await using pair = await openPair({ certificates });
   pair.right.onBiStream((stream) => stream.onFrame((frame) => echo(stream, frame)));
   const stream = await pair.left.transport.openBi(pair.right.transport.local);
@@ -54,10 +66,7 @@ async function measureRequests(certificates: TransportCertificates): Promise<Sam
 }
 
 /** Megabytes per second at packets of `maxUdpPayload` bytes. */
-async function measureBulk(
-  certificates: TransportCertificates,
-  maxUdpPayload: number,
-): Promise<number> {
+async function measureBulk(certificates: Certificates, maxUdpPayload: number): Promise<number> {
   await using pair = await openPair({ certificates, options: { maxUdpPayload } });
   const received = new Promise<void>((resolve) => {
     pair.right.onBiStream((stream) =>
@@ -73,7 +82,7 @@ async function measureBulk(
   return BULK_BYTES / 1_000 / (performance.now() - startMs);
 }
 
-async function measureDatagrams(certificates: TransportCertificates): Promise<Sample> {
+async function measureDatagrams(certificates: Certificates): Promise<Sample> {
   await using pair = await openPair({ certificates });
   const { left, right } = pair;
   let received = 0;

@@ -149,7 +149,8 @@ export class LocalCluster implements AsyncDisposable {
         },
       },
       api: { addr: `127.0.0.1:${ports.api}` },
-      replica: { node: spec.name, region: "lo" },
+      // What is measured are the paths, at rates at which a host would be braked.
+      replica: { node: spec.name, region: "lo", brake: { enabled: false } },
       telemetry: { prometheus: { addr: `127.0.0.1:${ports.metrics}` } },
       ...(spec.kind === "edge" ? { proxy: { http: `127.0.0.1:${ports.http}` } } : {}),
     };

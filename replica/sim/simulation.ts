@@ -34,9 +34,6 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
   world.heal();
   const convergedMs = failures.length > 0 ? Infinity : converge(world, failures);
   if (failures.length === 0) {
-    // What is braked may still wait although sync has brought it; it goes within a bounded time.
-    const restMs = queue.nowMs + BRAKED_MAX_MS;
-    while (queue.nowMs < restMs && isBraking(world)) queue.runUntil(queue.nowMs + ANYTIME_EVERY_MS);
     queue.runUntil(queue.nowMs + QUIET_MS);
     failures.push(...contradictions(world, [...ANYTIME, ...EVENTUALLY, ...FINALLY]));
   }
@@ -44,10 +41,6 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
   world.markFaults();
   const { hash, events, marks } = trace;
   return { failures, convergedMs, hash, events, commits: world.commits, marks };
-}
-
-function isBraking({ replicas }: World): boolean {
-  return replicas.some(({ core }) => (core?.brakes.rows ?? 0) > 0);
 }
 
 /** Lets a healed world run until it agrees; returns how long that took. */
@@ -76,8 +69,6 @@ function contradictions(world: World, checkers: readonly Checker[]): string[] {
 }
 
 const ANYTIME_EVERY_MS = 500;
-/** Longer than anything waits in a brake. */
-const BRAKED_MAX_MS = 60_000;
 const EVENTUALLY_EVERY_MS = 250;
 /** Longer than the last round of a broadcast waits, and than sync takes to find nothing. */
 const QUIET_MS = 5_000;

@@ -43,27 +43,20 @@ describe("above its limit", () => {
     ]);
   });
 
-  test("a version of which a part was overwritten leaves whole: its successor may be lost", () => {
+  test("a version of which a part was overwritten leaves with the rest, and all of its seqs", () => {
     const brake = exhausted();
     offer(brake, fullOf(2, [cell(1, "a"), cell(1, "b"), cell(2, "a")]), 0);
     offer(brake, fullOf(3, [cell(1, "a")]), 0);
     runUntil(brake, { fromMs: 0, untilMs: 5_000 });
-    expect(brake.drain()).toMatchObject([{ carried: "of 2" }, { carried: "of 3" }]);
-  });
-
-  test("a version is not told of as Empty while its successor waits", () => {
-    const brake = exhausted();
-    offer(brake, fullOf(2, [cell(1, "a")]), 0);
-    offer(brake, fullOf(3, [cell(2, "a")]), 0);
-    offer(brake, fullOf(4, [cell(1, "a")]), 0);
-    offer(brake, fullOf(5, [cell(3, "state")]), 0, { isUrgent: true });
-    expect(brake.drain()).toMatchObject([{ carried: "of 5" }]);
-    brake.flush();
-    expect(brake.drain()).toMatchObject([
-      { carried: "of 3" },
-      { kind: "empty", versions: { start: 2, end: 2 } },
-      { carried: "of 4" },
+    const [second, third] = brake.drain();
+    expect(second).toMatchObject({ kind: "version", carried: null });
+    const [rest] = second?.kind === "version" ? second.changesets : [];
+    expect(rest?.changes.map(({ cid, seq }) => [cid, seq])).toEqual([
+      ["b", 1],
+      ["a", 2],
     ]);
+    expect(rest).toMatchObject({ seqs: { start: 0, end: 2 }, lastSeq: 2 });
+    expect(third).toMatchObject({ carried: "of 3" });
   });
 
   test("rows leave at the limit, oldest first", () => {
@@ -95,12 +88,12 @@ describe("above its limit", () => {
     offer(brake, fullOf(2, [cell(1, "a")]), 0);
     offer(brake, fullOf(3, [cell(2, "a")]), 0);
     offer(brake, fullOf(4, [deletion(1)]), 0, { isUrgent: true });
+    expect(versionsIn(brake.drain())).toEqual([4]);
+    runUntil(brake, { fromMs: 0, untilMs: 2_000 });
     expect(brake.drain()).toMatchObject([
       { kind: "empty", versions: { start: 2, end: 2 } },
-      { kind: "version", carried: "of 4" },
+      { kind: "version", carried: "of 3" },
     ]);
-    runUntil(brake, { fromMs: 0, untilMs: 2_000 });
-    expect(brake.drain()).toMatchObject([{ kind: "version", carried: "of 3" }]);
   });
 
   test("an urgent change takes along what waits of its row, so that nobody gets half of it", () => {
@@ -110,6 +103,7 @@ describe("above its limit", () => {
     offer(brake, fullOf(4, [cell(1, "state")]), 0, { isUrgent: true });
     const released = brake.drain();
     expect(versionsIn(released)).toEqual([2, 4]);
+    expect(released[0]).toMatchObject({ carried: null });
   });
 
   test("what has waited for 40 s is sync's", () => {

@@ -22,7 +22,7 @@
  */
 import type { Prng } from "#base/prng.ts";
 import type { FullChangeset, VersionRange } from "../../types.ts";
-import { countRows, HeldRows, type HeldVersion } from "./held-rows.ts";
+import { countRows, HeldRows, remainderOf, type HeldVersion } from "./held-rows.ts";
 
 /** Bounds of the limit, in changed rows per second of one origin. */
 export interface BrakeConfig {
@@ -127,7 +127,7 @@ export class Brake<Carried> {
       return this.#hold(offer, rows, nowMs);
     }
     this.#take(rows);
-    this.#tellDead(offer.changesets);
+    if (this.#held.size === 0) this.#tellDead(Number.MAX_SAFE_INTEGER, offer.changesets);
     this.#pass(offer);
   }
 
@@ -166,7 +166,7 @@ export class Brake<Carried> {
     return Math.min(head, this.#told.head);
   }
 
-  #pass({ changesets, carried }: Pick<Offer<Carried>, "changesets" | "carried">): void {
+  #pass({ changesets, carried }: Offer<Carried>): void {
     this.#released.push({ kind: "version", changesets, carried });
   }
 
@@ -206,15 +206,18 @@ export class Brake<Carried> {
    * Empty only below a version that they know of.
    */
   #release(held: HeldVersion<Carried>): void {
+    const changesets = remainderOf(held);
     this.#held.remove(held);
-    this.#tellDead(held.changesets);
-    this.#pass(held);
+    const isLast = this.#held.size === 0;
+    this.#tellDead(isLast ? Number.MAX_SAFE_INTEGER : held.version, changesets);
+    const carried = held.isTrimmed ? null : held.carried;
+    this.#released.push({ kind: "version", changesets, carried });
   }
 
   /** `before`: what is released next. */
-  #tellDead(before: readonly FullChangeset[]): void {
+  #tellDead(version: number, before: readonly FullChangeset[]): void {
     const ts = before[0]?.ts ?? null;
-    for (const { start, end } of this.#held.takeDead()) {
+    for (const { start, end } of this.#held.takeDead(version)) {
       for (let at = start; at <= end; at += EMPTY_VERSIONS_MAX) {
         const versions = { start: at, end: Math.min(end, at + EMPTY_VERSIONS_MAX - 1) };
         this.#released.push({ kind: "empty", versions, ts });

@@ -17,13 +17,14 @@ export interface HeldVersion<Carried> {
   readonly bornMs: number;
   /** Row to column to the causal length under which the cell was written. */
   readonly cells: Map<string, Map<string, number>>;
+  /** Some of its cells were taken over. */
+  isTrimmed: boolean;
 }
 
 /** The versions that wait, oldest first. */
 export class HeldRows<Carried> {
   readonly #live = new Map<number, HeldVersion<Carried>>();
-  /** By version the one that took the last of its cells over. */
-  readonly #dead = new Map<number, number>();
+  readonly #dead = new RangeSet();
   /** Row to the versions that hold cells of it. */
   readonly #holders = new Map<string, Set<HeldVersion<Carried>>>();
   #rows = 0;
@@ -40,7 +41,7 @@ export class HeldRows<Carried> {
 
   /** Whether this version waits, or died here and has not been told of. */
   has(version: number): boolean {
-    return this.#live.has(version) || this.#dead.has(version);
+    return this.#live.has(version) || this.#dead.contains(version);
   }
 
   /** The one that has waited longest. */
@@ -52,7 +53,7 @@ export class HeldRows<Carried> {
   /** Holds a version. Call `supersede` with its changes first. */
   add(of: Pick<HeldVersion<Carried>, "changesets" | "carried" | "bornMs">): void {
     const version = of.changesets[0]?.version ?? 0;
-    const held = { ...of, version, cells: cellsOf(of.changesets) };
+    const held = { ...of, version, cells: cellsOf(of.changesets), isTrimmed: false };
     this.#live.set(version, held);
     this.#rows += held.cells.size;
     for (const row of held.cells.keys()) {
@@ -66,8 +67,8 @@ export class HeldRows<Carried> {
   supersede(changesets: readonly FullChangeset[]): number {
     if (this.#live.size === 0) return 0;
     const before = this.#rows;
-    for (const { changes, version } of changesets) {
-      for (const change of changes) this.#overwrite(change, version);
+    for (const { changes } of changesets) {
+      for (const change of changes) this.#overwrite(change);
     }
     return before - this.#rows;
   }
@@ -91,45 +92,35 @@ export class HeldRows<Carried> {
     for (const row of held.cells.keys()) this.#unhold(row, held);
   }
 
-  /**
-   * Takes out, as ranges, the dead versions whose successors wait no longer. Not before: if power took
-   * the successor from its origin alone, nobody else would have either of the two.
-   */
-  takeDead(): readonly VersionRange[] {
-    const told = new RangeSet();
-    for (const version of this.#dead.keys()) {
-      let last = version;
-      for (let next = this.#dead.get(last); next !== undefined; next = this.#dead.get(last)) {
-        last = next;
-      }
-      this.#dead.set(version, last);
-      if (!this.#live.has(last)) told.insert({ start: version, end: version });
-    }
-    for (const { start, end } of told) {
-      for (let version = start; version <= end; version += 1) this.#dead.delete(version);
-    }
-    return told.ranges;
+  /** Takes out the dead versions up to `version`, as ranges. */
+  takeDead(version: number): VersionRange[] {
+    const upTo = { start: 1, end: version };
+    const ranges = this.#dead.within(upTo);
+    this.#dead.remove(upTo);
+    return ranges;
   }
 
-  #overwrite(change: ColumnChange, by: number): void {
+  #overwrite(change: ColumnChange): void {
     const row = rowKey(change);
     for (const held of this.#holders.get(row) ?? []) {
       const cells = held.cells.get(row);
       if (cells === undefined) continue;
+      const before = cells.size;
       for (const [cid, cl] of cells) {
         if (change.cl > cl || (change.cl === cl && change.cid === cid)) cells.delete(cid);
       }
+      if (cells.size < before) held.isTrimmed = true;
       if (cells.size > 0) continue;
       held.cells.delete(row);
       this.#rows -= 1;
       this.#unhold(row, held);
-      if (held.cells.size === 0) this.#bury(held, by);
+      if (held.cells.size === 0) this.#bury(held);
     }
   }
 
-  #bury(held: HeldVersion<Carried>, by: number): void {
+  #bury(held: HeldVersion<Carried>): void {
     this.#live.delete(held.version);
-    this.#dead.set(held.version, by);
+    this.#dead.insert({ start: held.version, end: held.version });
   }
 
   #unhold(row: string, held: HeldVersion<Carried>): void {
@@ -137,6 +128,15 @@ export class HeldRows<Carried> {
     holders?.delete(held);
     if (holders?.size === 0) this.#holders.delete(row);
   }
+}
+
+/** The chunks of a version without the cells that were taken over: still all of its seqs. */
+export function remainderOf(held: HeldVersion<unknown>): readonly FullChangeset[] {
+  if (!held.isTrimmed) return held.changesets;
+  return held.changesets.map((changeset) => ({
+    ...changeset,
+    changes: changeset.changes.filter((change) => held.cells.get(rowKey(change))?.has(change.cid)),
+  }));
 }
 
 /** Rows that changes touch; those of one row stand together. */

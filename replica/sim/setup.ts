@@ -88,12 +88,8 @@ export function drawSetup(seed: number): SimulationSetup {
   // Drawn last, so that kept seeds go on to mean what they meant.
   const powerLossEveryMs = maybe(10_000);
   const method = prng.pick(["gossip", "plumtree"] as const) ?? "gossip";
-  const brake = prng.pick([BRAKE_DEFAULTS, TIGHT_BRAKE]) ?? BRAKE_DEFAULTS;
-  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method, brake } };
+  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method } };
 }
-
-/** So that writes of a few a second wait and are taken over. */
-const TIGHT_BRAKE = { isEnabled: true, rowsPerSecondMin: 0.1, rowsPerSecondMax: 0.5 };
 
 /** A network on which nothing goes wrong. */
 export function calmNetwork(latencyMs: NetworkFaults["latencyMs"]): NetworkFaults {

@@ -146,7 +146,7 @@ export function finallyNothingIsQueued({ replicas }: WorldView): string[] {
   return replicas.flatMap(({ core, address, isStoreIdle }) => {
     if (core === null) return [];
     const { backlogEntries, inFlight } = core.broadcast.stats;
-    const queued = { inbox: core.inboxSize, backlogEntries, inFlight };
+    const queued = { inbox: core.inboxSize, brakes: core.brakes.rows, backlogEntries, inFlight };
     const found = Object.entries(queued).filter(([, count]) => count > 0);
     if (!isStoreIdle && !core.syncClient.isRunning) found.push(["store", 1]);
     return found.map(([what, count]) => `${address}: ${count} left in ${what}`);

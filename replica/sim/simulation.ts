@@ -34,6 +34,7 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
   world.heal();
   const convergedMs = failures.length > 0 ? Infinity : converge(world, failures);
   if (failures.length === 0) {
+    releaseBrakes(world);
     queue.runUntil(queue.nowMs + QUIET_MS);
     failures.push(...contradictions(world, [...ANYTIME, ...EVENTUALLY, ...FINALLY]));
   }
@@ -59,6 +60,13 @@ function converge(world: World, failures: string[]): number {
   }
 }
 
+/** Lets a world run until nothing waits behind a brake; what still does so after long is found queued. */
+function releaseBrakes({ queue, replicas }: World): void {
+  const untilMs = queue.nowMs + BRAKES_MAX_MS;
+  const isBraked = (): boolean => replicas.some(({ core }) => (core?.brakes.rows ?? 0) > 0);
+  while (isBraked() && queue.nowMs < untilMs) queue.runUntil(queue.nowMs + EVENTUALLY_EVERY_MS);
+}
+
 /** What contradicts the first checker that does not hold: later ones cost more. */
 function contradictions(world: World, checkers: readonly Checker[]): string[] {
   for (const checker of checkers) {
@@ -70,6 +78,8 @@ function contradictions(world: World, checkers: readonly Checker[]): string[] {
 
 const ANYTIME_EVERY_MS = 500;
 const EVENTUALLY_EVERY_MS = 250;
+/** The tightest brake lets a row go each ten seconds. */
+const BRAKES_MAX_MS = 120_000;
 /** Longer than the last round of a broadcast waits, and than sync takes to find nothing. */
 const QUIET_MS = 5_000;
 /** Of a thousand contradictions the first few say it all. */

@@ -22,7 +22,7 @@
  */
 import type { Prng } from "#base/prng.ts";
 import type { FullChangeset, VersionRange } from "../../types.ts";
-import { countRows, HeldRows, remainderOf, type HeldVersion } from "./held-rows.ts";
+import { countRows, HeldRows, type HeldVersion } from "./held-rows.ts";
 
 /** Bounds of the limit, in changed rows per second of one origin. */
 export interface BrakeConfig {
@@ -33,11 +33,10 @@ export interface BrakeConfig {
 
 /** What may be broadcast, in this order. */
 export type Released<Carried> =
-  /** `carried` is null when the changes are no longer those that were offered. */
   | {
       readonly kind: "version";
       readonly changesets: readonly FullChangeset[];
-      readonly carried: Carried | null;
+      readonly carried: Carried;
     }
   | { readonly kind: "empty"; readonly versions: VersionRange; readonly ts: bigint | null };
 
@@ -127,7 +126,7 @@ export class Brake<Carried> {
       return this.#hold(offer, rows, nowMs);
     }
     this.#take(rows);
-    if (this.#held.size === 0) this.#tellDead(Number.MAX_SAFE_INTEGER, offer.changesets);
+    this.#tellDead(offer.changesets);
     this.#pass(offer);
   }
 
@@ -137,6 +136,7 @@ export class Brake<Carried> {
     this.#advance(nowMs);
     if (nowMs >= this.#nextReleaseMs) this.#releaseSome(nowMs);
     if (this.#held.size > 0) return;
+    this.#tellDead([]);
     this.#nextReleaseMs = Number.POSITIVE_INFINITY;
     if (nowMs >= this.#lastHeldMs + CALM_MS) this.#isOn = false;
   }
@@ -206,18 +206,16 @@ export class Brake<Carried> {
    * Empty only below a version that they know of.
    */
   #release(held: HeldVersion<Carried>): void {
-    const changesets = remainderOf(held);
+    const { changesets, carried } = held;
     this.#held.remove(held);
-    const isLast = this.#held.size === 0;
-    this.#tellDead(isLast ? Number.MAX_SAFE_INTEGER : held.version, changesets);
-    const carried = held.isTrimmed ? null : held.carried;
+    this.#tellDead(changesets);
     this.#released.push({ kind: "version", changesets, carried });
   }
 
   /** `before`: what is released next. */
-  #tellDead(version: number, before: readonly FullChangeset[]): void {
+  #tellDead(before: readonly FullChangeset[]): void {
     const ts = before[0]?.ts ?? null;
-    for (const { start, end } of this.#held.takeDead(version)) {
+    for (const { start, end } of this.#held.takeDead()) {
       for (let at = start; at <= end; at += EMPTY_VERSIONS_MAX) {
         const versions = { start: at, end: Math.min(end, at + EMPTY_VERSIONS_MAX - 1) };
         this.#released.push({ kind: "empty", versions, ts });

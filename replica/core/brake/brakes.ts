@@ -176,8 +176,7 @@ export class Brakes {
       }
       const { carried } = released;
       for (const changeset of released.changesets) {
-        const arrival = carried ?? { changeset, payload: null };
-        this.#inputs.push({ ...arrival, kind: "received", isNews: true });
+        this.#inputs.push({ ...carried, changeset, kind: "received", isNews: true });
       }
     }
     this.#note(actorId, brake);

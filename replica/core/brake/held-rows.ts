@@ -4,8 +4,10 @@
  * A cell is one column of one row. A later version that writes it, or that deletes or recreates the
  * row, takes it over: from then on the earlier one has one cell less, as in the origin's database. A
  * version without cells is dead: what is left of it is that it is known to be empty.
+ *
+ * That is told when what took its cells has left, not before. An origin that loses its power loses its
+ * last versions too: others would hold the earlier one for empty, while the origin has it again.
  */
-import { RangeSet } from "#base/range-set.ts";
 import type { ColumnChange, FullChangeset, VersionRange } from "../../types.ts";
 
 /** One version, whole: all of its chunks. */
@@ -17,14 +19,15 @@ export interface HeldVersion<Carried> {
   readonly bornMs: number;
   /** Row to column to the causal length under which the cell was written. */
   readonly cells: Map<string, Map<string, number>>;
-  /** Some of its cells were taken over. */
-  isTrimmed: boolean;
+  /** The latest version that took over a cell; 0 = none did. */
+  takenBy: number;
 }
 
 /** The versions that wait, oldest first. */
 export class HeldRows<Carried> {
   readonly #live = new Map<number, HeldVersion<Carried>>();
-  readonly #dead = new RangeSet();
+  /** Dead versions, each with the latest one that took over a cell of it. */
+  readonly #dead = new Map<number, number>();
   /** Row to the versions that hold cells of it. */
   readonly #holders = new Map<string, Set<HeldVersion<Carried>>>();
   #rows = 0;
@@ -41,7 +44,7 @@ export class HeldRows<Carried> {
 
   /** Whether this version waits, or died here and has not been told of. */
   has(version: number): boolean {
-    return this.#live.has(version) || this.#dead.contains(version);
+    return this.#live.has(version) || this.#dead.has(version);
   }
 
   /** The one that has waited longest. */
@@ -53,7 +56,7 @@ export class HeldRows<Carried> {
   /** Holds a version. Call `supersede` with its changes first. */
   add(of: Pick<HeldVersion<Carried>, "changesets" | "carried" | "bornMs">): void {
     const version = of.changesets[0]?.version ?? 0;
-    const held = { ...of, version, cells: cellsOf(of.changesets), isTrimmed: false };
+    const held = { ...of, version, cells: cellsOf(of.changesets), takenBy: 0 };
     this.#live.set(version, held);
     this.#rows += held.cells.size;
     for (const row of held.cells.keys()) {
@@ -67,8 +70,8 @@ export class HeldRows<Carried> {
   supersede(changesets: readonly FullChangeset[]): number {
     if (this.#live.size === 0) return 0;
     const before = this.#rows;
-    for (const { changes } of changesets) {
-      for (const change of changes) this.#overwrite(change);
+    for (const { changes, version } of changesets) {
+      for (const change of changes) this.#overwrite(change, version);
     }
     return before - this.#rows;
   }
@@ -92,15 +95,27 @@ export class HeldRows<Carried> {
     for (const row of held.cells.keys()) this.#unhold(row, held);
   }
 
-  /** Takes out the dead versions up to `version`, as ranges. */
-  takeDead(version: number): VersionRange[] {
-    const upTo = { start: 1, end: version };
-    const ranges = this.#dead.within(upTo);
-    this.#dead.remove(upTo);
-    return ranges;
+  /**
+   * Takes out the dead versions of which nothing waits any more, as ranges: what took their cells, or
+   * took them from those, has left.
+   */
+  takeDead(): VersionRange[] {
+    let open = this.first()?.version ?? Number.MAX_SAFE_INTEGER;
+    const ranges: { start: number; end: number }[] = [];
+    for (const [version, takenBy] of [...this.#dead].sort(([one], [other]) => other - one)) {
+      if (takenBy >= open) {
+        open = Math.min(open, version);
+        continue;
+      }
+      this.#dead.delete(version);
+      const last = ranges.at(-1);
+      if (last?.start === version + 1) last.start = version;
+      else ranges.push({ start: version, end: version });
+    }
+    return ranges.toReversed();
   }
 
-  #overwrite(change: ColumnChange): void {
+  #overwrite(change: ColumnChange, by: number): void {
     const row = rowKey(change);
     for (const held of this.#holders.get(row) ?? []) {
       const cells = held.cells.get(row);
@@ -109,7 +124,7 @@ export class HeldRows<Carried> {
       for (const [cid, cl] of cells) {
         if (change.cl > cl || (change.cl === cl && change.cid === cid)) cells.delete(cid);
       }
-      if (cells.size < before) held.isTrimmed = true;
+      if (cells.size < before) held.takenBy = Math.max(held.takenBy, by);
       if (cells.size > 0) continue;
       held.cells.delete(row);
       this.#rows -= 1;
@@ -120,7 +135,7 @@ export class HeldRows<Carried> {
 
   #bury(held: HeldVersion<Carried>): void {
     this.#live.delete(held.version);
-    this.#dead.insert({ start: held.version, end: held.version });
+    this.#dead.set(held.version, held.takenBy);
   }
 
   #unhold(row: string, held: HeldVersion<Carried>): void {
@@ -128,15 +143,6 @@ export class HeldRows<Carried> {
     holders?.delete(held);
     if (holders?.size === 0) this.#holders.delete(row);
   }
-}
-
-/** The chunks of a version without the cells that were taken over: still all of its seqs. */
-export function remainderOf(held: HeldVersion<unknown>): readonly FullChangeset[] {
-  if (!held.isTrimmed) return held.changesets;
-  return held.changesets.map((changeset) => ({
-    ...changeset,
-    changes: changeset.changes.filter((change) => held.cells.get(rowKey(change))?.has(change.cid)),
-  }));
 }
 
 /** Rows that changes touch; those of one row stand together. */

@@ -50,6 +50,8 @@ export class NoticeDesk {
   readonly #build = readBuildId();
   readonly #certificates: TransportCertificates;
   #own: readonly SignedEntry[] = [];
+  #port: MessagePort | null = null;
+  #changes: ReturnType<Replica["changes"]> | null = null;
   /** Already counted: a row comes whole with each of its changes. */
   readonly #counted = new Set<string>();
 
@@ -71,6 +73,7 @@ export class NoticeDesk {
       });
     });
     port.unref();
+    this.#port = port;
   }
 
   /** Tells of changes held since a start, unless that is known already. */
@@ -82,12 +85,18 @@ export class NoticeDesk {
     if (entries.length > 0) await this.#publish(entries, null);
   }
 
-  /** Hears the others' notices, those in the database first, until the store closes. */
+  /** Hears the others' notices, those in the database first, until `close` or the store's end. */
   async follow(): Promise<void> {
-    const { replica } = this.#options;
-    for await (const event of replica.changes({ from: null, tables: ["edge_stalls"] })) {
+    this.#changes = this.#options.replica.changes({ from: null, tables: ["edge_stalls"] });
+    for await (const event of this.#changes) {
       if (event.kind === "rows") for (const row of event.rows) this.#onRow(row);
     }
+  }
+
+  /** Lets go of what would keep the thread alive. */
+  close(): void {
+    this.#port?.close();
+    void this.#changes?.return?.();
   }
 
   async #onStall({ action, breadcrumb }: LastWords): Promise<void> {

@@ -69,6 +69,7 @@ async function main(): Promise<void> {
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: command.leave }).then(() => {
+      desk?.close();
       loop.leave();
       tell({ kind: "stopped" });
       parentPort?.close();

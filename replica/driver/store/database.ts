@@ -103,6 +103,7 @@ function connect(path: string): Database.Database {
     database.pragma("auto_vacuum = INCREMENTAL");
     database.pragma("journal_mode = WAL");
     database.pragma("synchronous = NORMAL");
+    database.pragma(`journal_size_limit = ${LOG_BYTES_MAX}`);
     database.pragma("recursive_triggers = ON");
     database.pragma(`cache_size = -${CACHE_KIB}`);
     database.pragma("temp_store = MEMORY");
@@ -229,6 +230,11 @@ function closeAll(database: Database.Database, lock: Database.Database): void {
 const BUSY_TIMEOUT_MS = 5000;
 /** Merges were measured as fast with as much as with twice as much. */
 const CACHE_KIB = 32_768;
+/**
+ * A log that a slow reader made longer (a checkpoint, a backup) is cut back to this when it begins
+ * anew. Bulk work fills some 40 MB between checkpoints: that much is not cut and made again.
+ */
+const LOG_BYTES_MAX = 64 * 1024 * 1024;
 /** Arbitrary; more than cr-sqlite's first tables take. */
 const ROOM_BYTES = 262_144;
 

@@ -13,6 +13,7 @@ import { checkBooks, checkRows, repairBooks } from "./books-check.ts";
 import { ChangePublisher } from "./change-publisher.ts";
 import type { CheckpointStats } from "./checkpoint-pace.ts";
 import { CheckpointPace } from "./checkpoint-pace.ts";
+import { FreePages } from "./free-pages.ts";
 import { readCrrTables } from "./crr-tables.ts";
 import { renewTriggers } from "./crr-triggers.ts";
 import type { DatabaseOptions, OpenDatabase } from "./database.ts";
@@ -110,6 +111,7 @@ export class Store {
   readonly #database: Database.Database;
   readonly #clocks: StoreClocks;
   readonly #checkpoints: CheckpointPace;
+  readonly #freePages: FreePages;
   readonly #writesRowsDirectly: boolean;
   readonly #applyStats: ApplyStats[] = [];
   #timeouts = 0;
@@ -122,6 +124,7 @@ export class Store {
     this.#database = this.#open.database;
     this.#clocks = clocks;
     this.#checkpoints = new CheckpointPace(this.#database, options.path);
+    this.#freePages = new FreePages(this.#database);
     this.actorId = this.#open.actorId;
     this.databaseId = this.#open.databaseId;
     this.nodeId = options.nodeId;
@@ -138,6 +141,7 @@ export class Store {
       this.applySchema(options.schemaFiles, 0n);
     } catch (thrown) {
       this.#checkpoints.close();
+      this.#freePages.close();
       this.#open.close();
       throw toStoreError(thrown, "STORE_CORRUPT");
     }
@@ -370,6 +374,7 @@ export class Store {
   close(): void {
     this.publisher.close();
     this.#checkpoints.close();
+    this.#freePages.close();
     this.#parts.writer.close();
     this.#open.close();
   }
@@ -391,6 +396,7 @@ export class Store {
 
   #committed(changes: number): void {
     this.#checkpoints.committed(changes);
+    this.#freePages.committed(changes);
     this.publisher.committed();
   }
 

@@ -162,7 +162,8 @@ class Node {
   async run(...command: readonly string[]): Promise<string> {
     const run = promisify(execFile);
     const { stdout } = await run(binary ?? "", ["-c", this.#configFile, ...command]);
-    return stdout;
+    // Lines of its log stand before the answer.
+    return stdout.slice(Math.max(0, stdout.search(/^\{/m)));
   }
 }
 

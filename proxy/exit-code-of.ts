@@ -25,6 +25,10 @@ const MEANING_BY_CODE: Readonly<Record<string, ExitMeaning>> = {
   CERTIFICATE_UNREADABLE: "certificateUnreadable",
   TRANSPORT_TLS: "certificateUnreadable",
   SUPERVISOR_UNREACHABLE: "unreachable",
+  API_UNREACHABLE: "unreachable",
+  ADMIN_UNREACHABLE: "unreachable",
+  API_REFUSED: "refused",
+  ADMIN_REFUSED: "refused",
   UPGRADE_REFUSED: "upgradeFailed",
   UPGRADE_ROLLED_BACK: "upgradeFailed",
 };

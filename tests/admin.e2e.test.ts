@@ -122,7 +122,7 @@ test("a reload brings new tables, and a bad file changes nothing", async () => {
   expect((await ask(worker, "exec", insert)).stdout).toMatch(/^Rows affected: 1/);
   writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}CREATE TABLE bad (x);`);
   const refused = await ask(worker, "reload");
-  expect(refused.code).not.toBe(EXIT.ok);
+  expect(refused.code).toBe(EXIT.refused);
   expect(lineOf(refused)).toContain("bad");
   writeFileSync(join(worker.folder, "schema.sql"), `${NOTES}${MORE}`);
 });
@@ -266,7 +266,7 @@ test("the socket is the owner's, and a replica that is gone is told apart from o
   expect(statSync(socket).mode & 0o777).toBe(0o600);
   const nowhere = ["--admin-path", join(cluster.folder, "nobody.sock")];
   const ending = await runPatina([...nowhere, "cluster", "members"]);
-  expect(ending.code).not.toBe(EXIT.ok);
+  expect(ending.code).toBe(EXIT.unreachable);
   expect(lineOf(ending)).toMatch(/^patina: .*nobody\.sock: .*--admin-path/);
 });
 

@@ -119,7 +119,7 @@ describe("exec and query", () => {
       await runPatina(["exec", "INSERT INTO nowhere VALUES (1)", ...at]),
     ];
     for (const ending of endings) {
-      expect(ending.code).not.toBe(EXIT.ok);
+      expect(ending.code).toBe(EXIT.refused);
       expect(lineOf(ending)).toMatch(/^patina: /);
     }
     expect(endings[1]?.stderr).toBe(
@@ -129,13 +129,15 @@ describe("exec and query", () => {
 
   test("need the token where the API wants one", async () => {
     const query = ["query", "SELECT 1", "--api-addr", guarded.apiAddress];
-    expect(lineOf(await runPatina(query))).toContain("--token");
+    const refused = await runPatina(query);
+    expect(refused.code).toBe(EXIT.refused);
+    expect(lineOf(refused)).toContain("--token");
     expect((await runPatina([...query, "--token", TOKEN])).stdout).toBe("1\n");
   });
 
   test("say that nobody answers, and how to name another replica", async () => {
     const ending = await runPatina(["query", "SELECT 1", "--api-addr", "127.0.0.1:1"]);
-    expect(ending.code).not.toBe(EXIT.ok);
+    expect(ending.code).toBe(EXIT.unreachable);
     expect(lineOf(ending)).toMatch(/127\.0\.0\.1:1: ECONNREFUSED.*--api-addr/);
   });
 });

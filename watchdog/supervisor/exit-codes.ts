@@ -26,6 +26,8 @@ export const EXIT = {
   upgradeFailed: 10,
   /** Nobody runs where a command asked. */
   unreachable: 11,
+  /** A running replica answered a command with a refusal, whose text follows. */
+  refused: 12,
 } as const;
 
 /** A meaning that has an exit code. */

@@ -181,14 +181,16 @@ function unknownKeys(issues: readonly z.core.$ZodIssue[]): string[][] {
   );
 }
 
-/** A host that was given no name goes by the system's. */
+/** A host that was given no name goes by the system's; see `publish_node`. */
 function named(config: PatinaConfig): PatinaConfig {
   if (config.replica.node !== "") return config;
+  const publish_node = config.replica.publish_node ?? !config.gossip.plaintext;
   const node = hostname()
     .replaceAll(/[^A-Za-z0-9._-]/g, "-")
     .replace(/^[._-]+/, "")
     .slice(0, NAME_CHARACTERS_MAX);
-  return { ...config, replica: { ...config.replica, node: node === "" ? "host" : node } };
+  const name = node === "" ? "host" : node;
+  return { ...config, replica: { ...config.replica, node: name, publish_node } };
 }
 
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {

@@ -85,6 +85,15 @@ test("a key that neither knows stays an error, beside those left out", () => {
   expect(insteadOf("perf")).toBeNull();
 });
 
+test("a host in a plaintext cluster publishes a row of its own when it has a name, or is told to", () => {
+  const plaintext = '[db]\npath = "x.db"\n[gossip]\naddr = "127.0.0.1:1"\nplaintext = true\n';
+  const publishes = (text: string): boolean | undefined =>
+    load(text, { mode: "agent" }).config.replica.publish_node;
+  expect(publishes(plaintext)).toBe(false);
+  expect(publishes(`${plaintext}[replica]\npublish_node = true\n`)).toBe(true);
+  expect(publishes(`${plaintext}[replica]\nnode = "a"\n`)).toBeUndefined();
+});
+
 test("for an agent it is left out with a warning, unless it was given by a flag", () => {
   const text = `
 [db]

@@ -134,6 +134,11 @@ export const perfSection = z
 export const replicaSection = z.strictObject({
   /** Id of this host's row in `nodes`: owner of the rows written here. Empty = the host's name. */
   node: nameOrNothing.default(""),
+  /**
+   * Whether this host has a row in `nodes`. Default: yes, but not in a plaintext cluster without a
+   * `node`: that may be one of Corrosion's, whose nodes do not have the table.
+   */
+  publish_node: z.boolean().optional(),
   /** Region code of this host. */
   region: nameOrNothing.default(""),
   /** Where it stands, in degrees; only used until distances are measured. */

@@ -426,9 +426,9 @@ class RunningReplica implements Replica {
    * into the empty one.
    */
   async #publishOwnNode(address: Address): Promise<void> {
-    // Follows when own versions are settled.
-    if (this.#core?.isRecovering) return;
     const { identity, kind } = this.#options;
+    // Follows when own versions are settled.
+    if (identity.publish_node === false || this.#core?.isRecovering) return;
     const commit = await this.#store.putObject(
       "nodes",
       {

@@ -113,6 +113,22 @@ test("a change waits for its time once, however often the stream starts over", (
   expect(canary.admit(machine("o", { state: "started" }), at0())).toBe(true);
 });
 
+test("while the stream starts over nothing is due that may be no more", () => {
+  const canary = waitingEdge();
+  const [kept, gone] = [machine("m", { state: "started" }), machine("gone", { state: "started" })];
+  canary.admit(gone, at0());
+  canary.admit(kept, at0());
+  canary.began();
+  expect(canary.takeDue(WAIT_MS)).toBeNull();
+  expect(canary.deadlineMs).toBe(Infinity);
+  canary.admit(kept, { nowMs: 2_000, since: null });
+  expect(canary.deadlineMs).toBe(WAIT_MS);
+  expect(canary.takeDue(WAIT_MS)).toEqual(kept);
+  expect(canary.takeDue(Infinity)).toBeNull();
+  canary.caughtUp();
+  expect(canary.waitingCount).toBe(0);
+});
+
 test("a table that starts with nothing learns without waiting, until it knows the others", () => {
   const canary = new Canary({ ...OPTIONS, edges: () => ["a", "b", "c"] });
   canary.setSelf("a");

@@ -96,10 +96,12 @@ export class Canary {
     this.#isLearning = false;
   }
 
-  /** When `due` is next to be asked. */
+  /** When `takeDue` is next to be asked. */
   get deadlineMs(): number {
     let deadlineMs = Infinity;
-    for (const { dueMs } of this.#waiting.values()) deadlineMs = Math.min(deadlineMs, dueMs);
+    for (const { dueMs, isCurrent } of this.#waiting.values()) {
+      if (isCurrent) deadlineMs = Math.min(deadlineMs, dueMs);
+    }
     return deadlineMs;
   }
 
@@ -160,11 +162,12 @@ export class Canary {
 
   /**
    * Takes out a change whose wait is over, for the table to have by itself: a stall then names it;
-   * `applied` is to follow. Null = none is due.
+   * `applied` is to follow. Null = none is due. While the stream starts over, one that has not come
+   * again is not: its row may be gone.
    */
   takeDue(nowMs: number): RowChange | null {
-    for (const [id, { change, dueMs }] of this.#waiting) {
-      if (dueMs > nowMs) continue;
+    for (const [id, { change, dueMs, isCurrent }] of this.#waiting) {
+      if (!isCurrent || dueMs > nowMs) continue;
       this.#waiting.delete(id);
       this.#admitted.push(change);
       return change;

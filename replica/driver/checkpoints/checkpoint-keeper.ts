@@ -75,7 +75,7 @@ export class CheckpointKeeper {
     clearTimeout(this.#timer);
     await Promise.all(
       [...this.#running].map(async (child) => {
-        const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+        const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
         child.kill("SIGKILL");
         await ended;
       }),
@@ -129,20 +129,25 @@ export class CheckpointKeeper {
     const child = fork(ENTRY, [], { execArgv: [], stdio: ["ignore", "ignore", "inherit", "ipc"] });
     this.#running.add(child);
     return new Promise((resolve) => {
+      const end = (text: string): void => {
+        clearTimeout(timer);
+        this.#running.delete(child);
+        resolve({ kind: "failed", code: "INTERNAL", message: text });
+      };
       let text = "the checkpoint's process ended without an answer";
       const timer = setTimeout(() => {
-        text = `no database after ${config.boot_timeout_secs} s (checkpoints.boot_timeout_secs)`;
+        text =
+          limitMs === null
+            ? `no checkpoint after ${LIMIT_MS / 1000} s`
+            : `no database after ${config.boot_timeout_secs} s (checkpoints.boot_timeout_secs)`;
         child.kill("SIGKILL");
       }, limitMs ?? LIMIT_MS);
       child.once("message", (answer: CheckpointAnswer) => resolve(answer));
-      child.once("error", ({ message }) => resolve({ kind: "failed", code: "INTERNAL", message }));
-      child.once("close", (code, signal) => {
-        clearTimeout(timer);
-        this.#running.delete(child);
-        const how = signal ?? `code ${code}`;
-        resolve({ kind: "failed", code: "INTERNAL", message: `${text} (${how})` });
-      });
-      child.send(job);
+      // May come twice: of a process that cannot be started, and of the job that it is not sent.
+      child.on("error", ({ message }) => end(message));
+      child.once("close", (code, signal) => end(`${text} (${signal ?? `code ${code}`})`));
+      // Without descriptors left there is no channel either, and nothing to send by.
+      if (child.connected) child.send(job);
     });
   }
 }

@@ -1,6 +1,6 @@
 /**
  * The frames of unidirectional streams (protocol reference, 3.2): broadcast changes, plain or inside
- * Plumtree messages. Frames are given and taken without their length prefix (`frame-splitter.ts`).
+ * Plumtree messages. Frames are given and taken without their length prefix.
  *
  *   UniPayload  0 V1 { 0 Broadcast body | 1 Plumtree message } clusterId(2, may be absent at the end)
  */

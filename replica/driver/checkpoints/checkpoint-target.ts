@@ -5,7 +5,7 @@
  * when the store has all of it. Names begin with the time, so that the greatest is the newest.
  */
 import { createReadStream } from "node:fs";
-import { copyFile, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorText } from "#base/errors.ts";
 import type { CheckpointsConfig } from "../../config.ts";
@@ -114,6 +114,9 @@ class FolderTarget implements CheckpointTarget {
       try {
         await mkdir(this.text, { recursive: true });
         await copyFile(file, part);
+        // A name may outlive a power loss that takes the bytes.
+        await using copy = await open(part, "r+");
+        await copy.sync();
         await rename(part, path);
       } finally {
         await rm(part, { force: true });

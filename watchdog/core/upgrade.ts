@@ -55,7 +55,7 @@ export type UpgradeOutput =
    * and has to drain; otherwise that one has ended.
    */
   | { readonly kind: "promote"; readonly isReady: boolean }
-  /** The edge serves as before. */
+  /** The edge serves as before, or is started anew where it was lost as well. */
   | { readonly kind: "rolledBack"; readonly failure: UpgradeFailure }
   | { readonly kind: "refused"; readonly reason: UpgradeRefusal };
 

@@ -40,7 +40,7 @@ export function nextConfigFile(configPath: string): string {
 }
 
 /** The report on the last upgrade. */
-export function upgradeReportFile(stateFolder: string): string {
+function upgradeReportFile(stateFolder: string): string {
   return join(stateFolder, "upgrade.json");
 }
 
@@ -98,9 +98,11 @@ export function failureText({ step, cause, code, signal }: UpgradeFailure): stri
   const how = {
     exited: `ended (${signal ?? `exit code ${code}`})`,
     tooLate: "was too slow and was killed",
-    edgeLost: "was too slow and was killed, and the edge ended",
+    edgeLost: "was too slow and was killed, and the edge ended too,",
   }[cause];
-  return `the new edge process ${how} ${what}; the edge serves as before`;
+  const after =
+    cause === "edgeLost" ? "it is started as after any crash" : "the edge serves as before";
+  return `the new edge process ${how} ${what}; ${after}`;
 }
 
 /** Why an upgrade was not begun, for the operator. */

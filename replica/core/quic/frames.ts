@@ -382,7 +382,7 @@ export function writeAck(
 /** Bytes of a reset token. */
 export const RESET_TOKEN_BYTES = 16;
 /** Bytes of a path challenge. */
-export const PATH_DATA_BYTES = 8;
+const PATH_DATA_BYTES = 8;
 const STREAM_HAS_FIN = 0x01;
 const STREAM_HAS_LENGTH = 0x02;
 const STREAM_HAS_OFFSET = 0x04;

@@ -208,7 +208,7 @@ function bytesOf(change: ColumnChange): number {
  * A hundred thousand rows of one column, or some thousands of a new table: enough for the hours of a
  * roll-out, and merged in about two seconds when the schema arrives.
  */
-export const KEPT_LIMITS: KeptAsideLimits = { changesMax: 100_000, bytesMax: 64 * 1024 * 1024 };
+const KEPT_LIMITS: KeptAsideLimits = { changesMax: 100_000, bytesMax: 64 * 1024 * 1024 };
 /** What the numbers of a row take, and SQLite's own. */
 const ROW_BYTES = 80;
 

@@ -4,10 +4,15 @@
  * the attempt is undone.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { Agent, request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { errorText } from "#base/errors.ts";
-import { Cluster, runPatina, until, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+import {
+  Cluster,
+  runPatina,
+  Traffic,
+  until,
+  type TestHost,
+  type TestMachine,
+} from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;
@@ -124,59 +129,4 @@ async function everyConnectionGets(host: string): Promise<void> {
     const answers = await Promise.all(Array.from({ length: 16 }, () => edge.request(host)));
     return answers.every(({ status, text }) => status === 200 && text === "one");
   });
-}
-
-/** Clients that ask one request after the other: half keep their connection, half do not. */
-class Traffic {
-  readonly #target: TestHost;
-  readonly #agent = new Agent({ keepAlive: true });
-  readonly #failures: string[] = [];
-  readonly #running: Promise<unknown>;
-  #answered = 0;
-  #isStopped = false;
-
-  constructor(target: TestHost) {
-    this.#target = target;
-    const agents = [this.#agent, this.#agent, false, false] as const;
-    this.#running = Promise.all(agents.map((agent) => this.#run(agent)));
-  }
-
-  /** Resolves when some more requests were answered. */
-  async flows(): Promise<void> {
-    const goal = this.#answered + 20;
-    await until("requests are answered", () => this.#answered >= goal);
-  }
-
-  /** What went wrong, in all that were asked. */
-  async stop(): Promise<readonly string[]> {
-    this.#isStopped = true;
-    await this.#running;
-    this.#agent.destroy();
-    return this.#failures;
-  }
-
-  async #run(agent: Agent | false): Promise<void> {
-    while (!this.#isStopped) {
-      try {
-        const status = await this.#ask(agent);
-        if (status === 200) this.#answered += 1;
-        else this.#failures.push(`status ${status}`);
-      } catch (error) {
-        this.#failures.push(errorText(error));
-      }
-    }
-  }
-
-  #ask(agent: Agent | false): Promise<number> {
-    const { ip: host, httpPort: port } = this.#target;
-    return new Promise((resolve, reject) => {
-      const asked = httpRequest({ host, port, agent, headers: { host: "one.test" } }, (answer) => {
-        answer.resume();
-        answer.on("error", reject);
-        answer.on("end", () => resolve(answer.statusCode ?? 0));
-      });
-      asked.on("error", reject);
-      asked.end();
-    });
-  }
 }

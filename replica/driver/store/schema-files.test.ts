@@ -9,6 +9,7 @@ test("the platform's schema keeps its own rules", () => {
   expect(schema.tables.map((table) => table.name)).toEqual([
     "apps",
     "checks",
+    "edge_stalls",
     "hostnames",
     "machines",
     "nodes",

@@ -27,7 +27,8 @@ beforeAll(async () => {
         enabled: true,
         stall_row: { table: "machines", column: "region", value: POISON, at },
       },
-      watchdog: { allow_fault_injection: true, apply_ms: 1_000, jitter_ms: 0 },
+      // Each edge is to stall by itself: what others say of the change is tried in canary.e2e.
+      watchdog: { allow_fault_injection: true, apply_ms: 1_000, jitter_ms: 0, notice_ms: 0 },
     },
   });
   cluster = await Cluster.create([

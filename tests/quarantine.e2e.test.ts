@@ -101,7 +101,10 @@ test("the hold outlives a restart, and the list names actor, version, table, key
   const list = ["quarantine", "list", "--config", atRow.configFile];
   const offline = await runPatina(list);
   expect(offline.stderr).toContain("does not run");
+  const from = atRow.log.length;
   await cluster.start("at-row");
+  // Until then the list comes from the file, and `show` finds nobody.
+  await atRow.logged("replica-started", { from });
   const running = await runPatina(list);
   for (const { stdout } of [offline, running]) {
     expect(stdout).toMatch(

@@ -16,7 +16,7 @@ import type { Ledger } from "./ledger.ts";
 import type { SqlDeadline } from "./sql-deadline.ts";
 import { firstKeyword, internalName, quoteName, tokenize } from "./sql-text.ts";
 import { mayBeUnchanged, UnchangedRows } from "./unchanged-rows.ts";
-import type { VersionRowReader } from "./version-rows.ts";
+import type { VersionRowReader, VersionRows } from "./version-rows.ts";
 
 /** What a writer works on. */
 export interface WriterContext {
@@ -81,8 +81,7 @@ export class LocalWriter {
     try {
       const local = Number(statements.raiseNumber.get(BigInt(ledger.lastLocal + 1)));
       work();
-      this.#putBackUnchanged(local);
-      const commit = this.record(local, ts);
+      const commit = this.#record(local, ts, this.#changesOf(local));
       if (commit === null) {
         this.#undo();
         return null;
@@ -98,8 +97,11 @@ export class LocalWriter {
 
   /** Records own rows under `local`, if there are any, as our next version. */
   record(local: number, ts: bigint): LocalCommit | null {
-    const { ledger, rows } = this.#context;
-    const { changes, lastSeq } = rows.read(local, OWN_ORDINAL);
+    return this.#record(local, ts, this.#context.rows.read(local, OWN_ORDINAL));
+  }
+
+  #record(local: number, ts: bigint, { changes, lastSeq }: VersionRows): LocalCommit | null {
+    const { ledger } = this.#context;
     if (changes.length === 0) return null;
     if (ledger.isInDoubt) throw inDoubtError();
     const { actorId } = ledger;
@@ -119,9 +121,13 @@ export class LocalWriter {
     this.#unchanged.close();
   }
 
-  #putBackUnchanged(local: number): void {
-    const found = this.#context.rows.read(local, OWN_ORDINAL);
-    if (mayBeUnchanged(found)) this.#unchanged.putBack(found.changes);
+  /** What the transaction changed, once what it left as it was is put back. */
+  #changesOf(local: number): VersionRows {
+    const { rows } = this.#context;
+    const found = rows.read(local, OWN_ORDINAL);
+    if (!mayBeUnchanged(found)) return found;
+    this.#unchanged.putBack(found.changes);
+    return rows.read(local, OWN_ORDINAL);
   }
 
   #undo(): void {

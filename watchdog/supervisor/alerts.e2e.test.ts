@@ -7,11 +7,11 @@ import { once } from "node:events";
 import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { NO_ALERTS } from "../core/alert-outbox.ts";
 import { listStalls } from "../driver/stall-files.ts";
 import { AlertReceiver, type ReceiverAnswer } from "./fixtures/alert-receiver.ts";
-import { SupervisedEdge, fetchText } from "./fixtures/supervised-edge.ts";
+import { fetchText, openSupervised, type SupervisedEdge } from "./fixtures/supervised-edge.ts";
 import type { SupervisorConfig } from "./supervisor-config.ts";
 
 test("a stall is one alert that names the work, also where the receiver answers 500 twice", async () => {
@@ -138,30 +138,20 @@ test("lines for the systemd journal begin with their priority", async () => {
   ]);
 });
 
-const opened: SupervisedEdge[] = [];
-const receivers: AlertReceiver[] = [];
-
 function open(
   supervisor: Partial<SupervisorConfig>,
   fixture: ConstructorParameters<typeof SupervisedEdge>[1] = {},
   alertsFile?: string,
 ): SupervisedEdge {
   const files = alertsFile === undefined ? {} : { "alerts.json": alertsFile };
-  const edge = new SupervisedEdge(supervisor, fixture, files);
-  opened.push(edge);
-  return edge;
+  return openSupervised(supervisor, fixture, files);
 }
 
 async function listen(...answers: readonly ReceiverAnswer[]): Promise<AlertReceiver> {
   const receiver = await AlertReceiver.listen(...answers);
-  receivers.push(receiver);
+  onTestFinished(() => receiver.close());
   return receiver;
 }
-
-afterEach(async () => {
-  for (const edge of opened.splice(0)) await edge.close();
-  for (const receiver of receivers.splice(0)) receiver.close();
-});
 
 /** The metrics page, once it has a line; it is read anew every two seconds. */
 async function metricsWith(port: number, line: string): Promise<string> {

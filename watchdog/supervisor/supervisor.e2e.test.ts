@@ -5,13 +5,13 @@
 import { createServer as createTcpServer } from "node:net";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { listStalls, readStall } from "../driver/stall-files.ts";
 import type { StallEvidence } from "../types.ts";
-import { SupervisedEdge, fetchText } from "./fixtures/supervised-edge.ts";
+import { fetchText, openSupervised, type SupervisedEdge } from "./fixtures/supervised-edge.ts";
 
 test("a stalled loop is bounced with evidence, and no connection is refused", async () => {
-  const edge = open();
+  const edge = openSupervised();
   const before = await edge.answer();
   const clients = edge.steadyClients(4);
   const block = edge.askOnce("/block").catch((error: unknown) => error);
@@ -41,7 +41,7 @@ test("a stalled loop is bounced with evidence, and no connection is refused", as
 });
 
 test("health and metrics answer while the main thread is stuck", async () => {
-  const edge = open();
+  const edge = openSupervised();
   const { healthPort } = await edge.answer();
   const probe = (path: string) => fetchText(`http://127.0.0.1:${healthPort}${path}`);
   expect(await probe("/readyz")).toMatchObject({ status: 200 });
@@ -63,7 +63,7 @@ test("health and metrics answer while the main thread is stuck", async () => {
 });
 
 test("a stalled loop that is only reported leaves the process serving", async () => {
-  const edge = open();
+  const edge = openSupervised();
   const before = await edge.answer();
   await edge.ask("/block-worker");
   const alert = await edge.line("loop-stalled");
@@ -75,7 +75,7 @@ test("a stalled loop that is only reported leaves the process serving", async ()
 });
 
 test("where the system has no socket groups, all threads accept from one socket", async () => {
-  const edge = open({
+  const edge = openSupervised({
     listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2, isShared: true }],
   });
   const clients = edge.steadyClients(4);
@@ -91,7 +91,7 @@ test("where the system has no socket groups, all threads accept from one socket"
 });
 
 test("an edge whose watchdog is itself blocked is killed by the supervisor", async () => {
-  const edge = open({ silenceLimitMs: 2000 });
+  const edge = openSupervised({ silenceLimitMs: 2000 });
   const before = await edge.answer();
   await edge.askOnce("/block-all").catch((error: unknown) => error);
   const alert = await edge.line("edge-bounced");
@@ -102,7 +102,7 @@ test("an edge whose watchdog is itself blocked is killed by the supervisor", asy
 });
 
 test("an exception leaves evidence too", async () => {
-  const edge = open();
+  const edge = openSupervised();
   await edge.answer();
   await edge.askOnce("/crash").catch((error: unknown) => error);
   const alert = await edge.line("edge-bounced");
@@ -112,7 +112,7 @@ test("an exception leaves evidence too", async () => {
 });
 
 test("an edge that aborts leaves what it was at, told while it was late", async () => {
-  const edge = open();
+  const edge = openSupervised();
   await edge.answer();
   await edge.askOnce("/abort").catch((error: unknown) => error);
   const alert = await edge.line("edge-bounced");
@@ -122,7 +122,7 @@ test("an edge that aborts leaves what it was at, told while it was late", async 
 });
 
 test("an edge that is stopped for good is killed by the supervisor", async () => {
-  const edge = open({ silenceLimitMs: 1000 });
+  const edge = openSupervised({ silenceLimitMs: 1000 });
   const { pid } = await edge.answer();
   process.kill(pid, "SIGSTOP");
   expect(await edge.line("edge-bounced")).toMatchObject({ pid, kind: "silence" });
@@ -132,7 +132,9 @@ test("an edge that is stopped for good is killed by the supervisor", async () =>
 });
 
 test("four SIGKILLs under steady clients refuse nobody, and every request is answered", async () => {
-  const edge = open({ listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2 }] });
+  const edge = openSupervised({
+    listen: [{ name: "http", host: "127.0.0.1", port: 0, sockets: 2 }],
+  });
   const clients = edge.steadyClients(4);
   const pids = new Set<number>();
   for (let kill = 1; kill <= 4; kill++) {
@@ -149,7 +151,7 @@ test("four SIGKILLs under steady clients refuse nobody, and every request is ans
 });
 
 test("SIGTERM drains: the request in flight is completed and the exit code is 0", async () => {
-  const edge = open();
+  const edge = openSupervised();
   await edge.line("edge-ready");
   const slow = edge.ask("/slow");
   await edge.answer();
@@ -159,7 +161,7 @@ test("SIGTERM drains: the request in flight is completed and the exit code is 0"
 });
 
 test("an edge that never gets ready is started ever more slowly and then given up", async () => {
-  const edge = open({ backOffFirstMs: 10, giveUpExits: 7 }, { exitCode: 1 });
+  const edge = openSupervised({ backOffFirstMs: 10, giveUpExits: 7 }, { exitCode: 1 });
   expect(await edge.ended).toEqual({ code: 9, signal: null });
   const delays = edge.lines
     .filter((line) => line.event === "edge-bounced")
@@ -169,7 +171,7 @@ test("an edge that never gets ready is started ever more slowly and then given u
 });
 
 test("an exit code that no restart can mend is passed on at once", async () => {
-  const edge = open({}, { exitCode: 2 });
+  const edge = openSupervised({}, { exitCode: 2 });
   expect(await edge.ended).toEqual({ code: 2, signal: null });
   expect(edge.lines.some((line) => line.event === "edge-bounced")).toBe(false);
 });
@@ -179,7 +181,7 @@ test.each([1, 2])("a port in use is one line and exit code 4 (%d sockets)", asyn
   await once(other, "listening");
   const address = other.address();
   const port = typeof address === "object" && address !== null ? address.port : 0;
-  const edge = open({ listen: [{ name: "http", host: "127.0.0.1", port, sockets }] });
+  const edge = openSupervised({ listen: [{ name: "http", host: "127.0.0.1", port, sockets }] });
   expect(await edge.ended).toEqual({ code: 4, signal: null });
   expect(edge.lines.map((line) => line["msg"])).toEqual([
     `cannot listen on 127.0.0.1:${port} (http): the port is in use`,
@@ -189,25 +191,13 @@ test.each([1, 2])("a port in use is one line and exit code 4 (%d sockets)", asyn
 });
 
 test("an edge whose supervisor is gone drains and ends", async () => {
-  const edge = open();
+  const edge = openSupervised();
   await edge.line("edge-ready");
   // stderr of both is one pipe: it closes when the last of them has ended.
   const bothEnded = once(edge.child, "close");
   edge.child.kill("SIGKILL");
   await edge.line("supervisor-gone");
   await bothEnded;
-});
-
-const opened: SupervisedEdge[] = [];
-
-function open(...args: ConstructorParameters<typeof SupervisedEdge>): SupervisedEdge {
-  const edge = new SupervisedEdge(...args);
-  opened.push(edge);
-  return edge;
-}
-
-afterEach(async () => {
-  for (const edge of opened.splice(0)) await edge.close();
 });
 
 function onlyEvidence(edge: SupervisedEdge): StallEvidence {

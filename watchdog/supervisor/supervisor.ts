@@ -25,6 +25,7 @@ import {
 } from "./driver/edge-evidence.ts";
 import { type EdgeExit, type EdgeProcess, type EdgeRun, startEdge } from "./driver/edge-process.ts";
 import { type HeldSocket, holdSockets } from "./driver/held-sockets.ts";
+import { MachineLoop } from "./driver/machine-loop.ts";
 import { ServiceNotices, takeServiceEnvironment } from "./driver/service-notices.ts";
 import type { EdgeConfig } from "./driver/upgrade-files.ts";
 import { EXIT, LASTING_EXIT_CODES } from "./exit-codes.ts";
@@ -84,7 +85,7 @@ class Supervisor {
   /** The run before the present one, from its exit until its alert. */
   #ended: EdgeRun | null = null;
   readonly #upgrades: Upgrades;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #policyLoop: MachineLoop<RestartInput, RestartOutput>;
   #finish: (code: number) => void = () => undefined;
 
   constructor(parts: SupervisorParts) {
@@ -108,6 +109,7 @@ class Supervisor {
       backOffMaxMs: 30_000,
       giveUpExits: config.giveUpExits ?? 10,
     });
+    this.#policyLoop = new MachineLoop(this.#policy, (output) => this.#perform(output));
     this.#upgrades = new Upgrades({
       inForce: { config, path: configPath },
       log,
@@ -134,7 +136,7 @@ class Supervisor {
       process.on(signal, () => {
         this.#parts.notices.tell("STOPPING=1");
         this.#upgrades.stop();
-        this.#decide({ kind: "stop", signal });
+        this.#policyLoop.run({ kind: "stop", signal });
       });
     }
     process.on("SIGHUP", () => this.#reload());
@@ -142,10 +144,10 @@ class Supervisor {
     this.#upgrades.open();
     this.#parts.notices.start();
     const poll = setInterval(() => this.#pollSilence(), this.#pollPeriodMs);
-    this.#decide({ kind: "start" });
+    this.#policyLoop.run({ kind: "start" });
     const code = await finished;
     clearInterval(poll);
-    clearTimeout(this.#timer);
+    this.#policyLoop.stop();
     await this.#upgrades.close();
     await this.#alerts.settle(ALERT_LIMIT_MS);
     await this.#parts.notices.settle(NOTICE_LIMIT_MS);
@@ -155,18 +157,8 @@ class Supervisor {
   /** Whether the edge took over what it read is in its log: the service goes on either way. */
   #reload(): void {
     if (this.#policy.isReady) this.#parts.notices.tellReloading();
-    this.#decide({ kind: "reload" });
+    this.#policyLoop.run({ kind: "reload" });
     if (this.#policy.isReady) this.#parts.notices.tell("READY=1");
-  }
-
-  #decide(input: RestartInput): void {
-    this.#policy.handle(input, performance.now());
-    for (const output of this.#policy.drain()) this.#perform(output);
-    clearTimeout(this.#timer);
-    const dueMs = this.#policy.deadlineMs();
-    if (dueMs === Infinity) return;
-    const waitMs = Math.max(Math.ceil(dueMs - performance.now()), 1);
-    this.#timer = setTimeout(() => this.#decide({ kind: "tick" }), waitMs);
   }
 
   #perform(output: RestartOutput): void {
@@ -219,7 +211,7 @@ class Supervisor {
     this.#ended = run;
     this.#run = null;
     const isReplaced = this.#upgrades.edgeExited();
-    this.#decide({ kind: "exited", ...exit, isReplaced });
+    this.#policyLoop.run({ kind: "exited", ...exit, isReplaced });
   }
 
   #onLine(run: EdgeRun, line: PipeLine): void {
@@ -255,7 +247,7 @@ class Supervisor {
     this.#log.info?.("edge-ready", "the edge answers", { pid: run.process.pid, bootMs });
     this.#alerts.resolve("crash-loop", "");
     this.#parts.notices.tell("READY=1", `STATUS=edge process ${run.process.pid} answers`);
-    if (run === this.#run) this.#decide({ kind: "ready" });
+    if (run === this.#run) this.#policyLoop.run({ kind: "ready" });
     else this.#upgrades.told(run, "ready");
   }
 

@@ -6,9 +6,9 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { afterEach, expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { EXIT, LASTING_EXIT_CODES } from "./exit-codes.ts";
-import { SupervisedEdge } from "./fixtures/supervised-edge.ts";
+import { openSupervised, type SupervisedEdge } from "./fixtures/supervised-edge.ts";
 
 test("on a socket that was passed, a bounce and a restart of the whole service refuse nobody", async () => {
   const edge = open({ socket: "http", env: {} });
@@ -28,7 +28,7 @@ test("on a socket that was passed, a bounce and a restart of the whole service r
 
 test("the service manager hears of start, reload, upgrade, end, and that the supervisor lives", async () => {
   const folder = mkdtempSync(join(tmpdir(), "patina-notify-"));
-  folders.push(folder);
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   const heard = join(folder, "heard");
   writeFileSync(heard, "");
   writeFileSync(
@@ -106,19 +106,9 @@ function withoutLife(notices: readonly string[]): string[] {
   return notices.filter((notice) => !notice.endsWith("WATCHDOG=1"));
 }
 
-const opened: SupervisedEdge[] = [];
-const folders: string[] = [];
-
 function open(
   service: { readonly socket: string; readonly env: NodeJS.ProcessEnv },
   supervisor: ConstructorParameters<typeof SupervisedEdge>[0] = {},
 ): SupervisedEdge {
-  const edge = new SupervisedEdge(supervisor, {}, {}, service);
-  opened.push(edge);
-  return edge;
+  return openSupervised(supervisor, {}, {}, service);
 }
-
-afterEach(async () => {
-  for (const edge of opened.splice(0)) await edge.close();
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-});

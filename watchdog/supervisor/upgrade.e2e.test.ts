@@ -3,12 +3,12 @@
  * Steady clients ask meanwhile, each request on a connection of its own: none may be refused or break.
  */
 import { writeFileSync } from "node:fs";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { nextConfigFile, runningSupervisor } from "./driver/upgrade-files.ts";
-import { SupervisedEdge } from "./fixtures/supervised-edge.ts";
+import { openSupervised, type SupervisedEdge } from "./fixtures/supervised-edge.ts";
 
 test("another process takes over, and no request is refused or lost", async () => {
-  const edge = open();
+  const edge = openSupervised();
   const before = await edge.answer();
   const clients = edge.steadyClients(4);
   const slow = edge.ask("/slow");
@@ -34,7 +34,9 @@ test.each(["starting", "handingOver", "takingOver"] as const)(
   async (step) => {
     // The old process fails to hand over where that is the step; the new one fails at the others.
     const edge =
-      step === "handingOver" ? open({ upgradeStepLimitMs: 3000 }, { silentAt: step }) : open();
+      step === "handingOver"
+        ? openSupervised({ upgradeStepLimitMs: 3000 }, { silentAt: step })
+        : openSupervised();
     const before = await edge.answer();
     const clients = edge.steadyClients(2);
     const report = await edge.upgrade({}, step === "handingOver" ? {} : { exitAt: step });
@@ -53,7 +55,7 @@ test.each(["starting", "handingOver", "takingOver"] as const)(
 );
 
 test("an edge that dies while it hands over is followed by the new process", async () => {
-  const edge = open({}, { exitAt: "handingOver" });
+  const edge = openSupervised({}, { exitAt: "handingOver" });
   const before = await edge.answer();
   const report = await edge.upgrade();
   expect(report).toMatchObject({ outcome: "done" });
@@ -63,7 +65,7 @@ test("an edge that dies while it hands over is followed by the new process", asy
 });
 
 test("SIGUSR2 alone starts the same config anew; one that listens elsewhere is refused", async () => {
-  const edge = open();
+  const edge = openSupervised();
   const before = await edge.answer();
   await edge.line("edge-ready");
   const moved = [{ name: "http", host: "127.0.0.1", port: 1 }];
@@ -78,7 +80,7 @@ test("SIGUSR2 alone starts the same config anew; one that listens elsewhere is r
 });
 
 test("SIGTERM in the middle of an upgrade ends both processes", async () => {
-  const edge = open({}, { silentAt: "handingOver" });
+  const edge = openSupervised({}, { silentAt: "handingOver" });
   await edge.line("edge-ready");
   edge.child.kill("SIGUSR2");
   await edge.line("upgrade-begins");
@@ -90,15 +92,3 @@ test("SIGTERM in the middle of an upgrade ends both processes", async () => {
 async function expectServed(edge: SupervisedEdge, pid: number): Promise<void> {
   while ((await edge.answer()).pid !== pid);
 }
-
-const opened: SupervisedEdge[] = [];
-
-function open(...args: ConstructorParameters<typeof SupervisedEdge>): SupervisedEdge {
-  const edge = new SupervisedEdge(...args);
-  opened.push(edge);
-  return edge;
-}
-
-afterEach(async () => {
-  for (const edge of opened.splice(0)) await edge.close();
-});

@@ -14,6 +14,7 @@ import {
 import type { Alerts } from "./driver/alerts.ts";
 import { evidenceFields } from "./driver/edge-evidence.ts";
 import type { EdgeExit, EdgeRun } from "./driver/edge-process.ts";
+import { MachineLoop } from "./driver/machine-loop.ts";
 import {
   type EdgeConfig,
   type UpgradeReport,
@@ -45,7 +46,7 @@ export interface UpgradesParts {
 /** The upgrades of one supervisor. */
 export class Upgrades {
   readonly #parts: UpgradesParts;
-  readonly #upgrade: Upgrade;
+  readonly #upgrade: MachineLoop<UpgradeInput, UpgradeOutput>;
   readonly #stateFolder: string;
   /** The edge that an upgrade starts, until it is the one in force. */
   #candidate: EdgeRun | null = null;
@@ -54,17 +55,17 @@ export class Upgrades {
   /** What the next candidate is started with. */
   #next: EdgeConfig | null = null;
   #inForce: EdgeConfig;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: UpgradesParts) {
     const { config } = parts.inForce;
     this.#parts = parts;
     this.#inForce = parts.inForce;
     this.#stateFolder = config.stateFolder;
-    this.#upgrade = new Upgrade({
+    const upgrade = new Upgrade({
       stepLimitMs: config.upgradeStepLimitMs ?? 30_000,
       drainLimitMs: config.drainLimitMs ?? 60_000,
     });
+    this.#upgrade = new MachineLoop(upgrade, (output) => this.#perform(output));
   }
 
   /** What edges are started with. */
@@ -84,53 +85,43 @@ export class Upgrades {
     const isKept = this.#candidate === null;
     const next = claimNextConfig(this.#inForce, { isKept });
     this.#next = next.ok ? next.value : null;
-    if (next.ok) this.#steer({ kind: "begin", isEdgeReady });
+    if (next.ok) this.#upgrade.run({ kind: "begin", isEdgeReady });
     else this.#refuse(next.error.reason, next.error.id);
   }
 
   /** An edge has said something that upgrades wait for. */
   told(run: EdgeRun, kind: "loaded" | "handedOver" | "ready"): void {
     const isExpected = run === (kind === "handedOver" ? this.#parts.edge() : this.#candidate);
-    if (isExpected) this.#steer({ kind });
+    if (isExpected) this.#upgrade.run({ kind });
   }
 
   /** An edge that is not the one in force has ended. */
   otherExited(run: EdgeRun, exit: EdgeExit): void {
     if (run === this.#candidate) {
-      this.#steer({ kind: "candidateExited", ...exit });
+      this.#upgrade.run({ kind: "candidateExited", ...exit });
       this.#candidate = null;
     } else if (run === this.#retired) {
       this.#retired = null;
-      this.#steer({ kind: "retiredExited" });
+      this.#upgrade.run({ kind: "retiredExited" });
     }
   }
 
   /** The edge in force has ended unasked; true: a candidate has taken its place. */
   edgeExited(): boolean {
-    this.#steer({ kind: "edgeExited" });
+    this.#upgrade.run({ kind: "edgeExited" });
     return this.#parts.edge() !== null;
   }
 
   /** The supervisor is to end. */
   stop(): void {
-    this.#steer({ kind: "stop" });
+    this.#upgrade.run({ kind: "stop" });
   }
 
   /** Resolves when no edge but the one in force is left; after `stop`. */
   async close(): Promise<void> {
     for (const run of [this.#candidate, this.#retired]) await run?.ended;
-    clearTimeout(this.#timer);
+    this.#upgrade.stop();
     rmSync(supervisorPidFile(this.#stateFolder), { force: true });
-  }
-
-  #steer(input: UpgradeInput): void {
-    this.#upgrade.handle(input, performance.now());
-    for (const output of this.#upgrade.drain()) this.#perform(output);
-    clearTimeout(this.#timer);
-    const dueMs = this.#upgrade.deadlineMs();
-    if (dueMs === Infinity) return;
-    const waitMs = Math.max(Math.ceil(dueMs - performance.now()), 1);
-    this.#timer = setTimeout(() => this.#steer({ kind: "tick" }), waitMs);
   }
 
   #perform(output: UpgradeOutput): void {

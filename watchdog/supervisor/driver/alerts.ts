@@ -22,6 +22,7 @@ import {
 import { alertFile, parseAlertState } from "../../driver/alert-file.ts";
 import type { Alert, AlertKind } from "../../types.ts";
 import type { AlertRules } from "../supervisor-config.ts";
+import { MachineLoop } from "./machine-loop.ts";
 
 /** Where alerts go. */
 export interface AlertOptions {
@@ -37,7 +38,7 @@ export interface AlertOptions {
 export class Alerts {
   readonly #options: AlertOptions;
   readonly #outbox: AlertOutbox;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #loop: MachineLoop<AlertInput, AlertOutput>;
   #raised = 0;
   /** The last write of the state file; each follows the one before. */
   #saving: Promise<void> = Promise.resolve();
@@ -59,7 +60,9 @@ export class Alerts {
       nextRandom: Math.random,
     };
     this.#outbox = new AlertOutbox(config, readState(options));
-    this.#handle({ kind: "tick" });
+    const perform = (output: AlertOutput): void => this.#perform(output);
+    this.#loop = new MachineLoop(this.#outbox, perform, { keepsAlive: false });
+    this.#loop.run({ kind: "tick" });
   }
 
   /** Writes the line at once and queues the post. */
@@ -67,12 +70,12 @@ export class Alerts {
     const time = new Date().toISOString();
     this.#raised += 1;
     const id = `${time.replaceAll(/[-:.]/g, "")}-${process.pid}-${this.#raised}`;
-    this.#handle({ kind: "raise", alert, id, time });
+    this.#loop.run({ kind: "raise", alert, id, time });
   }
 
   /** What an alert was about is over; the next of its kind and subject is news. */
   resolve(alertKind: AlertKind, subject: string): void {
-    this.#handle({ kind: "resolved", alertKind, subject });
+    this.#loop.run({ kind: "resolved", alertKind, subject });
   }
 
   /**
@@ -85,18 +88,7 @@ export class Alerts {
     this.#tellQuiet();
     await Promise.race([quiet, limit]);
     await Promise.race([this.#saving, limit]);
-    clearTimeout(this.#timer);
-  }
-
-  #handle(input: AlertInput): void {
-    this.#outbox.handle(input, performance.now());
-    for (const output of this.#outbox.drain()) this.#perform(output);
-    clearTimeout(this.#timer);
-    this.#tellQuiet();
-    const dueMs = this.#outbox.deadlineMs();
-    if (dueMs === Infinity) return;
-    const waitMs = Math.max(Math.ceil(dueMs - performance.now()), 0);
-    this.#timer = setTimeout(() => this.#handle({ kind: "tick" }), waitMs).unref();
+    this.#loop.stop();
   }
 
   #perform(output: AlertOutput): void {
@@ -117,14 +109,15 @@ export class Alerts {
         return;
       }
       case "save":
-        return this.#save();
+        this.#save();
+        return this.#tellQuiet();
     }
   }
 
   async #post(id: string, body: string): Promise<void> {
     const { webhook, timeoutMs } = this.#options.rules;
     const outcome = await post(webhook ?? "", body, timeoutMs);
-    this.#handle({ kind: "posted", id, outcome });
+    this.#loop.run({ kind: "posted", id, outcome });
   }
 
   /** One write at a time; several changes meanwhile are one write. */

@@ -3,13 +3,7 @@
  * they did to the state, and whether trying again can help. None reaches an HTTP client;
  * `proxy/exit-code-of.ts` gives the exit codes.
  */
-
-/** What is fixed about one code. */
-export interface CommandErrorKind {
-  readonly meaning: string;
-  readonly effect: string;
-  readonly retryable: boolean;
-}
+import type { ErrorKind } from "#base/errors.ts";
 
 /** Every code that a command ends with and that no other folder declares. */
 export const COMMAND_ERRORS = {
@@ -69,4 +63,4 @@ export const COMMAND_ERRORS = {
     effect: "the process ends; its supervisor starts it again",
     retryable: true,
   },
-} as const satisfies Record<string, CommandErrorKind>;
+} as const satisfies Record<string, ErrorKind>;

@@ -25,6 +25,15 @@ export class PatinaError extends Error {
   }
 }
 
+/** What is true of every error of one code; `errors.ts` of each folder has a table of them. */
+export interface ErrorKind {
+  readonly meaning: string;
+  /** What it did to the state. */
+  readonly effect: string;
+  /** Whether trying again can help. */
+  readonly retryable: boolean;
+}
+
 /** The message of anything that was thrown, for a log line. */
 export function errorText(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);

@@ -2,14 +2,7 @@
  * Errors of checkpoints, once each: what they mean, what they did to the state, and whether trying
  * again can help. None reaches an HTTP client.
  */
-import { PatinaError } from "#base/errors.ts";
-
-/** What is fixed about one code. */
-export interface CheckpointErrorKind {
-  readonly meaning: string;
-  readonly effect: string;
-  readonly retryable: boolean;
-}
+import { type ErrorKind, PatinaError } from "#base/errors.ts";
 
 /** Codes of this folder. */
 export type CheckpointErrorCode = keyof typeof CHECKPOINT_ERRORS;
@@ -46,7 +39,7 @@ export const CHECKPOINT_ERRORS = {
     effect: "nothing was written",
     retryable: false,
   },
-} as const satisfies Record<string, CheckpointErrorKind>;
+} as const satisfies Record<string, ErrorKind>;
 
 /** An error of this folder with one of its codes. */
 export function checkpointError(

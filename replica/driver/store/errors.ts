@@ -4,13 +4,10 @@
  * Every code is declared here once: what it means, what it did to the state, whether trying again
  * can help, and the HTTP status when it reaches a client.
  */
-import { PatinaError, errorText } from "#base/errors.ts";
+import { type ErrorKind, errorText, PatinaError } from "#base/errors.ts";
 
-/** What is true of every error of one code. */
-export interface StoreErrorKind {
-  readonly meaning: string;
-  readonly effect: string;
-  readonly retryable: boolean;
+/** What is true of every error of one code that can reach an HTTP client. */
+export interface StoreErrorKind extends ErrorKind {
   readonly httpStatus: number;
 }
 

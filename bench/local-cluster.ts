@@ -277,11 +277,34 @@ export async function endProcess(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
+/**
+ * Starts one server that stands for all machines, for how it answers is not what is measured; its
+ * port. Ended with the stack.
+ */
+export async function startMachine(stack: AsyncDisposableStack): Promise<number> {
+  const child = spawn(process.execPath, [UPSTREAM], { stdio: ["ignore", "pipe", "inherit"] });
+  stack.defer(() => endProcess(child));
+  const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
+  return Number(line);
+}
+
+/** A healthy machine of an app, on a port of this host, as `Host.put` takes it. */
+export function machineOn(port: number, app: string): unknown {
+  return {
+    app,
+    region: "lo",
+    state: "started",
+    services: [{ name: "web", address: `127.0.0.1:${port}`, protocol: "http" }],
+    checks: [{ service: "web", name: "up", status: "passing" }],
+  };
+}
+
 /** Waits; only for polls of other processes. */
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
 }
 
+const UPSTREAM = fileURLToPath(new URL("./fixed-upstream.ts", import.meta.url));
 const CLI = fileURLToPath(new URL("../bin/cli.ts", import.meta.url));
 const EDGE_MAIN = fileURLToPath(new URL("../proxy/edge-main.ts", import.meta.url));
 const READY_LIMIT_MS = 60_000;

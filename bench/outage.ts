@@ -6,14 +6,10 @@
  * Protection off is canaries, warnings and holds all switched off by their config keys; the watchdog
  * still bounces. What happened comes from the edges' own logs and from the answers to the traffic.
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-import { request } from "undici";
 import { Traffic } from "../bin/demo/load.ts";
-import { endProcess, LocalCluster, sleep, type Host } from "./local-cluster.ts";
+import { LocalCluster, machineOn, sleep, startMachine, type Host } from "./local-cluster.ts";
 import type { Bench, BenchContext, FigureSpec, Sample } from "./measure.ts";
+import { untilAllKnow } from "./replica-cluster.ts";
 
 const SHAPES = {
   unseen: { table: "services", column: "protocol", value: "h2c" },
@@ -129,7 +125,7 @@ class Outage {
       await host.ready();
       hosts.push(host);
     }
-    for (const host of hosts) await knowsAll(host, edges + 1);
+    await untilAllKnow(hosts, edges + 1);
     const watched = hosts.map((host): Watched => {
       const origin = `http://127.0.0.1:${host.httpPort}`;
       const traffic = new Traffic({ pop: host.name, origin, host: HOSTNAME, ratePerSecond });
@@ -243,34 +239,10 @@ function targetOf(shape: Shape, isProtected: boolean, name: string): Pick<Figure
     : { target: { atMost: most } };
 }
 
-async function knowsAll(host: Host, members: number): Promise<void> {
-  const url = `http://127.0.0.1:${host.metricsPort}/metrics`;
-  for (const endMs = performance.now() + ANSWER_LIMIT_MS; performance.now() < endMs;) {
-    const text = await (await request(url)).body.text();
-    if (Number(/^patina_swim_members (\d+)/m.exec(text)?.[1]) >= members) return;
-    await sleep(200);
-  }
-  throw new Error(`${host.name} does not know all ${members} members; see ${host.folder}`);
-}
-
-/** One server stands for all machines: how it answers is not what is measured. */
-async function startMachine(stack: AsyncDisposableStack): Promise<number> {
-  const child = spawn(process.execPath, [UPSTREAM], { stdio: ["ignore", "pipe", "inherit"] });
-  stack.defer(() => endProcess(child));
-  const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
-  return Number(line);
-}
-
 async function publish(worker: Host, port: number): Promise<void> {
   await worker.put(`hostnames/${HOSTNAME}`, { app: "app" });
   for (let at = 0; at < MACHINES; at++) {
-    await worker.put(`machines/machine-${at}`, {
-      app: "app",
-      region: "lo",
-      state: "started",
-      services: [{ name: "web", address: `127.0.0.1:${port}`, protocol: "http" }],
-      checks: [{ service: "web", name: "up", status: "passing" }],
-    });
+    await worker.put(`machines/machine-${at}`, machineOn(port, "app"));
   }
 }
 
@@ -280,7 +252,6 @@ function poisonOf(shape: Shape): string {
   return `UPDATE ${table} SET ${column} = '${value}' WHERE ${key} = 'machine-0'`;
 }
 
-const UPSTREAM = fileURLToPath(new URL("./fixed-upstream.ts", import.meta.url));
 const HOSTNAME = "hello.bench";
 /** The others of the app serve on, whatever becomes of the first. */
 const MACHINES = 10;

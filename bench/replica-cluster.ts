@@ -30,6 +30,12 @@ export async function startReplicas(context: BenchContext, count: number): Promi
     await host.ready();
     hosts.push(host);
   }
+  await untilAllKnow(hosts, count);
+  return hosts;
+}
+
+/** Waits until each of these counts so many members, itself among them. */
+export async function untilAllKnow(hosts: readonly Host[], count: number): Promise<void> {
   const deadlineMs = performance.now() + JOIN_LIMIT_MS;
   for (const host of hosts) {
     while ((await membersOf(host)) < count) {
@@ -37,7 +43,6 @@ export async function startReplicas(context: BenchContext, count: number): Promi
       await sleep(200);
     }
   }
-  return hosts;
 }
 
 async function membersOf(host: Host): Promise<number> {

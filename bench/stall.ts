@@ -7,14 +7,10 @@
  * log line of the listener with the age of its process (start and boot).
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { once } from "node:events";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { request } from "undici";
 import { Traffic } from "../bin/demo/load.ts";
-import { endProcess, LocalCluster, sleep, type Host } from "./local-cluster.ts";
+import { LocalCluster, machineOn, sleep, startMachine, type Host } from "./local-cluster.ts";
 import type { Bench, BenchContext, Sample } from "./measure.ts";
 
 /** Budget 1,000 ms + jitter up to 200 ms + 500 ms for everything after. */
@@ -114,25 +110,11 @@ async function blockLoop(url: string): Promise<void> {
   }
 }
 
-/** One server stands for all machines: how it answers is not what is measured. */
-async function startMachine(stack: AsyncDisposableStack): Promise<number> {
-  const child = spawn(process.execPath, [UPSTREAM], { stdio: ["ignore", "pipe", "inherit"] });
-  stack.defer(() => endProcess(child));
-  const [line] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
-  return Number(line);
-}
-
 /** 100 apps with 10 machines each. */
 async function publish(edge: Host, port: number): Promise<void> {
   await edge.put("hostnames/" + HOSTNAME, { app: "app-0" });
   for (let at = 0; at < MACHINES; at++) {
-    await edge.put(`machines/machine-${at}`, {
-      app: `app-${Math.floor(at / 10)}`,
-      region: "lo",
-      state: "started",
-      services: [{ name: "web", address: `127.0.0.1:${port}`, protocol: "http" }],
-      checks: [{ service: "web", name: "up", status: "passing" }],
-    });
+    await edge.put(`machines/machine-${at}`, machineOn(port, `app-${Math.floor(at / 10)}`));
   }
 }
 
@@ -171,7 +153,6 @@ function newestEvidence(folder: string): { atMs: number; silentMs: number } {
   return { atMs: Date.parse(time), silentMs };
 }
 
-const UPSTREAM = fileURLToPath(new URL("./fixed-upstream.ts", import.meta.url));
 const STALL_PATH = "/bench-stall";
 const HOSTNAME = "hello.bench";
 const MACHINES = 1_000;

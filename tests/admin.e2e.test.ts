@@ -5,7 +5,9 @@ import { stringify } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
 import { ROOT } from "./source-tree.ts";
-import { Cluster, runPatina, until, type Ending, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina, type Ending } from "./process-fixture.ts";
 
 let cluster: Cluster;
 let worker: TestHost;

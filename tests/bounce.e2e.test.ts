@@ -5,14 +5,9 @@
  */
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import {
-  Cluster,
-  get,
-  runPatina,
-  until,
-  type TestHost,
-  type TestMachine,
-} from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 const STALL_PATH = "/__stall";
 const CRASH_PATH = "/__crash";
@@ -48,7 +43,7 @@ beforeAll(async () => {
   worker = cluster.host("worker");
   machine = await cluster.startMachine("one");
   await cluster.start("worker", "single", "double");
-  await publish("one.test");
+  await worker.publish("one.test", machine);
   await Promise.all([single, double].map((edge) => edge.routes("one.test", "one")));
 });
 
@@ -99,7 +94,7 @@ test("the first change published after a bounce arrives at once, and broadcasts 
   const from = { single: single.log.length, worker: worker.log.length };
   process.kill(single.edgePid(), "SIGKILL");
   await single.logged("replica-started", { from: from.single });
-  await publish("after-bounce.test");
+  await worker.publish("after-bounce.test", machine);
   const publishedMs = performance.now();
   await single.routes("after-bounce.test", "one");
   const arrivedMs = performance.now() - publishedMs;
@@ -169,7 +164,7 @@ test("when the same thread stalls, its spare used up, the process is bounced", a
 });
 
 test("after the bounce both threads learn changes, and one that stalls is replaced alone", async () => {
-  await publish("both.test");
+  await worker.publish("both.test", machine);
   const others = await openClients();
   await everyClientGets(others, "both.test", "one");
 
@@ -200,17 +195,6 @@ test("an edge with two data-plane threads ends as soon as nothing is in flight",
   double.signal("SIGTERM");
   expect(await double.ending()).toMatchObject({ code: 0, signal: null });
 });
-
-async function publish(host: string): Promise<void> {
-  for (const [path, body] of [
-    ["/v1/apps/one", { name: "One" }],
-    [`/v1/hostnames/${host}`, { app: "one" }],
-    [`/v1/machines/${machine.id}`, machine.document("one")],
-  ] as const) {
-    const { status, text } = await worker.api("PUT", path, body);
-    expect({ status, text }).toMatchObject({ status: 200 });
-  }
-}
 
 /** Requests one after the other, each on a connection of its own; counts what became of them. */
 function steadyTraffic(edge: TestHost): {

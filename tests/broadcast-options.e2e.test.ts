@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DICTIONARY, DICTIONARY_ID } from "../replica/driver/compression/dictionary-fixture.ts";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 let cluster: Cluster;
 let writer: TestHost;

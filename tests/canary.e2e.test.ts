@@ -3,7 +3,9 @@
  * cluster of a worker and three edges: the two canaries stall once each and tell, the third never does.
  */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 const EDGES = ["first", "second", "third"] as const;
 let cluster: Cluster;
@@ -30,9 +32,7 @@ beforeAll(async () => {
   worker = cluster.host("worker");
   await cluster.start("worker", ...EDGES);
   const machine = await cluster.startMachine("one");
-  await put("/v1/apps/one", { name: "one" });
-  await put("/v1/hostnames/one.test", { app: "one" });
-  await put("/v1/machines/one", machine.document("one"));
+  await worker.publish("one.test", machine);
   for (const name of EDGES) {
     await cluster.host(name).routes("one.test", "one");
     await until(`${name} knows the other edges`, async () => {
@@ -109,10 +109,6 @@ interface Listing {
 async function list(): Promise<Listing> {
   const command = ["quarantine", "list", "--json", "--config", spared.configFile];
   return JSON.parse((await runPatina(command)).stdout) as Listing;
-}
-
-async function put(path: string, body: unknown): Promise<void> {
-  expect(await worker.api("PUT", path, body)).toMatchObject({ status: 200 });
 }
 
 async function execute(statement: string): Promise<void> {

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openTarget, verifyCheckpoint } from "../replica/driver/checkpoints/checkpoints.ts";
 import { S3Fixture } from "../replica/driver/checkpoints/s3-fixture.ts";
-import { Cluster, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "patina-checkpoints-"));
 const TARGET = "s3://bucket/test";

@@ -5,15 +5,14 @@
  * Everything is waited for by asking or by reading logs, never by time. `close` ends every process,
  * also after a failure, and removes the folder; what a failed wait saw of the logs is in its error.
  */
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { Agent, request as httpRequest, type IncomingHttpHeaders } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { stringify } from "smol-toml";
-import { errorText } from "#base/errors.ts";
+import { expect } from "vitest";
 import { joinHostPort } from "#base/host-port.ts";
 import { freePorts } from "../bin/demo/ports.ts";
 import {
@@ -21,7 +20,8 @@ import {
   issueClientCertificate,
   issueServerCertificate,
 } from "../replica/driver/certificates/certificates.ts";
-import { ROOT } from "./source-tree.ts";
+import { type Answer, get, LIMIT_MS, send, until } from "./asking-fixture.ts";
+import { type Ending, type PatinaProcess, startPatina } from "./process-fixture.ts";
 
 /** A host to start. */
 export interface HostOptions {
@@ -35,21 +35,6 @@ export interface HostOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Laid over the sections of its config. */
   readonly config?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
-}
-
-/** An answer with its whole body. */
-export interface Answer {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-  readonly text: string;
-}
-
-/** How a process ended, and what it said. */
-export interface Ending {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly stdout: string;
-  readonly stderr: string;
 }
 
 /** What `GET /v1/status` answers. */
@@ -176,6 +161,27 @@ export class TestHost {
     return this.#log;
   }
 
+  /**
+   * Its config as a node of Corrosion has it: no section of Patina's own, and one table, `t (id, v)`.
+   * `sections` are laid over it.
+   */
+  corrosionConfig(sections: Readonly<Record<string, Readonly<Record<string, unknown>>>>): string {
+    const schemas = join(this.folder, "schemas");
+    mkdirSync(schemas, { recursive: true });
+    writeFileSync(
+      join(schemas, "t.sql"),
+      "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);",
+    );
+    return stringify({
+      db: { path: this.databaseFile, schema_paths: [schemas] },
+      gossip: { addr: this.gossip },
+      api: { addr: this.apiAddress },
+      admin: { path: join(this.folder, "admin.sock") },
+      telemetry: { prometheus: { addr: joinHostPort(this.ip, this.metricsPort) } },
+      ...sections,
+    });
+  }
+
   /** Its config, joining through `bootstrap`. */
   config(bootstrap: readonly string[]): Record<string, unknown> {
     const at = (port: number): string => joinHostPort(this.ip, port);
@@ -274,6 +280,21 @@ export class TestHost {
     return await send(this.ports.api, path, { ip: this.ip, method, ...json });
   }
 
+  /** Puts a document to its API; what it answers. */
+  async put(path: string, document: unknown): Promise<{ version: unknown }> {
+    const { status, text } = await this.api("PUT", path, document);
+    expect({ status, text }).toMatchObject({ status: 200 });
+    return JSON.parse(text) as { version: unknown };
+  }
+
+  /** Publishes a machine under a hostname, as the only one of the app that is called like it. */
+  async publish(hostname: string, machine: TestMachine): Promise<void> {
+    const app = machine.id;
+    await this.put(`/v1/apps/${app}`, { name: app });
+    await this.put(`/v1/hostnames/${hostname}`, { app });
+    await this.put(`/v1/machines/${app}`, machine.document(app));
+  }
+
   /** What its replica says of itself. */
   async status(): Promise<Status> {
     return JSON.parse((await this.api("GET", "/v1/status")).text) as Status;
@@ -354,233 +375,9 @@ export class TestMachine {
   }
 }
 
-/** Clients that ask one request after the other: half keep their connection, half do not. */
-export class Traffic {
-  readonly #target: TestHost;
-  readonly #agent = new Agent({ keepAlive: true });
-  readonly #failures: string[] = [];
-  readonly #running: Promise<unknown>;
-  #answered = 0;
-  #longestMs = 0;
-  #isStopped = false;
-
-  /** Asks for `one.test`, from now on. */
-  constructor(target: TestHost) {
-    this.#target = target;
-    const agents = [this.#agent, this.#agent, false, false] as const;
-    this.#running = Promise.all(agents.map((agent) => this.#run(agent)));
-  }
-
-  /** Requests that were answered 200. */
-  get answered(): number {
-    return this.#answered;
-  }
-
-  /** The longest that a client waited for its answer, or for its connection to be cut. */
-  get longestMs(): number {
-    return this.#longestMs;
-  }
-
-  /** Resolves when some more requests were answered. */
-  async flows(): Promise<void> {
-    const goal = this.#answered + 20;
-    await until("requests are answered", () => this.#answered >= goal);
-  }
-
-  /** What went wrong, in all that were asked. */
-  async stop(): Promise<readonly string[]> {
-    this.#isStopped = true;
-    await this.#running;
-    this.#agent.destroy();
-    return this.#failures;
-  }
-
-  async #run(agent: Agent | false): Promise<void> {
-    while (!this.#isStopped) {
-      const fromMs = performance.now();
-      try {
-        const status = await this.#ask(agent);
-        if (status === 200) this.#answered += 1;
-        else this.#failures.push(`status ${status}`);
-      } catch (error) {
-        const { code } = error as NodeJS.ErrnoException;
-        this.#failures.push(code ?? errorText(error));
-      }
-      this.#longestMs = Math.max(this.#longestMs, performance.now() - fromMs);
-    }
-  }
-
-  #ask(agent: Agent | false): Promise<number> {
-    const { ip: host, httpPort: port } = this.#target;
-    return new Promise((resolve, reject) => {
-      const asked = httpRequest({ host, port, agent, headers: { host: "one.test" } }, (answer) => {
-        answer.resume();
-        answer.on("error", reject);
-        answer.on("end", () => resolve(answer.statusCode ?? 0));
-      });
-      asked.on("error", reject);
-      asked.end();
-    });
-  }
-}
-
-/** A process of the command line. */
-export interface PatinaProcess {
-  readonly child: ChildProcess;
-  readonly ending: Promise<Ending>;
-  readonly hasEnded: boolean;
-  /** SIGTERM, then SIGKILL to its whole group; resolves when it is gone. */
-  end(): Promise<void>;
-}
-
-/** Starts `patina ARGUMENTS` on the Node that runs the test. */
-export function startPatina(
-  args: readonly string[],
-  options: { env?: Readonly<Record<string, string>>; stdin?: string } = {},
-): PatinaProcess {
-  const child = spawn(process.execPath, [join(ROOT, "bin/cli.ts"), ...args], {
-    stdio: ["pipe", "pipe", "pipe"],
-    env: { ...process.env, ...options.env },
-  });
-  child.stdin.on("error", () => undefined);
-  child.stdin.end(options.stdin ?? "");
-  const output = { stdout: "", stderr: "" };
-  child.stdout.on("data", (bytes: Buffer) => (output.stdout += bytes.toString()));
-  child.stderr.on("data", (bytes: Buffer) => (output.stderr += bytes.toString()));
-  const hasEnded = (): boolean => child.exitCode !== null || child.signalCode !== null;
-  const ending = once(child, "close").then(([code, signal]): Ending => {
-    return { code: code as number | null, signal: signal as NodeJS.Signals | null, ...output };
-  });
-  return {
-    child,
-    ending,
-    get hasEnded() {
-      return hasEnded();
-    },
-    async end() {
-      if (hasEnded()) return;
-      const edges = childrenOf(child.pid);
-      child.kill("SIGTERM");
-      const hard = setTimeout(() => {
-        for (const pid of edges) killQuietly(pid);
-        child.kill("SIGKILL");
-      }, END_LIMIT_MS);
-      await ending;
-      clearTimeout(hard);
-    },
-  };
-}
-
-/** Whether file systems can be mounted: needs root, and a kernel that lets it. */
-export function canMount(): boolean {
-  const folder = mkdtempSync(join(tmpdir(), "patina-mount-"));
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "tmpfs", folder], { stdio: "ignore" });
-    execFileSync("umount", [folder], { stdio: "ignore" });
-    return true;
-  } catch (error) {
-    if (error instanceof Error) return false;
-    throw error;
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-/** Runs `patina ARGUMENTS` to its end. */
-export async function runPatina(
-  args: readonly string[],
-  options: { env?: Readonly<Record<string, string>>; stdin?: string } = {},
-): Promise<Ending> {
-  const running = startPatina(args, options);
-  const limit = setTimeout(() => void running.end(), LIMIT_MS);
-  const ending = await running.ending;
-  clearTimeout(limit);
-  return ending;
-}
-
-/**
- * Asks until the answer is yes. A question that fails because nobody listens yet counts as no; the
- * limit is for a product that never gets there, and far above what a loaded machine takes.
- */
-export async function until(what: string, ask: () => Promise<boolean> | boolean): Promise<void> {
-  const deadlineMs = performance.now() + LIMIT_MS;
-  let last = "";
-  while (performance.now() < deadlineMs) {
-    try {
-      if (await ask()) return;
-    } catch (error) {
-      if (!(error instanceof Error) || !("code" in error)) throw error;
-      last = errorText(error);
-    }
-    // Leaves the processor to those that are waited for.
-    await new Promise((resolve) => setTimeout(resolve, ASK_PERIOD_MS));
-  }
-  throw new Error(`${what}: never${last === "" ? "" : `; the last try: ${last}`}`);
-}
-
-/** A GET on a connection of its own. */
-export async function get(
-  port: number,
-  path: string,
-  options: { ip?: string } = {},
-): Promise<Answer> {
-  return await send(port, path, options);
-}
-
-/** A request on a connection of its own; rejects with the system's error. */
-export async function send(
-  port: number,
-  path: string,
-  options: {
-    ip?: string;
-    method?: string;
-    body?: string;
-    headers?: Readonly<Record<string, string>>;
-  } = {},
-): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const { ip = "127.0.0.1", method = "GET", body, headers = {} } = options;
-  const type = body === undefined ? {} : { "content-type": "application/json" };
-  const outgoing = httpRequest(
-    { host: ip, port, path, method, agent: false, headers: { ...type, ...headers } },
-    (response) => {
-      let text = "";
-      response.setEncoding("utf8");
-      response.on("data", (part: string) => (text += part));
-      response.on("error", reject);
-      response.on("end", () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, text }),
-      );
-    },
-  );
-  outgoing.setTimeout(LIMIT_MS, () => outgoing.destroy(new Error(`${path}: no answer`)));
-  outgoing.on("error", reject);
-  outgoing.end(body);
-  return await promise;
-}
-
 function readLine(line: string): LogLine {
   if (!line.startsWith("{")) return { event: "text", msg: line };
   return JSON.parse(line) as LogLine;
-}
-
-function childrenOf(pid: number | undefined): number[] {
-  try {
-    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-    return text === "" ? [] : text.split(" ").map(Number);
-  } catch (error) {
-    // It is gone already, or this system has no /proc.
-    if (error instanceof Error) return [];
-    throw error;
-  }
-}
-
-function killQuietly(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
-  }
 }
 
 /** `/slow` starts its answer and ends it when asked on `/finish`. */
@@ -602,7 +399,3 @@ server.listen(0, ip, () => process.stdout.write(String(server.address().port)));
 `;
 /** The machine may be loaded by other tests: stalls are provoked, never met by chance. */
 const WATCHDOG = { steady_ms: 10_000, apply_ms: 10_000, boot_ms: 60_000, silence_ms: 30_000 };
-/** For a wait that never ends; no test is about speed. */
-const LIMIT_MS = 40_000;
-const ASK_PERIOD_MS = 25;
-const END_LIMIT_MS = 15_000;

@@ -4,7 +4,8 @@
  */
 import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, get, until, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost, type TestMachine } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let east: TestHost;
@@ -38,9 +39,9 @@ test("a machine that a worker publishes is routed by every edge until it is stop
   const machine = await cluster.startMachine("stoppable");
   await publish(first, "stop.test", machine);
   await Promise.all([east, west].map((edge) => edge.routes("stop.test", "stoppable")));
-  await put(first, "/v1/machines/stoppable", machine.document("stop.test", { state: "stopped" }));
+  await first.put("/v1/machines/stoppable", machine.document("stop.test", { state: "stopped" }));
   await Promise.all([east, west].map((edge) => edge.refuses("stop.test", 503)));
-  await put(first, "/v1/machines/stoppable", machine.document("stop.test"));
+  await first.put("/v1/machines/stoppable", machine.document("stop.test"));
   await Promise.all([east, west].map((edge) => edge.routes("stop.test", "stoppable")));
 });
 
@@ -68,7 +69,7 @@ test("a worker cannot overwrite or delete another worker's machine", async () =>
 test("publishing an equal machine uses no version", async () => {
   const machine = await cluster.startMachine("equal");
   await publish(first, "equal.test", machine);
-  const { version } = await put(first, "/v1/machines/equal", machine.document("equal.test"));
+  const { version } = await first.put("/v1/machines/equal", machine.document("equal.test"));
   expect(version).toBeNull();
 });
 
@@ -121,7 +122,7 @@ test("no request fails when a machine dies unannounced and another can serve", a
   // One request fills a machine, so several at once use both.
   const limits = { softLimit: 1 };
   await publish(first, "pair.test", dying, limits);
-  await put(second, "/v1/machines/staying", staying.document("pair.test", limits));
+  await second.put("/v1/machines/staying", staying.document("pair.test", limits));
   const seen = new Set<string>();
   await until("both machines answer", async () => {
     const answers = await Promise.all(Array.from({ length: 8 }, () => east.request("pair.test")));
@@ -177,7 +178,7 @@ test("an edge and a worker killed together come back with their data and learn b
   await publish(first, "after-kill.test", after);
   await Promise.all([east, west].map((edge) => edge.routes("after-kill.test", "after-kill")));
   const app = { name: "published at the edge" };
-  await put(east, "/v1/apps/from-east", app);
+  await east.put("/v1/apps/from-east", app);
   await until("the worker has what the edge published", async () => {
     return (await first.api("GET", "/v1/apps/from-east")).status === 200;
   });
@@ -216,15 +217,9 @@ async function publish(
   machine: TestMachine,
   options: { softLimit?: number } = {},
 ): Promise<void> {
-  await put(worker, `/v1/apps/${host}`, { name: host });
-  await put(worker, `/v1/hostnames/${host}`, { app: host });
-  await put(worker, `/v1/machines/${machine.id}`, machine.document(host, options));
-}
-
-async function put(host: TestHost, path: string, body: unknown): Promise<{ version: unknown }> {
-  const { status, text } = await host.api("PUT", path, body);
-  expect({ status, text }).toMatchObject({ status: 200 });
-  return JSON.parse(text) as { version: unknown };
+  await worker.put(`/v1/apps/${host}`, { name: host });
+  await worker.put(`/v1/hostnames/${host}`, { app: host });
+  await worker.put(`/v1/machines/${machine.id}`, machine.document(host, options));
 }
 
 async function transact(worker: TestHost, statements: readonly unknown[]): Promise<void> {

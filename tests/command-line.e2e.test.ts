@@ -3,7 +3,8 @@ import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { Cluster, runPatina, type Ending, type TestHost } from "./cluster-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina, type Ending } from "./process-fixture.ts";
 
 const TOKEN = "a-token-of-the-test";
 let cluster: Cluster;

@@ -2,17 +2,17 @@
  * `patina agent` on a Corrosion config file as it is: bound to all addresses, TLS without client
  * certificates, an API of several addresses that is open to all, and values in the environment.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { stringify } from "smol-toml";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { chooseHost } from "../replica/driver/advertised-host.ts";
 import {
   createCertificateAuthority,
   issueServerCertificate,
 } from "../replica/driver/certificates/certificates.ts";
-import { Cluster, send, until, type TestHost } from "./cluster-fixture.ts";
+import { send, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 const chosen = chooseHost("0.0.0.0", networkInterfaces());
 let cluster: Cluster;
@@ -76,20 +76,11 @@ async function query(host: TestHost, port = host.ports.api): Promise<string> {
 
 /** As a Corrosion node's: no section of Patina's own. */
 function corrosionFile(host: TestHost): string {
-  const schemas = join(host.folder, "schemas");
-  mkdirSync(schemas, { recursive: true });
-  writeFileSync(
-    join(schemas, "t.sql"),
-    "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);",
-  );
-  return stringify({
-    db: { path: host.databaseFile, schema_paths: [schemas] },
+  return host.corrosionConfig({
     gossip: {
       addr: `0.0.0.0:${host.ports.gossip}`,
       tls: { cert_file: "server.pem", key_file: "server.key", ca_file: "ca.pem" },
     },
     api: { bind_addr: [host.apiAddress, `0.0.0.0:${host.httpPort}`] },
-    admin: { path: join(host.folder, "admin.sock") },
-    telemetry: { prometheus: { addr: `${host.ip}:${host.metricsPort}` } },
   });
 }

@@ -3,12 +3,12 @@
  * where `PATINA_CORROSION_BIN` names a binary of Corrosion, and is skipped elsewhere.
  */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
-import { createWriteStream, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { createWriteStream, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { stringify } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Cluster, send, until, type TestHost } from "./cluster-fixture.ts";
+import { send, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 const binary = process.env["PATINA_CORROSION_BIN"];
 const isThere = binary !== undefined && existsSync(binary);
@@ -172,22 +172,9 @@ class Node {
 
 /** The same file for both kinds. */
 function configOf(host: TestHost, bootstrap: readonly string[]): string {
-  const schemas = join(host.folder, "schemas");
-  mkdirSync(schemas, { recursive: true });
-  writeFileSync(
-    join(schemas, "t.sql"),
-    "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);",
-  );
-  return stringify({
-    db: { path: host.databaseFile, schema_paths: [schemas] },
-    gossip: {
-      addr: host.gossip,
-      bootstrap: bootstrap.filter((address) => address !== host.gossip),
-      plaintext: true,
-    },
-    api: { addr: host.apiAddress },
-    admin: { path: join(host.folder, "admin.sock") },
-    telemetry: { prometheus: { addr: `${host.ip}:${host.metricsPort}` } },
+  const others = bootstrap.filter((address) => address !== host.gossip);
+  return host.corrosionConfig({
+    gossip: { addr: host.gossip, bootstrap: others, plaintext: true },
   });
 }
 

@@ -10,7 +10,8 @@ import {
   CORROSION_HISTOGRAMS,
 } from "../replica/driver/corrosion-metrics.ts";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { Cluster, get, until, type TestHost } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let one: TestHost;

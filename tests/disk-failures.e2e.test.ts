@@ -10,15 +10,9 @@ import { mkdirSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import {
-  canMount,
-  Cluster,
-  get,
-  runPatina,
-  until,
-  type Answer,
-  type TestHost,
-} from "./cluster-fixture.ts";
+import { get, until, type Answer } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { canMount, runPatina } from "./process-fixture.ts";
 
 const ROOM_BYTES = 200_000;
 const ROW_BYTES = 50_000;

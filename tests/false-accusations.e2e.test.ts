@@ -8,7 +8,8 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
-import { Cluster, get, until, type TestHost } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 const STARVED_SECONDS = Number(process.env["PATINA_STARVED_SECONDS"] ?? 2);
 const STOP_ROUNDS = Number(process.env["PATINA_STOP_ROUNDS"] ?? 2);
@@ -26,13 +27,7 @@ beforeAll(async () => {
   edge = cluster.host("edge");
   await cluster.start("edge");
   const machine = await cluster.startMachine("one");
-  for (const [path, body] of [
-    ["/v1/apps/one", { name: "one" }],
-    ["/v1/hostnames/one.test", { app: "one" }],
-    ["/v1/machines/one", machine.document("one")],
-  ] as const) {
-    expect(await edge.api("PUT", path, body)).toMatchObject({ status: 200 });
-  }
+  await edge.publish("one.test", machine);
   await edge.routes("one.test", "one");
 });
 

@@ -4,7 +4,8 @@
  * serves on.
  */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, until, type HostOptions, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type HostOptions } from "./cluster-fixture.ts";
 
 const POISON = "poison";
 /** Room for an edge that does little: a heap that is used up ends the process within a second. */
@@ -49,9 +50,7 @@ test("a row that uses up the memory is a crash with the change, and one bounce",
 async function bouncedBy(name: string): Promise<Readonly<Record<string, unknown>>> {
   const edge = cluster.host(name);
   const machine = await cluster.startMachine("one");
-  await put(edge, "/v1/apps/one", { name: "one" });
-  await put(edge, "/v1/hostnames/one.test", { app: "one" });
-  await put(edge, "/v1/machines/one", machine.document("one"));
+  await edge.publish("one.test", machine);
   await edge.routes("one.test", "one");
   const from = edge.log.length;
   const update = `UPDATE machines SET region = '${POISON}' WHERE id = 'one'`;
@@ -68,8 +67,4 @@ async function bouncedBy(name: string): Promise<Readonly<Record<string, unknown>
   });
   expect(edge.log.slice(from).filter(({ event }) => event === "edge-bounced")).toHaveLength(1);
   return alert;
-}
-
-async function put(edge: TestHost, path: string, body: unknown): Promise<void> {
-  expect(await edge.api("PUT", path, body)).toMatchObject({ status: 200 });
 }

@@ -6,7 +6,8 @@ import { createSocket } from "node:dgram";
 import { connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
-import { Cluster, get, until, type TestHost } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;

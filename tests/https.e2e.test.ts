@@ -11,7 +11,8 @@ import {
   createCertificateAuthority,
   issueServerCertificate,
 } from "../replica/driver/certificates/certificates.ts";
-import { Cluster, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;

@@ -1,7 +1,8 @@
 /** Everything on the IPv6 loopback: gossip, certificates, API, metrics, HTTP and the machine. */
 import { networkInterfaces } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Cluster, get, until } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster } from "./cluster-fixture.ts";
 
 const hasIpv6 = Object.values(networkInterfaces())
   .flat()

@@ -13,7 +13,10 @@ import { setTimeout } from "node:timers/promises";
 import { Pool } from "undici";
 import { expect, onTestFinished, test } from "vitest";
 import { createPrng } from "#base/prng.ts";
-import { Cluster, runPatina, Traffic, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
+import { Traffic } from "./traffic-fixture.ts";
 
 const SECONDS = Number(process.env["PATINA_KILL_SECONDS"] ?? 15);
 const WRITES_PER_SECOND = 200;
@@ -62,13 +65,7 @@ test(
     const [edge, worker] = [cluster.host("edge"), cluster.host("worker")];
     const machine = await cluster.startMachine("one");
     await cluster.start("worker", "edge");
-    for (const [path, body] of [
-      ["/v1/apps/one", { name: "One" }],
-      ["/v1/hostnames/one.test", { app: "one" }],
-      ["/v1/machines/one", machine.document("one")],
-    ] as const) {
-      expect((await worker.api("PUT", path, body)).status).toBe(200);
-    }
+    await worker.publish("one.test", machine);
     await edge.routes("one.test", "one");
 
     const traffic = new Traffic(edge);

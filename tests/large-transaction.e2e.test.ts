@@ -6,7 +6,9 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 const ROWS = 2_000;
 const ROW_BYTES = 25_000;

@@ -1,9 +1,9 @@
 /** Replicas on Corrosion's config files with `plaintext = true`: open to anybody. */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { stringify } from "smol-toml";
+import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 let cluster: Cluster;
 let one: TestHost;
@@ -48,22 +48,9 @@ test("a replica with certificates of a cluster's own is a stranger to them", asy
 
 /** As a Corrosion node's: no section of Patina's own. */
 function corrosionFile(host: TestHost): string {
-  const schemas = join(host.folder, "schemas");
-  mkdirSync(schemas, { recursive: true });
-  writeFileSync(
-    join(schemas, "t.sql"),
-    "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT);",
-  );
-  return stringify({
-    db: { path: host.databaseFile, schema_paths: [schemas] },
-    gossip: {
-      addr: host.gossip,
-      bootstrap: [host === one ? other.gossip : one.gossip],
-      plaintext: true,
-    },
-    api: { addr: host.apiAddress },
-    admin: { path: join(host.folder, "admin.sock") },
-    telemetry: { prometheus: { addr: `${host.ip}:${host.metricsPort}` } },
+  const bootstrap = [host === one ? other.gossip : one.gossip];
+  return host.corrosionConfig({
+    gossip: { addr: host.gossip, bootstrap, plaintext: true },
     log: { format: "json" },
   });
 }

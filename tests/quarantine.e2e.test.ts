@@ -8,7 +8,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { PatinaError } from "#base/errors.ts";
 import { askAdmin } from "../replica/driver/admin/admin-client.ts";
-import { Cluster, runPatina, until, type LogLine, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type LogLine, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 const EDGES = ["at-row", "at-batch", "by-exception"] as const;
 let cluster: Cluster;
@@ -42,9 +44,7 @@ beforeAll(async () => {
   await cluster.start("worker", ...EDGES);
   for (const id of ["one", "two"]) {
     const machine = await cluster.startMachine(id);
-    await put(`/v1/apps/${id}`, { name: id });
-    await put(`/v1/hostnames/${id}.test`, { app: id });
-    await put(`/v1/machines/${id}`, machine.document(id));
+    await worker.publish(`${id}.test`, machine);
   }
   for (const name of EDGES) {
     await cluster.host(name).routes("one.test", "one");
@@ -180,10 +180,6 @@ test("a quarantine file that is cut short is set aside, and evidence still names
 });
 
 const POISON = "poison";
-
-async function put(path: string, body: unknown): Promise<void> {
-  expect(await worker.api("PUT", path, body)).toMatchObject({ status: 200 });
-}
 
 /** One transaction, so one version. */
 async function execute(...statements: readonly string[]): Promise<void> {

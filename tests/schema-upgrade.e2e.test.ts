@@ -7,7 +7,9 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { Cluster, runPatina, until, type TestHost } from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
 
 const OLD = "CREATE TABLE items (id TEXT NOT NULL PRIMARY KEY, v INTEGER NOT NULL DEFAULT 0);\n";
 const NEW = `${OLD.replace("DEFAULT 0", "DEFAULT 0, note TEXT NOT NULL DEFAULT 'none'")}

@@ -10,7 +10,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
-import { canMount, Cluster, runPatina, type Ending, type TestHost } from "./cluster-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
+import { canMount, runPatina, type Ending } from "./process-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;

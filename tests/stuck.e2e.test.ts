@@ -9,7 +9,8 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readStall } from "../watchdog/driver/stall-files.ts";
-import { Cluster, get, until, type TestHost } from "./cluster-fixture.ts";
+import { get, until } from "./asking-fixture.ts";
+import { Cluster, type TestHost } from "./cluster-fixture.ts";
 
 const LIVELOCK_PATH = "/__livelock";
 const STEADY_MS = 1_000;
@@ -112,20 +113,19 @@ test("a loop that turns without getting anywhere is bounced, and the evidence sa
   expect(alert["msg"]).toContain("loop main turned without getting anywhere");
   const evidence = readStall(join(edge.folder, "state"), String(alert["stall"]));
   const stack = evidence.ok ? evidence.value.stack : null;
-  const frames = stack?.kind === "javascript" ? stack.frames : [];
-  // Such a loop may be met between two turns.
-  if (frames.length > 0) expect(frames.map((frame) => frame.function)).toContain("spinForEver");
+  if (stack?.kind === "javascript") {
+    expect(stack.frames.map((frame) => frame.function)).toContain("spinForEver");
+  } else {
+    // Short of CPU it may not stop for the inspector in time; what the kernel knows is said then.
+    expect(stack).toMatchObject({ kind: "native", reason: expect.stringContaining("inspector") });
+  }
   await edge.routes("good.test", "good");
 });
 
 async function publish(app: string, document: unknown): Promise<void> {
-  for (const [path, body] of [
-    [`/v1/apps/${app}`, { name: app }],
-    [`/v1/hostnames/${app}.test`, { app }],
-    [`/v1/machines/${app}`, document],
-  ] as const) {
-    expect(await worker.api("PUT", path, body)).toMatchObject({ status: 200 });
-  }
+  await worker.put(`/v1/apps/${app}`, { name: app });
+  await worker.put(`/v1/hostnames/${app}.test`, { app });
+  await worker.put(`/v1/machines/${app}`, document);
 }
 
 async function beatsOfMain(): Promise<number> {

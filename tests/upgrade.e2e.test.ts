@@ -5,14 +5,10 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import {
-  Cluster,
-  runPatina,
-  Traffic,
-  until,
-  type TestHost,
-  type TestMachine,
-} from "./cluster-fixture.ts";
+import { until } from "./asking-fixture.ts";
+import { Cluster, type TestHost, type TestMachine } from "./cluster-fixture.ts";
+import { runPatina } from "./process-fixture.ts";
+import { Traffic } from "./traffic-fixture.ts";
 
 let cluster: Cluster;
 let edge: TestHost;
@@ -29,7 +25,7 @@ beforeAll(async () => {
   worker = cluster.host("worker");
   machine = await cluster.startMachine("one");
   await cluster.start("worker", "edge");
-  await publish("one.test");
+  await worker.publish("one.test", machine);
   await edge.routes("one.test", "one");
 });
 
@@ -54,7 +50,7 @@ test("another process takes over under traffic, and it is the same replica", asy
   // It left nobody: the worker never saw it go, and has one member of that address.
   const members = (await worker.status()).members.filter(({ address }) => address === edge.gossip);
   expect(members).toMatchObject([{ actor: before.actor, state: "alive" }]);
-  await publish("after.test");
+  await worker.publish("after.test", machine);
   await everyConnectionGets("after.test");
 });
 
@@ -77,7 +73,7 @@ test("a new process that cannot open its replica is undone, and the old one lear
   expect(alert).toMatchObject({ level: "error", step: "takingOver", cause: "exited", code: 8 });
 
   // Both threads follow the store again, and what is published now arrives.
-  await publish("undone.test");
+  await worker.publish("undone.test", machine);
   await everyConnectionGets("undone.test");
   await edge.ready();
   // A bounce starts the edge by the config that was good.
@@ -104,23 +100,12 @@ test("an agent is upgraded as well, and keeps its actor id", async () => {
   expect(code).toBe(0);
   await until("the old process has ended", () => worker.edgePid() !== pid);
   expect((await worker.status()).actor).toBe(actor);
-  await publish("agent.test");
+  await worker.publish("agent.test", machine);
   await edge.routes("agent.test", "one");
 });
 
 function upgrade(...flags: readonly string[]): ReturnType<typeof runPatina> {
   return runPatina(["upgrade", "--config", edge.configFile, ...flags]);
-}
-
-async function publish(host: string): Promise<void> {
-  for (const [path, body] of [
-    ["/v1/apps/one", { name: "One" }],
-    [`/v1/hostnames/${host}`, { app: "one" }],
-    [`/v1/machines/${machine.id}`, machine.document("one")],
-  ] as const) {
-    const { status, text } = await worker.api("PUT", path, body);
-    expect({ status, text }).toMatchObject({ status: 200 });
-  }
 }
 
 /** Enough new connections that both threads have some. */

@@ -153,7 +153,7 @@ export const watchdogSection = z.strictObject({
   quarantine_ms: milliseconds.default(3_600_000),
   /**
    * How long a change of a shape that the table has never applied waits for two other edges to try
-   * it; 0 = it does not. Default: twice the longer of `steady_ms` and `apply_ms`, and 1,000.
+   * it; 0 = it does not. Default: thrice the longer of `steady_ms` and `apply_ms`, and 1,000.
    */
   canary_ms: wholeNumber.max(86_400_000, "at most a day").optional(),
   /**

@@ -275,11 +275,11 @@ export class TableFeed {
 
 /**
  * By then two canaries have stalled, been found out, and said so: a stall is found by the budget of
- * applying, and later where the thread is short of CPU.
+ * applying, and two budgets later where the thread is short of CPU all the time.
  */
 function canaryWaitMs(watchdog: PatinaConfig["watchdog"]): number {
   const { canary_ms: configured, steady_ms, apply_ms } = watchdog;
-  return configured ?? 2 * Math.max(steady_ms, apply_ms) + 1_000;
+  return configured ?? 3 * Math.max(steady_ms, apply_ms) + 1_000;
 }
 
 const COUNTED = ["rows", "resets", "first", "waited"] as const;

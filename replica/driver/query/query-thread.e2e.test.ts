@@ -172,8 +172,9 @@ test.each(["SELECT count(*) FROM c", "SELECT count(*) FROM crsql_changes, c"])(
 );
 
 test("a function that does not come back costs its thread; the next query has another", async () => {
-  const queries = await startQueries({ marginMs: 20 });
-  const stuck = await queries.query({ sql: UNINTERRUPTED }, 10);
+  // One thread, however long it is silent; and time enough to reach the function before the deadline.
+  const queries = await startQueries({ marginMs: 20, silenceMs: Infinity });
+  const stuck = await queries.query({ sql: UNINTERRUPTED }, 300);
   const neighbour = await queries.query({ sql: countTo(5_000) }, 0);
   const lost = stuck.pages.next();
   const waiting = neighbour.pages.next();

@@ -48,6 +48,11 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_sync_needs_versions", "Versions known of and missing here, or here in part."),
   gauge("patina_inbox_changesets", "Changesets received by broadcast and not applied yet."),
   counter("patina_changesets_refused_total", "Changesets the store refused."),
+  counter("patina_changesets_unreadable_total", "Answers of sync with a value that is none."),
+  gauge(
+    "patina_versions_set_aside",
+    "Versions that came, could not be taken and are asked seldom.",
+  ),
   counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),
   counter("patina_hostile_packets_total", "Packets and frames that could not be read."),
   counter("patina_quic_packets_sent_total", "UDP packets sent."),

@@ -75,6 +75,9 @@ test("malformed text is refused, a replacement character that was sent is not", 
     const reader = new ByteReader(bad);
     expect(reader.text(length)).toBe("");
     expect(reader.failure).toBe("text-malformed");
+    const lenient = new ByteReader(Uint8Array.of(...bad, 7));
+    expect(lenient.textOrFlaw(length)).toBe("");
+    expect([lenient.failure, lenient.flaw, lenient.u8()]).toEqual([null, "text-malformed", 7]);
   }
   const text = "\ufeffa byte order mark and a \ufffd are text";
   const bytes = new TextEncoder().encode(text);

@@ -16,6 +16,7 @@ export class ByteReader {
   readonly #end: number;
   #offset = 0;
   #failure: string | null = null;
+  #flaw: string | null = null;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -26,6 +27,14 @@ export class ByteReader {
   /** Why reading stopped, in the words of a stable kebab-case reason; `null` = all well. */
   get failure(): string | null {
     return this.#failure;
+  }
+
+  /**
+   * Why what was read cannot be used although all of it could be read: a value that nothing here can
+   * hold. The first reason stays; `null` = none.
+   */
+  get flaw(): string | null {
+    return this.#flaw;
   }
 
   /** Position of the next read, in bytes from the start. */
@@ -41,6 +50,12 @@ export class ByteReader {
   /** Fails this reader; the first reason stays. Always returns 0, for use in expressions. */
   fail(reason: string): 0 {
     this.#failure ??= reason;
+    return 0;
+  }
+
+  /** Notes a flaw: reading goes on. Always returns 0, for use in expressions. */
+  mar(reason: string): 0 {
+    this.#flaw ??= reason;
     return 0;
   }
 
@@ -91,11 +106,14 @@ export class ByteReader {
    * value, when the field is signed) fails with `number-too-large`.
    */
   u53le(): number {
-    const at = this.#advance(8);
-    if (at < 0) return 0;
-    const high = this.#view.getUint32(at + 4, true);
-    if (high > 0x1f_ffff) return this.fail("number-too-large");
-    return high * 0x1_0000_0000 + this.#view.getUint32(at, true);
+    const value = this.#u53le();
+    return value < 0 ? this.fail("number-too-large") : value;
+  }
+
+  /** The same, but a number that is too great is a flaw, and read as 0. */
+  u53leOrFlaw(): number {
+    const value = this.#u53le();
+    return value < 0 ? this.mar("number-too-large") : value;
   }
 
   /** IEEE 754 double, little-endian; 0 after a failure. */
@@ -136,6 +154,29 @@ export class ByteReader {
    * `text-malformed`: replacing it would store something else than the sender holds.
    */
   text(byteCount: number): string {
+    const text = this.#text(byteCount);
+    if (text !== null) return text;
+    this.fail("text-malformed");
+    return "";
+  }
+
+  /** The same, but malformed UTF-8 is a flaw, and read as nothing. */
+  textOrFlaw(byteCount: number): string {
+    const text = this.#text(byteCount);
+    if (text === null) this.mar("text-malformed");
+    return text ?? "";
+  }
+
+  /** The next eight bytes as a number; -1 when it is too great. */
+  #u53le(): number {
+    const at = this.#advance(8);
+    if (at < 0) return 0;
+    const high = this.#view.getUint32(at + 4, true);
+    return high > 0x1f_ffff ? -1 : high * 0x1_0000_0000 + this.#view.getUint32(at, true);
+  }
+
+  /** The next bytes as text; null when it is malformed. */
+  #text(byteCount: number): string | null {
     const at = this.#advance(byteCount);
     if (at < 0) return "";
     if (byteCount <= SHORT_TEXT_BYTES) {
@@ -144,11 +185,7 @@ export class ByteReader {
     }
     const bytes = this.bytes.subarray(at, at + byteCount);
     const text = DECODER.decode(bytes);
-    if (text.includes("\ufffd") && !isEncodingOf(bytes, text)) {
-      this.fail("text-malformed");
-      return "";
-    }
-    return text;
+    return text.includes("\ufffd") && !isEncodingOf(bytes, text) ? null : text;
   }
 
   /** Takes `byteCount` bytes and returns where they start, or -1 when there are not as many. */

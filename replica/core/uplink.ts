@@ -87,6 +87,7 @@ function estimateMessageBytes(message: SessionMessage): number {
     case "start":
     case "clock":
     case "rejection":
+    case "unreadable":
       return CONTROL_BYTES;
   }
 }

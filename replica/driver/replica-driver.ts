@@ -13,7 +13,6 @@ import type { EncodedBodies, GossipOrigin } from "../core/broadcast/types.ts";
 import { hasUrgentChange } from "../core/broadcast/urgency.ts";
 import { decodePacket, encodePacket } from "../core/swim/codec.ts";
 import type { SwimEvent } from "../core/swim/events.ts";
-import type { SyncClientEvent } from "../core/sync/client-types.ts";
 import type { BroadcastBody } from "../core/wire/types.ts";
 import { decodeUniFrame } from "../core/wire/uni-payload.ts";
 import type {
@@ -30,6 +29,7 @@ import { lagMsOf, LagWindow } from "./lag-window.ts";
 import { storeError } from "./store/errors.ts";
 import type { Zstd } from "./compression/zstd.ts";
 import type { StoreClient } from "./store/store-client.ts";
+import { SyncLog } from "./sync/sync-log.ts";
 import { SyncStreams, type SyncStreamEvents, type SyncStreamStats } from "./sync/sync-streams.ts";
 
 /** What a driver is made of; the transport follows with `attach`. */
@@ -104,12 +104,12 @@ export class ReplicaDriver {
   readonly #applies: ApplyWatch;
   /** Targets whose connection was lost and is not up again. */
   readonly #lostConnections = new Set<Address>();
-  /** Whether a server of the running sync round has said what it has. */
-  #hasCompared = false;
+  readonly #syncLog: SyncLog;
 
   constructor(options: ReplicaDriverOptions) {
     this.#options = options;
     this.#core = options.core;
+    this.#syncLog = new SyncLog(options);
     this.#applies = new ApplyWatch({ log: options.log, limitMs: options.applyLimitMs });
   }
 
@@ -316,7 +316,7 @@ export class ReplicaDriver {
       case "apply":
         return void this.#applySynced(output.batchId, output.changesets);
       case "notify":
-        return this.#logSync(output.event);
+        return this.#syncLog.take(output.event);
       case "clock":
         return;
       case "open":
@@ -407,28 +407,6 @@ export class ReplicaDriver {
     );
   }
 
-  #logSync(event: SyncClientEvent): void {
-    const { log } = this.#options;
-    if (event.kind === "sessionEnded") {
-      this.#hasCompared ||= event.reason === "done" || event.reason === "nothing needed";
-      return log.debug?.("sync-session-ended", `${event.peer.address}: ${event.reason}`);
-    }
-    if (event.kind === "ownVersionsUnknown") {
-      const { peer, ownHead, head } = event;
-      return log.error(
-        "own-versions-unknown",
-        `${peer.address} knows version ${ownHead} of ours and we only ${head}: the database is an` +
-          " old copy. Stop this replica, remove its .run file, and start it: it then asks the others",
-        { peer: peer.actorId, ownHead, head },
-      );
-    }
-    const { receivedVersions, appliedVersions, servers } = event;
-    if (this.#hasCompared) this.#options.onSyncFinished(appliedVersions);
-    this.#hasCompared = false;
-    const line = receivedVersions > 0 ? log.info : log.debug;
-    line?.("sync-finished", `${receivedVersions} versions from ${servers} servers`, { ...event });
-  }
-
   #onDatagram(bytes: Uint8Array): void {
     const packet = decodePacket(bytes);
     if (!packet.ok) {
@@ -461,7 +439,7 @@ export class ReplicaDriver {
 
   #onBody(change: BroadcastBody, from: FrameOrigin): void {
     if (change.kind === "change") return this.#onChangesets(change.changesets, from);
-    const changesets = this.#options.zstd.decompress(change.compressed, "broadcast");
+    const changesets = this.#options.zstd.decompress(change.compressed);
     if (changesets.ok) this.#onChangesets(changesets.value, from);
     else this.stats.badFrames++;
   }

@@ -123,6 +123,8 @@ export function coreFigures(core: ReplicaCore): Record<string, number> {
     sync_needs_versions: lackingVersions(core),
     inbox_changesets: core.inboxSize,
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
+    changesets_unreadable_total: sync.changesetsUnreadable,
+    versions_set_aside: core.syncClient.setAside.size,
     clock_skews_total: core.stats.clockSkews,
   };
 }

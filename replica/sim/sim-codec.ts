@@ -43,6 +43,7 @@ export function recodeMessage(message: SessionMessage): SessionMessage {
     assert(decoded.ok, "a start that we encode can be decoded");
     return { kind: "start", ...decoded.value };
   }
+  assert(message.kind !== "unreadable", "no model writes what cannot be read");
   if (message.kind !== "changesets") return decode(encodeSyncMessage(message));
   const changesets = message.changesets.flatMap((changeset) => {
     const decoded = decode(encodeSyncChangeset(changeset));

@@ -59,6 +59,17 @@ export type SyncClientEvent =
       readonly refused: number;
       readonly durationMs: number;
     }
+  /**
+   * A version came and could not be taken, for the so-manieth time: after some it is asked for again
+   * at long pauses only.
+   */
+  | {
+      readonly kind: "refused";
+      readonly actorId: ActorId;
+      readonly version: number;
+      readonly reason: string;
+      readonly times: number;
+    }
   | { readonly kind: "sessionEnded"; readonly peer: SyncPeer; readonly reason: SessionEnd }
   /**
    * A server knows of versions of ours up to `ownHead`, which we never gave out as far as we know:
@@ -100,6 +111,8 @@ export interface SyncClientStats {
   /** Answers that were known already, or not asked for. */
   changesetsDropped: number;
   changesetsRefused: number;
+  /** Answers with something in them that nothing here can hold. */
+  changesetsUnreadable: number;
 }
 
 /** Counters at zero. */
@@ -116,5 +129,6 @@ export function createSyncClientStats(): SyncClientStats {
     versionsReceived: 0,
     changesetsDropped: 0,
     changesetsRefused: 0,
+    changesetsUnreadable: 0,
   };
 }

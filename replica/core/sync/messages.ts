@@ -15,13 +15,12 @@
  * `wire/sync-messages.ts`), but for `changesets`, which is one frame per changeset. Compressed
  * answers are decompressed before they come here.
  */
-import type { Changeset } from "../../types.ts";
-import type { SyncControl, SyncStart } from "../wire/types.ts";
+import type { SyncAnswer, SyncControl, SyncStart } from "../wire/types.ts";
 
 /** One thing said in a sync session. */
 export type SessionMessage =
   /** First of the client. */
   | ({ readonly kind: "start" } & SyncStart)
   | SyncControl
-  /** Answers; as a server's output one frame each, in this order. */
-  | { readonly kind: "changesets"; readonly changesets: readonly Changeset[] };
+  /** Answers; `changesets` as a server's output one frame each, in this order. */
+  | SyncAnswer;

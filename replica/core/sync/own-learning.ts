@@ -10,6 +10,8 @@ import type { Round } from "./round.ts";
 export class OwnLearning {
   #isOn = false;
   readonly #compared = new Set<ActorId>();
+  /** Greatest head of ours that was reported as unknown to us. */
+  #headReported = 0;
 
   get isOn(): boolean {
     return this.#isOn;
@@ -23,6 +25,13 @@ export class OwnLearning {
 
   compared(peer: ActorId): void {
     this.#compared.add(peer);
+  }
+
+  /** Whether a server's `ownHead` of us is above `head`, and greater than any that was before. */
+  isUnheardOf(ownHead: number, head: number): boolean {
+    if (ownHead <= Math.max(head, this.#headReported)) return false;
+    this.#headReported = ownHead;
+    return true;
   }
 
   /** Of those that may be asked, the ones that have said nothing; all, if all have. */

@@ -237,6 +237,55 @@ describe("answers", () => {
   });
 });
 
+describe("a version with a value that nothing here can hold", () => {
+  const answer = (sessionId: number, version: number): Say => {
+    const { seqs, lastSeq } = whole(version);
+    const reason = "text-malformed";
+    return say(sessionId, { kind: "unreadable", actorId: A, version, seqs, lastSeq, reason });
+  };
+
+  test("is done without: what else was asked of the same server still comes", () => {
+    const client = new Rig();
+    client.startRound([THEM]);
+    client.greet(1, stateOf([[A, 3]]));
+    client.put(answers(1, [3]));
+    expect(client.put(answer(1, 2))).toEqual([]);
+    expect(client.apply(1, [whole(3)])).toEqual([]);
+    expect(client.put(answers(1, [1]))).toMatchObject([{ kind: "apply", batchId: 2 }]);
+    client.put({ kind: "finished", sessionId: 1 });
+    client.apply(2, [whole(1)]);
+    expect(client.client.isRunning).toBe(false);
+    expect(client.books.gaps(A)).toEqual([{ start: 2, end: 2 }]);
+    expect(client.client.stats).toMatchObject({ changesetsUnreadable: 1, sessionsFailed: 0 });
+  });
+
+  test("is not asked for again and again", () => {
+    const client = new Rig();
+    const hourMs = 3_600_000;
+    let asks = 0;
+    client.startRound([THEM]);
+    for (let sessionId = 1; client.nowMs < 24 * hourMs; sessionId += 1) {
+      if (asked(client.greet(sessionId, stateOf([[A, 1]]))).length > 0) {
+        asks += 1;
+        client.put(answer(sessionId, 1));
+        client.put({ kind: "finished", sessionId });
+      }
+      expect(client.client.isRunning).toBe(false);
+      client.tickAt(client.client.deadlineMs());
+    }
+    expect(asks).toBeGreaterThan(10);
+    expect(asks).toBeLessThan(40);
+  });
+
+  test("that nobody asked for changes nothing", () => {
+    const client = new Rig();
+    client.startRound([THEM]);
+    client.greet(1, stateOf([[A, 1]]));
+    expect(client.put(answer(1, 7))).toEqual([]);
+    expect(client.client.setAside.size).toBe(0);
+  });
+});
+
 describe("back-pressure", () => {
   test("open versions stay within a window that grows with the answers", () => {
     const client = new Rig({ openVersionsStart: 100, openVersionsMax: 400, pieceVersionsMax: 10 });

@@ -20,6 +20,7 @@ import type { Prng } from "#base/prng.ts";
 import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
 import { changeWeight, type ApplyQueueStats } from "../replica-stats.ts";
 import { ApplyQueue } from "./apply-queue.ts";
+import { AskWindow } from "./ask-window.ts";
 import { ClientSession } from "./client-session.ts";
 import {
   createSyncClientStats,
@@ -41,7 +42,8 @@ import {
 import { OwnLearning } from "./own-learning.ts";
 import { choosePeers, type SyncPeer } from "./peer-choice.ts";
 import { createRound, type Round } from "./round.ts";
-import type { SyncState } from "../wire/types.ts";
+import { SetAside } from "./set-aside.ts";
+import type { SyncAnswer, SyncState } from "../wire/types.ts";
 import { OWN_HEAD_BELIEVED_MAX } from "../recovery/recovery.ts";
 
 /** What a sync client is made of. `stamp` draws a stamp from the replica's hybrid clock. */
@@ -57,6 +59,7 @@ export interface SyncClientOptions {
 /** The asking side of anti-entropy. */
 export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   readonly stats: SyncClientStats = createSyncClientStats();
+  readonly setAside: SetAside;
   readonly #identity: SyncIdentity;
   readonly #config: SyncClientConfig;
   readonly #books: Bookkeeping;
@@ -78,14 +81,9 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   /** A hint came during the round. */
   #isHinted = false;
   #lastRoundEndMs = Number.NEGATIVE_INFINITY;
-  /** Versions that may be open at once; grows with the answers. */
-  #windowVersions: number;
-  /** Smoothed column changes per version, so that large versions shrink the window. */
-  #changesPerVersion = 1;
+  readonly #window: AskWindow;
   #isReadingPaused = false;
   readonly #learning = new OwnLearning();
-  /** Greatest head of ours that was reported as unknown to us. */
-  #ownHeadReported = 0;
 
   constructor(options: SyncClientOptions) {
     this.#identity = options.identity;
@@ -95,7 +93,8 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.#stamp = options.stamp;
     this.#queue = new ApplyQueue(options.config);
     this.#backoffMs = options.config.backoffMinMs;
-    this.#windowVersions = options.config.openVersionsStart;
+    this.#window = new AskWindow(options.config, { sessions: this.#sessions, queue: this.#queue });
+    this.setAside = new SetAside(options.books);
   }
 
   /** Whether a round is under way. */
@@ -282,6 +281,9 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
       case "changesets":
         this.#onAnswers(session, message.changesets);
         return this.#pump(nowMs);
+      case "unreadable":
+        this.#onUnreadable(session, message, nowMs);
+        return this.#pump(nowMs);
       case "start":
       case "request":
         return this.#give({ session, end: "protocol violated", nowMs });
@@ -295,6 +297,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     if (round === null) return;
     this.stats.serversCompared += 1;
     const needs = this.#needsFrom(session, serverState);
+    this.setAside.withhold(needs, nowMs);
     session.serverState = null;
     const isInStep = countNeeds(needs) === 0;
     round.isInStep ||= isInStep;
@@ -311,8 +314,7 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     const ownHead = theirs.heads.get(actorId) ?? 0;
     if (!this.#learning.isOn) {
       const head = this.#books.head(actorId);
-      if (ownHead > Math.max(head, this.#ownHeadReported)) {
-        this.#ownHeadReported = ownHead;
+      if (this.#learning.isUnheardOf(ownHead, head)) {
         this.#notify({ kind: "ownVersionsUnknown", peer: session.peer, ownHead, head });
       }
       return computeNeeds(ours, theirs);
@@ -325,21 +327,38 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #onAnswers(session: ClientSession, changesets: readonly Changeset[]): void {
     for (const changeset of changesets) {
       const { taken, closed } = session.answer(changeset);
-      if (closed > 0) this.#onClosed(closed);
       const news = taken.filter((each) => this.#isNews(each));
       if (news.length === 0) this.stats.changesetsDropped += 1;
       for (const each of news) this.#queue.add(each, { isPartial: this.#isPartial(each) });
       const changes = changeWeight(changeset);
       this.stats.changesReceived += changes;
-      const weight = changes / Math.max(1, closed);
-      this.#changesPerVersion += (weight - this.#changesPerVersion) * SMOOTHING;
+      this.stats.versionsReceived += closed;
+      if (this.#round !== null) this.#round.received += closed;
+      this.#window.answered(changes, closed);
     }
   }
 
-  #onClosed(closed: number): void {
-    this.stats.versionsReceived += closed;
-    if (this.#round !== null) this.#round.received += closed;
-    this.#windowVersions = Math.min(this.#windowVersions + closed, this.#config.openVersionsMax);
+  /** Answered as well as this server can. */
+  #onUnreadable(
+    session: ClientSession,
+    answer: Extract<SyncAnswer, { kind: "unreadable" }>,
+    nowMs: number,
+  ): void {
+    const { taken } = session.answer({ ...answer, kind: "full", changes: [], ts: 0n });
+    if (taken.length === 0) return;
+    this.stats.changesetsUnreadable += 1;
+    this.#onRefused(answer, answer.reason, nowMs);
+  }
+
+  #onRefused(
+    version: { readonly actorId: ActorId; readonly version: number },
+    reason: string,
+    nowMs: number,
+  ): void {
+    const times = this.setAside.failed(version, nowMs);
+    if (this.#round !== null) this.#round.refused += 1;
+    const { actorId } = version;
+    this.#notify({ kind: "refused", actorId, version: version.version, reason, times });
   }
 
   #isNews(changeset: Changeset): boolean {
@@ -407,10 +426,11 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   #onApplied(input: { batchId: number; outcomes: readonly ApplyOutcome[] }, nowMs: number): void {
     if (!this.#queue.finish(input.batchId)) return;
     for (const outcome of input.outcomes) {
-      if (outcome.kind === "refused") this.stats.changesetsRefused += 1;
-      if (this.#round === null) continue;
-      if (outcome.kind === "refused") this.#round.refused += 1;
-      else if (outcome.kind !== "known") this.#round.applied += 1;
+      if (outcome.kind === "refused") {
+        this.stats.changesetsRefused += 1;
+        const { changeset, reason } = outcome;
+        if (changeset.kind === "full") this.#onRefused(changeset, reason, nowMs);
+      } else if (outcome.kind !== "known" && this.#round !== null) this.#round.applied += 1;
     }
     this.#pump(nowMs);
   }
@@ -435,7 +455,8 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     const { session, plan, nowMs } = turn;
     const { sessionId } = session;
     const { needsPerTurn, pieceVersionsMax } = this.#config;
-    for (let room = this.#room(session); room > 0; room = this.#room(session)) {
+    const roomLeft = (): number => this.#window.room(session);
+    for (let room = roomLeft(); room > 0; room = roomLeft()) {
       const limits = { needsMax: needsPerTurn, pieceVersions: pieceVersionsMax, versionsMax: room };
       const requests = plan.takeTurn(sessionId, limits);
       if (requests.length === 0) break;
@@ -458,25 +479,6 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.#send(session.sessionId, { kind: "request", requests: [{ actorId, needs }] });
   }
 
-  /** Versions that this session may be asked; 0 rather than a crumb. */
-  #room(session: ClientSession): number {
-    const { pendingChangesMax, pieceVersionsMax } = this.#config;
-    const freeChanges = pendingChangesMax - this.#queue.pendingChanges;
-    if (freeChanges <= 0) return 0;
-    let open = 0;
-    let asking = 0;
-    for (const each of this.#sessions.values()) {
-      open += each.openVersions;
-      if (each.phase === "asking") asking += 1;
-    }
-    const bySize = Math.floor(freeChanges / Math.max(1, this.#changesPerVersion));
-    const window = Math.max(1, Math.min(this.#windowVersions, bySize));
-    const share = Math.ceil(window / Math.max(1, asking));
-    const room = Math.min(window - open, share - session.openVersions);
-    const crumb = Math.min(pieceVersionsMax, Math.ceil(share / 2));
-    return room >= crumb ? room : 0;
-  }
-
   #steerReading(): void {
     const { pendingChangesMax } = this.#config;
     const pending = this.#queue.pendingChanges;
@@ -494,6 +496,3 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
     this.#outbox.push({ kind: "notify", event });
   }
 }
-
-/** Weight of the newest answer in the mean size. Arbitrary; follows within 20 answers. */
-const SMOOTHING = 0.05;

@@ -14,6 +14,9 @@
  * on the way in they are put back in seq order, on the way out grouped in order of first appearance,
  * so a message that Corrosion wrote is written again byte for byte.
  *
+ * A value, name or causal length that nothing here can hold is a flaw of its changeset, not of the
+ * frame: it says whose version it is, so that this one alone is done without.
+ *
  * Keys and blobs of a decoded changeset are views of the input. Whether a key, table or column means
  * anything is the store's business.
  */
@@ -31,13 +34,33 @@ import type {
   VersionRange,
 } from "../../types.ts";
 import { ACTOR_ID_BYTES, actorIdToBytes, readActorId } from "./actor-id.ts";
-import type { Decoded } from "./types.ts";
+import type { Decoded, SyncAnswer } from "./types.ts";
 
 /** Decodes a bare `ChangeV1`, as it comes out of decompression. */
 export function decodeChange(bytes: Uint8Array): Decoded<readonly Changeset[]> {
   const reader = new ByteReader(bytes);
   const changesets = readChange(reader);
-  return reader.failure === null ? success(changesets) : failure(reader.failure);
+  const reason = reader.failure ?? reader.flaw;
+  return reason === null ? success(changesets) : failure(reason);
+}
+
+/**
+ * Decodes a bare `ChangeV1` that was asked for: one with a value that nothing here can hold says at
+ * least of which version it is.
+ */
+export function decodeAnswer(bytes: Uint8Array): Decoded<SyncAnswer> {
+  const reader = new ByteReader(bytes);
+  const answer = readAnswer(reader);
+  return reader.failure === null ? success(answer) : failure(reader.failure);
+}
+
+/** Reads a `ChangeV1` as `decodeAnswer` does; it counts only if the reader has not failed. */
+export function readAnswer(reader: ByteReader): SyncAnswer {
+  const changesets = readChange(reader);
+  const [first] = changesets;
+  if (reader.flaw === null || first?.kind !== "full") return { kind: "changesets", changesets };
+  const { actorId, version, seqs, lastSeq } = first;
+  return { kind: "unreadable", actorId, version, seqs, lastSeq, reason: reader.flaw };
 }
 
 /** Encodes a bare `ChangeV1`. */
@@ -47,7 +70,7 @@ export function encodeChange(changeset: Changeset): Uint8Array {
   return writer.finish();
 }
 
-/** Reads a `ChangeV1`; what it returns counts only if the reader has not failed. */
+/** Reads a `ChangeV1`; what it returns counts only if the reader has neither failed nor a flaw. */
 export function readChange(reader: ByteReader): readonly Changeset[] {
   const actorOffset = reader.offset;
   const actorId = readActorId(reader);
@@ -141,15 +164,15 @@ function readFull(reader: ByteReader, actorId: ActorId, actorOffset: number): Fu
   const changes: ColumnChange[] = [];
   const count = reader.countU32le(FULL_CHANGE_BYTES_MIN);
   for (let index = 0; index < count && reader.failure === null; index += 1) {
-    const table = reader.text(reader.u32le());
+    const table = reader.textOrFlaw(reader.u32le());
     const pk = reader.view(reader.u32le());
-    const cid = reader.text(reader.u32le());
+    const cid = reader.textOrFlaw(reader.u32le());
     const val = readValue(reader);
-    const colVersion = reader.u53le();
+    const colVersion = reader.u53leOrFlaw();
     if (reader.u53le() !== version) reader.fail("version-differs");
     const seq = reader.u53le();
     requireActor(reader, actorOffset);
-    changes.push({ table, pk, cid, val, colVersion, seq, cl: reader.u53le() });
+    changes.push({ table, pk, cid, val, colVersion, seq, cl: reader.u53leOrFlaw() });
   }
   const seqs = readRange(reader);
   const lastSeq = reader.u53le();
@@ -172,17 +195,17 @@ function readFullV2(reader: ByteReader, actorId: ActorId, actorOffset: number): 
 }
 
 function readTable(reader: ByteReader, changes: ColumnChange[]): void {
-  const table = reader.text(reader.u32le());
+  const table = reader.textOrFlaw(reader.u32le());
   const keyCount = reader.countU32le(8);
   for (let index = 0; index < keyCount && reader.failure === null; index += 1) {
     const pk = reader.view(reader.u32le());
     const columnCount = reader.countU32le(COLUMN_BYTES_MIN);
     for (let column = 0; column < columnCount && reader.failure === null; column += 1) {
-      const cid = reader.text(reader.u32le());
+      const cid = reader.textOrFlaw(reader.u32le());
       const val = readValue(reader);
-      const colVersion = reader.u53le();
+      const colVersion = reader.u53leOrFlaw();
       const seq = reader.u53le();
-      changes.push({ table, pk, cid, val, colVersion, seq, cl: reader.u53le() });
+      changes.push({ table, pk, cid, val, colVersion, seq, cl: reader.u53leOrFlaw() });
     }
   }
 }
@@ -226,7 +249,7 @@ function readValue(reader: ByteReader): SqlValue {
     case 2:
       return readFloat(reader);
     case 3:
-      return reader.text(reader.u32le());
+      return reader.textOrFlaw(reader.u32le());
     case 4:
       return reader.view(reader.u32le());
     default:
@@ -238,7 +261,7 @@ function readValue(reader: ByteReader): SqlValue {
 /** SQLite would store a NaN as NULL, which is another value than the sender's. */
 function readFloat(reader: ByteReader): number {
   const value = reader.f64le();
-  return Number.isNaN(value) ? reader.fail("value-not-a-number") : value;
+  return Number.isNaN(value) ? reader.mar("value-not-a-number") : value;
 }
 
 // ---------------------------------------------------------------- writing

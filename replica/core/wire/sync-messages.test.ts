@@ -9,6 +9,7 @@ import {
   encodeSyncStart,
 } from "./sync-messages.ts";
 import type { SyncControl, SyncMessage, SyncStart, SyncState } from "./types.ts";
+import { decodeAnswer, decodeChange, encodeChange } from "./changeset-codec.ts";
 import {
   ACTOR_A,
   ACTOR_B,
@@ -120,6 +121,25 @@ test("an answer in the legacy EmptySet form becomes one changeset per range", ()
   });
 });
 
+test.each<[string, (bytes: Uint8Array) => void]>([
+  ["text-malformed", (bytes) => bytes.set([0xff], bytes.lastIndexOf(0x5a))],
+  // The causal length, before the last seq, the seqs and the stamp.
+  ["number-too-large", (bytes) => bytes.set([0xff], bytes.length - 33)],
+])("an answer with a value that is %s says at least of which version it is", (reason, bend) => {
+  const pk = hexToBytes("010901");
+  const change = { table: "t", pk, cid: "v", val: "Z", colVersion: 1, seq: 2, cl: 1 };
+  const version = { actorId: ACTOR_A, version: 9, seqs: { start: 2, end: 2 }, lastSeq: 4 };
+  const answer = { ...version, kind: "full", changes: [change], ts: 16n } as const;
+  const frame = encodeSyncChangeset(answer);
+  bend(frame);
+  const unreadable = { ok: true, value: { kind: "unreadable", ...version, reason } };
+  expect(decodeSyncMessage(frame)).toEqual(unreadable);
+  const bare = encodeChange(answer);
+  bend(bare);
+  expect(decodeAnswer(bare)).toEqual(unreadable);
+  expect(decodeChange(bare)).toEqual({ ok: false, error: reason });
+});
+
 test("a compressed answer stays opaque until the driver has decompressed it", () => {
   expect(decodeSyncMessage(hexToBytes("00000000 05000000 02000000 28b5"))).toEqual({
     ok: true,
@@ -207,7 +227,7 @@ function expectCapture(hex: string, captured: Captured): void {
   expect(decodeSyncMessage(bytes)).toEqual({ ok: true, value: expected });
   if (expected.kind === "changesets") {
     expect(bytesToHex(encodeSyncChangeset(expected.changesets[0]!))).toBe(hex);
-  } else if (expected.kind !== "compressedChangeset") {
+  } else if (expected.kind !== "compressedChangeset" && expected.kind !== "unreadable") {
     expect(bytesToHex(encodeSyncMessage(expected))).toBe(hex);
   }
 }

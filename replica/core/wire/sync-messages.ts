@@ -16,7 +16,7 @@ import { ByteWriter } from "#base/byte-writer.ts";
 import type { ActorId, Changeset, SyncNeed } from "../../types.ts";
 import { readActorId } from "./actor-id.ts";
 import {
-  readChange,
+  readAnswer,
   readOptionalTs,
   readRange,
   readText,
@@ -120,7 +120,7 @@ function readMessage(reader: ByteReader, tag: number): SyncMessage {
     case TAG_STATE:
       return { kind: "state", state: readState(reader) };
     case TAG_CHANGESET:
-      return { kind: "changesets", changesets: readChange(reader) };
+      return readAnswer(reader);
     case TAG_CLOCK:
       return { kind: "clock", ts: reader.u64le() };
     case TAG_REJECTION: {

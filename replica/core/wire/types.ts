@@ -1,6 +1,13 @@
 /** The messages that replicas exchange on QUIC streams, as values (protocol reference, 3 and 4). */
 import type { Result } from "#base/machine.ts";
-import type { ActorId, Changeset, SeqRange, SyncNeed, VersionRange } from "../../types.ts";
+import type {
+  ActorId,
+  Changeset,
+  FullChangeset,
+  SeqRange,
+  SyncNeed,
+  VersionRange,
+} from "../../types.ts";
 
 /**
  * Why bytes were refused: a stable kebab-case word out of a small fixed set (`truncated`,
@@ -115,10 +122,19 @@ export type SyncControl =
   | { readonly kind: "rejection"; readonly reason: SyncRejection }
   | { readonly kind: "request"; readonly requests: readonly SyncRequest[] };
 
+/** A change that was asked for. */
+export type SyncAnswer =
+  /** One changeset, but for the legacy EmptySet (one `empty` per range). */
+  | { readonly kind: "changesets"; readonly changesets: readonly Changeset[] }
+  /** A changeset with something in it that nothing here can hold: text that is no UTF-8, for one. */
+  | ({ readonly kind: "unreadable"; readonly reason: DecodeReason } & Pick<
+      FullChangeset,
+      "actorId" | "version" | "seqs" | "lastSeq"
+    >);
+
 /** Any frame of a sync session after its SyncStart. */
 export type SyncMessage =
   | SyncControl
-  /** One changeset, but for the legacy EmptySet (one `empty` per range). */
-  | { readonly kind: "changesets"; readonly changesets: readonly Changeset[] }
+  | SyncAnswer
   /** Still compressed (zstd): decompress, then `decodeChange`. */
   | { readonly kind: "compressedChangeset"; readonly compressed: Uint8Array };

@@ -23,7 +23,8 @@ import type { ChangeId, Decoded, PlumtreeMessage, UniPayload } from "./types.ts"
 export function decodeUniPayload(bytes: Uint8Array): Decoded<UniPayload> {
   const reader = new ByteReader(bytes);
   const payload = readUniPayload(reader);
-  return reader.failure === null ? success(payload) : failure(reader.failure);
+  const reason = reader.failure ?? reader.flaw;
+  return reason === null ? success(payload) : failure(reason);
 }
 
 /**

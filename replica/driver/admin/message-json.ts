@@ -213,6 +213,10 @@ function syncMessageView(message: SyncMessage): unknown {
       const { kind: _kind, ...change } = changeView(message.changesets) as { kind: string };
       return { Changeset: change };
     }
+    case "unreadable": {
+      const { actorId, version, seqs, lastSeq, reason } = message;
+      return { Changeset: { actorId, version, seqs: pair(seqs), lastSeq, unreadable: reason } };
+    }
     case "compressedChangeset":
       return { CompressedChangeset: compressedView("CompressedChangeset", message.compressed) };
   }

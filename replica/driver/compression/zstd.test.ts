@@ -89,7 +89,7 @@ test("a bomb is refused at ten mebibytes, whatever it says of itself", () => {
   const bomb = zstdCompressSync(Buffer.alloc(64 * 1024 * 1024));
   expect(bomb.length).toBeLessThan(10_000);
   const zstd = create({});
-  expect(zstd.decompress(bomb, "broadcast")).toMatchObject({ ok: false });
+  expect(zstd.decompress(bomb)).toMatchObject({ ok: false });
   expect(zstd.stats.broadcast.undecodable).toBe(1);
 });
 
@@ -100,8 +100,8 @@ test("no bytes make a decompression throw", () => {
   fc.assert(
     fc.property(bytes, ([start, rest]) => {
       const frame = Uint8Array.from([...start, ...rest]);
-      zstd.decompress(frame, "broadcast");
-      zstd.decompress(frame, "sync");
+      zstd.decompress(frame);
+      zstd.decompressAnswer(frame);
       decompress(frame);
       frameDictionaryId(frame);
     }),
@@ -117,7 +117,7 @@ function create(options: Partial<ZstdOptions>): Zstd {
 function readBody(zstd: Zstd, body: Uint8Array | null): readonly unknown[] | string {
   const payload = decodeUniPayload(frameBody(body ?? new Uint8Array(), 0));
   if (!payload.ok || payload.value.kind !== "compressedChange") return "not compressed";
-  const changesets = zstd.decompress(payload.value.compressed, "broadcast");
+  const changesets = zstd.decompress(payload.value.compressed);
   return changesets.ok ? changesets.value : changesets.error;
 }
 

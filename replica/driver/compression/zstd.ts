@@ -13,7 +13,8 @@ import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { errorText } from "#base/errors.ts";
 import { failure, success, type Result } from "#base/machine.ts";
 import { encodeBody, encodeCompressedBody } from "../../core/wire/uni-payload.ts";
-import { decodeChange, encodeChange } from "../../core/wire/changeset-codec.ts";
+import { decodeAnswer, decodeChange, encodeChange } from "../../core/wire/changeset-codec.ts";
+import type { SyncAnswer } from "../../core/wire/types.ts";
 import type { Changeset, FullChangeset } from "../../types.ts";
 
 /** `[gossip.compression]`. */
@@ -50,9 +51,6 @@ export interface ZstdStats {
   /** Of these, those whose dictionary we lack. */
   unknownDictionaries: number;
 }
-
-/** The changesets of a compressed change. */
-type Decompressed = Result<readonly Changeset[], string>;
 
 /** Compresses and decompresses for one replica. */
 export class Zstd {
@@ -111,7 +109,20 @@ export class Zstd {
   }
 
   /** The changesets of a compressed change; a bad one is a value, as hostile bytes must be. */
-  decompress(compressed: Uint8Array, traffic: ZstdTraffic): Decompressed {
+  decompress(compressed: Uint8Array): Result<readonly Changeset[], string> {
+    return this.#decode(compressed, "broadcast", decodeChange);
+  }
+
+  /** The same of one that was asked for; see `decodeAnswer`. */
+  decompressAnswer(compressed: Uint8Array): Result<SyncAnswer, string> {
+    return this.#decode(compressed, "sync", decodeAnswer);
+  }
+
+  #decode<Value>(
+    compressed: Uint8Array,
+    traffic: ZstdTraffic,
+    decode: (bytes: Uint8Array) => Result<Value, string>,
+  ): Result<Value, string> {
     const stats = this.stats[traffic];
     const id = frameDictionaryId(compressed);
     // Answers of sync never have one, nor may they be made to.
@@ -121,9 +132,9 @@ export class Zstd {
     const bytesMax = traffic === "sync" ? SYNC_BYTES_MAX : BROADCAST_BYTES_MAX;
     const bytes = decompress(compressed, { bytesMax, dictionary });
     if (bytes.ok) stats.extraBytes += Math.max(0, bytes.value.length - compressed.length);
-    const changesets = bytes.ok ? decodeChange(bytes.value) : bytes;
-    if (!changesets.ok) stats.undecodable += 1;
-    return changesets;
+    const decoded = bytes.ok ? decode(bytes.value) : bytes;
+    if (!decoded.ok) stats.undecodable += 1;
+    return decoded;
   }
 
   /** Null when it does not get smaller by more than its length takes. */

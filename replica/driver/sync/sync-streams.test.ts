@@ -96,6 +96,20 @@ describe("as a client", () => {
     expect([stream.isAborted, streams.stats.badFrames, streams.openCount]).toEqual([true, 1, 0]);
   });
 
+  test("an answer with a value that is none does not end its session", async () => {
+    const stream = await open(1);
+    const [frame, next] = framesOf([changeset(1), changeset(2)]);
+    // The value, which is the only text with a d in it.
+    frame!.set([0xff], frame!.lastIndexOf(0x64));
+    await stream.hear(frame!);
+    await stream.hear(next!);
+    expect(heard.slice(1)).toMatchObject([
+      { kind: "message", message: { kind: "unreadable", version: 1, reason: "text-malformed" } },
+      { kind: "message", message: { kind: "changesets" } },
+    ]);
+    expect([stream.isAborted, streams.stats.badFrames]).toEqual([false, 0]);
+  });
+
   test("while the machine is behind, frames wait, in all sessions", async () => {
     const stream = await open(1);
     const [frame] = framesOf([changeset(1)]);

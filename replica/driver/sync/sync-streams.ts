@@ -5,6 +5,7 @@
  * Answers are compressed and decompressed here, because zstd belongs to the runtime: those to a
  * client that takes such, if this replica compresses at all.
  */
+import { assert } from "#base/errors.ts";
 import { success, type Result } from "#base/machine.ts";
 import type { SyncClientInput, SyncClientOutput } from "../../core/sync/client-types.ts";
 import type { SessionMessage } from "../../core/sync/messages.ts";
@@ -261,9 +262,7 @@ export class SyncStreams {
     const message = decodeSyncMessage(frame);
     if (!message.ok) return message;
     if (message.value.kind !== "compressedChangeset") return success(message.value);
-    const changesets = this.#zstd.decompress(message.value.compressed, "sync");
-    if (!changesets.ok) return changesets;
-    return success({ kind: "changesets", changesets: changesets.value });
+    return this.#zstd.decompressAnswer(message.value.compressed);
   }
 
   #endServer(sessionId: number, kind: "broken"): void {
@@ -279,6 +278,7 @@ export class SyncStreams {
 function framesOf(message: SessionMessage): Uint8Array[] {
   if (message.kind === "start") return [encodeSyncStart(message)];
   if (message.kind === "changesets") return message.changesets.map(encodeSyncChangeset);
+  assert(message.kind !== "unreadable", "a change that could not be read is not passed on");
   return [encodeSyncMessage(message)];
 }
 

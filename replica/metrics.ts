@@ -50,7 +50,7 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   counter("patina_changesets_refused_total", "Changesets the store refused."),
   counter("patina_changesets_unreadable_total", "Answers of sync with a value that is none."),
   gauge(
-    "patina_versions_set_aside",
+    "patina_set_aside_versions",
     "Versions that came, could not be taken and are asked seldom.",
   ),
   counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),

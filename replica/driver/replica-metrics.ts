@@ -124,7 +124,7 @@ export function coreFigures(core: ReplicaCore): Record<string, number> {
     inbox_changesets: core.inboxSize,
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     changesets_unreadable_total: sync.changesetsUnreadable,
-    versions_set_aside: core.syncClient.setAside.size,
+    set_aside_versions: core.syncClient.setAside.size,
     clock_skews_total: core.stats.clockSkews,
   };
 }

@@ -48,7 +48,7 @@ test("without a peer it starts as another actor with its rows, and meets its pas
   const { actorId, head } = await writeAndLose("alone", peer);
 
   // As a host through which others join: nobody is configured.
-  const waiting = await startHost("alone", { bootId: "second" });
+  const waiting = await startHost("alone", { bootId: "second", aloneMs: 500 });
   await expect(waiting.write("early")).rejects.toThrow("503");
   await waiting.waitFor("failed STORE_RENEWED");
   await waiting.stop();
@@ -87,11 +87,15 @@ async function writeAndLose(name: string, peer: Host): Promise<{ actorId: string
 
 async function startHost(
   node: string,
-  options: { readonly bootId?: string; readonly bootstrap?: readonly string[] },
+  options: {
+    readonly bootId?: string;
+    readonly bootstrap?: readonly string[];
+    readonly aloneMs?: number;
+  },
 ) {
   const path = pathOf(node);
   const nodeId = node.replace("-before", "");
-  const { bootId = "only", bootstrap = [] } = options;
+  const { bootId = "only", bootstrap = [], aloneMs = 60_000 } = options;
   const store = await startStore({
     path,
     bootId,
@@ -117,7 +121,7 @@ async function startHost(
       write: (line) => record((JSON.parse(line) as { event: string }).event),
     }),
     metrics: MetricSlots.allocate(REPLICA_METRICS, 1).writer(0),
-    recovery: { aloneMs: 500, calmMs: 50, silentMs: 20_000, retryMs: 100 },
+    recovery: { aloneMs, calmMs: 50, silentMs: 20_000, retryMs: 100 },
     events: {
       rtt: () => undefined,
       host: () => undefined,

@@ -218,7 +218,7 @@ test("after forget the first message reaches a peer restarted with another key",
 test("a handshake from a peer that was unreachable ends the wait for it", async () => {
   // Goal: what waits for a bouncing peer leaves as soon as that peer speaks. Method: fail a dial,
   // so that the target is held back; then let the peer start and dial us.
-  await using left = await openEndpoint({ certificates, connectTimeoutMs: 100, random: () => 1 });
+  await using left = await openEndpoint({ certificates, connectTimeoutMs: 1_000, random: () => 1 });
   const placeholder = await openEndpoint({ certificates });
   const target = placeholder.transport.local;
   await placeholder.transport.close();

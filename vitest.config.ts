@@ -9,8 +9,8 @@ export default defineConfig({
     include: ["{bin,proxy,replica,watchdog,routing,tests,bench}/**/*.test.ts"],
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     reporters: ["default"],
   },
 });

@@ -3,7 +3,7 @@ import { request as httpRequest, type IncomingHttpHeaders } from "node:http";
 import { errorText } from "#base/errors.ts";
 
 /** For a wait that never ends, in ms; no test is about speed. */
-export const LIMIT_MS = 40_000;
+export const LIMIT_MS = 120_000;
 
 /** An answer with its whole body. */
 export interface Answer {

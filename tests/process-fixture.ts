@@ -108,4 +108,4 @@ function killQuietly(pid: number): void {
   }
 }
 
-const END_LIMIT_MS = 15_000;
+const END_LIMIT_MS = 60_000;

@@ -112,7 +112,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     this.broadcast = createBroadcaster(broadcast, { prng, books: this.books, bucket });
     const { brake: config } = options;
     const { urgentColumns } = broadcast;
-    this.brakes = new Brakes({ actorId: self.id, config, urgentColumns, prng });
+    const has = (actorId: ActorId, version: number): boolean =>
+      this.books.contains(actorId, { start: version, end: version });
+    this.brakes = new Brakes({ actorId: self.id, config, urgentColumns, prng, has });
     this.syncClient = new SyncClient({
       identity,
       config: options.syncClient,
@@ -212,6 +214,9 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         break;
       case "settled":
         this.#own.settled(input.isStored, nowMs);
+        break;
+      case "durable":
+        this.brakes.durable(input.isStored);
         break;
       case "tick":
         this.#runSwim({ kind: "tick" }, nowMs);
@@ -420,6 +425,8 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       this.#outbox.push({ kind: "apply", ...batch });
     }
     for (const input of this.brakes.drain()) this.broadcast.handle(input, nowMs);
+    const ownHead = this.books.head(this.#options.self.id);
+    if (this.brakes.asksDisk(ownHead, nowMs)) this.#outbox.push({ kind: "makeDurable" });
     for (const event of this.brakes.drainEvents()) this.#outbox.push({ kind: "braked", ...event });
     for (const output of this.broadcast.drain()) {
       if (output.kind === "send") this.#outbox.push({ ...output, kind: "sendFrames" });

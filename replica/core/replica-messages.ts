@@ -51,6 +51,8 @@ export type ReplicaInput =
   | { readonly kind: "leave" }
   /** The answer to `settleOwnVersions`; false when the store could not. */
   | { readonly kind: "settled"; readonly isStored: boolean }
+  /** The answer to `makeDurable`; false when the disk could not. */
+  | { readonly kind: "durable"; readonly isStored: boolean }
   | { readonly kind: "tick" };
 
 /** What a replica wants done, in this order. */
@@ -73,6 +75,8 @@ export type ReplicaOutput =
   /** Close the cached connection to `target`: who answered there is gone. */
   | { readonly kind: "forget"; readonly target: Address; readonly reason: string }
   | OwnVersionsOutput
+  /** Bring all that was committed to the disk for good; answer with `durable`. */
+  | { readonly kind: "makeDurable" }
   | (BrakeEvent & { readonly kind: "braked" })
   | { readonly kind: "notify"; readonly event: SwimEvent }
   | { readonly kind: "dropped"; readonly reason: string; readonly count: number };

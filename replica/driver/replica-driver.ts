@@ -243,6 +243,8 @@ export class ReplicaDriver {
         return void this.#settleOwnVersions(output.head);
       case "renewIdentity":
         return void this.#renewIdentity();
+      case "makeDurable":
+        return void this.#makeDurable();
       case "forget":
         return this.#transport?.forget(output.target, output.reason);
       case "notify":
@@ -296,6 +298,11 @@ export class ReplicaDriver {
     const stored = await this.#ask(store.settleOwnVersions(head).then(() => [head]));
     this.run({ kind: "settled", isStored: stored.length > 0 });
     if (stored.length > 0) onSettled(head);
+  }
+
+  async #makeDurable(): Promise<void> {
+    const stored = await this.#ask(this.#options.store.makeDurable().then(() => [true]));
+    this.run({ kind: "durable", isStored: stored.length > 0 });
   }
 
   /** Where the store cannot keep the request, the next start waits for others again. */

@@ -49,6 +49,8 @@ export class ModelStore {
   /** Every transaction, to be done again on an empty disk. */
   readonly #journal: Transaction[] = [];
   #syncedTransactions = 0;
+  /** Whether any of the others is a transaction of our own. */
+  #hasUnsyncedOwn = false;
   /** Own versions may be gone that others have: none is given out until `settleOwnVersions`. */
   #isInDoubt = false;
   #hasLostPower = false;
@@ -87,6 +89,7 @@ export class ModelStore {
   /** Brings all to the disk for good. */
   sync(): void {
     this.#syncedTransactions = this.#journal.length;
+    this.#hasUnsyncedOwn = false;
   }
 
   /** The disk as a power loss leaves it that takes the last `lost` transactions; own versions in doubt. */
@@ -120,6 +123,7 @@ export class ModelStore {
       }
     }
     if (seq === 0) return null;
+    this.#hasUnsyncedOwn = true;
     this.rows.endVersion(writer);
     const changes = this.rows.changesOf(writer);
     const lastSeq = seq - 1;
@@ -141,8 +145,9 @@ export class ModelStore {
     return outcomes;
   }
 
-  /** Answers a sync server, newest first, Empty last. */
+  /** Answers a sync server, newest first, Empty last; what the answer rests on is synced by then. */
   readVersions(request: ReadVersionsRequest): Changeset[] {
+    if (this.#hasUnsyncedOwn) this.sync();
     const { actorId, need } = request;
     if (need.kind === "partial") return this.#readOne(request, need.version, need.seqs);
     const found: Changeset[] = [];

@@ -88,16 +88,12 @@ export function drawSetup(seed: number): SimulationSetup {
   // Drawn last, so that kept seeds go on to mean what they meant.
   const powerLossEveryMs = maybe(10_000);
   const method = prng.pick(["gossip", "plumtree"] as const) ?? "gossip";
-  const drawn = prng.pick([BRAKE_DEFAULTS, TIGHT_BRAKE]) ?? BRAKE_DEFAULTS;
-  const brake = powerLossEveryMs === null ? drawn : BRAKE_DEFAULTS;
+  const brake = prng.pick([BRAKE_DEFAULTS, TIGHT_BRAKE]) ?? BRAKE_DEFAULTS;
   return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method, brake } };
 }
 
-/**
- * So that writes of a few a second wait and are taken over. Not where power is lost: what a braked
- * origin then loses may have hidden what others were to have (decision 20).
- */
-const TIGHT_BRAKE = { isEnabled: true, rowsPerSecondMin: 0.1, rowsPerSecondMax: 0.5 };
+/** So that writes of a few a second wait and are taken over. */
+const TIGHT_BRAKE = { isEnabled: true, rowsPerSecondMin: 0.1, rowsPerSecondMax: 0.1 };
 
 /** A network on which nothing goes wrong. */
 export function calmNetwork(latencyMs: NetworkFaults["latencyMs"]): NetworkFaults {

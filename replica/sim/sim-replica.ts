@@ -20,9 +20,10 @@ import { packetBytes } from "../core/swim/codec.ts";
 import type { SyncClientOutput } from "../core/sync/client-types.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "../core/sync/config.ts";
 import type { SessionMessage } from "../core/sync/messages.ts";
+import { versionsOf } from "../core/sync/needs.ts";
 import type { SyncServerOutput } from "../core/sync/sync-server.ts";
 import type { BroadcastBody, UniPayload } from "../core/wire/types.ts";
-import type { ActorId, Address, ApplyOutcome, LocalCommit, SyncNeed } from "../types.ts";
+import type { ActorId, Address, ApplyOutcome, LocalCommit } from "../types.ts";
 import type { EventQueue } from "./event-queue.ts";
 import { ModelStore, type ModelWrite } from "./model-store.ts";
 import { type FrameDecoder, recodePacket } from "./sim-codec.ts";
@@ -105,8 +106,6 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   #pausedUntilMs = 0;
   /** The members as saved last. */
   #savedMembers: readonly MemberUpdate[] = [];
-  /** Time of the last start. */
-  startedMs = 0;
   /** Folds this replica's change stream; it lives elsewhere. */
   readonly reader: SimReader;
 
@@ -166,7 +165,6 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     const { queue, network, trace, traits, observer, prng } = this.#options;
     this.#address = address;
     this.#lives += 1;
-    this.startedMs = queue.nowMs;
     this.#pausedUntilMs = 0;
     // The mark that a run leaves at its start is synced.
     this.#store.sync();
@@ -412,6 +410,10 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
         return this.#mark(output.isOn ? "braked" : "brake off");
       case "dropped":
         return this.#mark("broadcast dropped");
+      case "makeDurable": {
+        const durable = (): void => this.#put(life, { kind: "durable", isStored: true });
+        return life.worker.write(() => this.#store.sync(), durable);
+      }
       case "settleOwnVersions":
         return this.#settleOwnVersions(life, output.head);
       case "renewIdentity":
@@ -459,8 +461,9 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       case "read": {
         const { request, requestId } = output;
         if (request.need.kind === "partial") this.#mark("partial asked");
+        const { start, end } = versionsOf(request.need);
         return life.worker.read(
-          versionsIn(request.need),
+          end - start + 1,
           () => this.store.readVersions(request),
           (changesets) => {
             const input = { kind: "versions", requestId, changesets } as const;
@@ -486,10 +489,6 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   #mark(mark: string): void {
     this.#options.trace.sometimes(mark);
   }
-}
-
-function versionsIn(need: SyncNeed): number {
-  return need.kind === "full" ? need.versions.end - need.versions.start + 1 : 1;
 }
 
 /** Time zero of every world: a date after that of the protocol's captures. */

@@ -1,5 +1,7 @@
 /** What a sweep of many seeds must have been through, or it shows less than it seems to. */
 export const SITUATIONS: readonly string[] = [
+  "brake off",
+  "braked",
   "broadcast dropped",
   "client: broken",
   "client: done",
@@ -39,6 +41,7 @@ export const SITUATIONS: readonly string[] = [
   "partition",
   "pause",
   "power loss",
+  "power loss behind a brake",
   "reading held",
   "reading let go on",
   "reconnected",

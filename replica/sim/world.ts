@@ -229,11 +229,17 @@ export class World implements WorldView {
     const replica = prng.pick(this.replicas);
     if (replica === undefined || replica.core === null || this.#victim !== null) return;
     if (!replica.expectsOthers) return;
+    if (replica.core.brakes.rows > 0) this.trace.sometimes("power loss behind a brake");
+    this.losePower(replica, prng.below(replica.store.unsynced + 1));
+  }
+
+  /** A replica loses power and its last `lost` transactions; it starts when it can ask all others. */
+  losePower(replica: SimReplica, lost: number): void {
     this.#victim = replica;
     this.trace.sometimes("power loss");
-    replica.losePower(prng.below(replica.store.unsynced + 1));
+    replica.losePower(lost);
     if (this.#history.lose(replica.store) > 0) this.trace.sometimes("own versions lost");
-    this.#startWhenOthersAreThere(replica, 1_000 + prng.next() * 5_000);
+    this.#startWhenOthersAreThere(replica, 1_000 + this.#prng.next() * 5_000);
   }
 
   /** Starts a replica when all others have been there for a while. */

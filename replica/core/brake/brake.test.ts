@@ -70,6 +70,33 @@ describe("above its limit", () => {
     ]);
   });
 
+  test("and when that is kept: until then it is asked for", () => {
+    let keptUpTo = 0;
+    const brake = exhausted({}, (version) => version <= keptUpTo);
+    for (const version of [2, 3, 4]) offer(brake, fullOf(version, [cell(1, "a")]), 0);
+    expect(brake.unkept).toBe(0);
+    runUntil(brake, { fromMs: 0, untilMs: 12_000 });
+    expect(brake.drain()).toMatchObject([{ changesets: [{ version: 4 }] }]);
+    expect(brake.unkept).toBe(4);
+    keptUpTo = 3;
+    brake.noteKept();
+    expect(brake.drain()).toEqual([]);
+    keptUpTo = 4;
+    brake.noteKept();
+    expect(brake.drain()).toMatchObject([{ kind: "empty", versions: { start: 2, end: 3 } }]);
+    expect(brake.unkept).toBe(0);
+    runUntil(brake, { fromMs: 12_000, untilMs: 30_000 });
+    expect(brake.isOn).toBe(false);
+  });
+
+  test("what is never kept is left to sync, and the brake comes to rest", () => {
+    const brake = exhausted({}, () => false);
+    for (const version of [2, 3]) offer(brake, fullOf(version, [cell(1, "a")]), 0);
+    runUntil(brake, { fromMs: 0, untilMs: 60_000 });
+    expect(brake.drain()).toMatchObject([{ changesets: [{ version: 3 }] }]);
+    expect(brake.isOn).toBe(false);
+  });
+
   test("rows leave at the limit, oldest first", () => {
     const brake = exhausted({ rowsPerSecondMin: 5, rowsPerSecondMax: 5 });
     for (let key = 1; key <= 100; key += 1) offer(brake, fullOf(1 + key, [cell(key, "a")]), 0);
@@ -219,15 +246,21 @@ test("whatever is written: what left and what is urgent give the rows that the o
   );
 });
 
-function createBrake(config: Partial<BrakeConfig> = {}): Brake<string> {
+function createBrake(
+  config: Partial<BrakeConfig> = {},
+  isKept: (version: number) => boolean = () => true,
+): Brake<string> {
   const stats = { rowsHeld: 0, rowsCoalesced: 0, rowsLeftToSync: 0 };
   const all = { isEnabled: true, rowsPerSecondMin: 1, rowsPerSecondMax: 200, ...config };
-  return new Brake(all, { prng: createPrng(1), stats });
+  return new Brake(all, { prng: createPrng(1), stats, isKept });
 }
 
 /** A brake whose burst is used up by version 1. */
-function exhausted(config: Partial<BrakeConfig> = {}): Brake<string> {
-  const brake = createBrake({ rowsPerSecondMin: 1, rowsPerSecondMax: 1, ...config });
+function exhausted(
+  config: Partial<BrakeConfig> = {},
+  isKept?: (version: number) => boolean,
+): Brake<string> {
+  const brake = createBrake({ rowsPerSecondMin: 1, rowsPerSecondMax: 1, ...config }, isKept);
   const rows = Math.ceil(10 * brake.limit);
   const cells = Array.from({ length: rows }, (_, key) => cell(1_000 + key, "a"));
   offer(brake, fullOf(1, cells), 0);

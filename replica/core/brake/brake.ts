@@ -8,9 +8,9 @@
  *
  *   offered ──tokens, nothing waits──────────────────────────────► released
  *      │ else: cells of those that wait are taken over                ▲  ▲
- *      └──► waits, oldest first ──tokens, about each 100 ms───────────┘  │ with them, as Empty, the
- *                  │                                                     │ versions that died
- *                  └── 30 s, or too many ──► left to sync          urgent
+ *      └──► waits, oldest first ──tokens, about each 100 ms───────────┘  │ as Empty, versions that died,
+ *                  │                                                     │ once what took their cells
+ *                  └── 40 s, or too many ──► left to sync          urgent  has left and is kept
  *
  * Sync is the second way out: it reads the database, where a row has one value. While something waits
  * the head that it is told moves each ten seconds only, so that a row in a loop of writes goes
@@ -66,7 +66,16 @@ export const BRAKE_DEFAULTS: BrakeConfig = {
   rowsPerSecondMax: 200,
 };
 
-/** The brake of one origin. `stats` may be shared by many. */
+/** What a brake is made of. */
+export interface BrakeOptions {
+  readonly prng: Prng;
+  /** May be shared by many. */
+  readonly stats: BrakeStats;
+  /** Whether this version outlives the loss of the one who wrote it, or of what it wrote last. */
+  readonly isKept: (version: number) => boolean;
+}
+
+/** The brake of one origin. */
 export class Brake<Carried> {
   readonly #config: BrakeConfig;
   readonly #prng: Prng;
@@ -80,14 +89,19 @@ export class Brake<Carried> {
   #nextReleaseMs = Number.POSITIVE_INFINITY;
   #lastHeldMs = Number.NEGATIVE_INFINITY;
   #isOn = false;
+  #isFlushing = false;
+  readonly #isKept: (version: number) => boolean;
+  /** A version that has left and has to be kept before those it emptied are told of; 0 = none. */
+  #unkept = 0;
   /** What sync is told while something waits. */
   #told = { head: 0, atMs: 0 };
   #released: Released<Carried>[] = [];
 
-  constructor(config: BrakeConfig, of: { readonly prng: Prng; readonly stats: BrakeStats }) {
+  constructor(config: BrakeConfig, of: BrakeOptions) {
     this.#config = config;
     this.#prng = of.prng;
     this.#stats = of.stats;
+    this.#isKept = of.isKept;
     // Without a history the upper bound holds.
     this.#mean = config.rowsPerSecondMax / MEAN_FACTOR;
     this.#level = config.rowsPerSecondMax * BURST_SECONDS;
@@ -114,6 +128,16 @@ export class Brake<Carried> {
     return this.#held.has(version);
   }
 
+  /** The version to be kept before more can be told of; 0 = none. See `noteKept`. */
+  get unkept(): number {
+    return this.#unkept;
+  }
+
+  /** More is kept than when `unkept` was asked for. */
+  noteKept(): void {
+    this.#tellDead([]);
+  }
+
   /** Takes a version in; `drain` gives what may be broadcast. */
   offer(offer: Offer<Carried>, nowMs: number): void {
     if (!this.#config.isEnabled) return this.#pass(offer);
@@ -137,15 +161,19 @@ export class Brake<Carried> {
     if (nowMs >= this.#nextReleaseMs) this.#releaseSome(nowMs);
     if (this.#held.size > 0) return;
     this.#tellDead([]);
+    if (this.#held.dead > 0) return;
     this.#nextReleaseMs = Number.POSITIVE_INFINITY;
     if (nowMs >= this.#lastHeldMs + CALM_MS) this.#isOn = false;
   }
 
-  /** Lets go everything. */
+  /** Lets go everything, also what is not kept yet: it is about to be, for the store is closed next. */
   flush(): void {
+    this.#isFlushing = true;
     for (let held = this.#held.first(); held !== undefined; held = this.#held.first()) {
       this.#release(held);
     }
+    this.#tellDead([]);
+    this.#isFlushing = false;
   }
 
   drain(): Released<Carried>[] {
@@ -156,7 +184,8 @@ export class Brake<Carried> {
 
   deadlineMs(): number {
     if (!this.#isOn) return Number.POSITIVE_INFINITY;
-    return this.#held.size > 0 ? this.#nextReleaseMs : this.#lastHeldMs + CALM_MS;
+    const isWaiting = this.#held.size > 0 || this.#held.dead > 0;
+    return isWaiting ? this.#nextReleaseMs : this.#lastHeldMs + CALM_MS;
   }
 
   /** The head that sync may know of, when it is `head` in truth. */
@@ -189,6 +218,7 @@ export class Brake<Carried> {
   }
 
   #releaseSome(nowMs: number): void {
+    this.#held.forgetDead(nowMs - HELD_MS_MAX);
     for (let held = this.#held.first(); held !== undefined; held = this.#held.first()) {
       if (held.bornMs < nowMs - HELD_MS_MAX) {
         this.#leaveToSync();
@@ -215,7 +245,11 @@ export class Brake<Carried> {
   /** `before`: what is released next. */
   #tellDead(before: readonly FullChangeset[]): void {
     const ts = before[0]?.ts ?? null;
-    for (const { start, end } of this.#held.takeDead()) {
+    const { ranges, unkept } = this.#held.takeDead(
+      (version) => this.#isFlushing || this.#isKept(version),
+    );
+    this.#unkept = unkept;
+    for (const { start, end } of ranges) {
       for (let at = start; at <= end; at += EMPTY_VERSIONS_MAX) {
         const versions = { start: at, end: Math.min(end, at + EMPTY_VERSIONS_MAX - 1) };
         this.#released.push({ kind: "empty", versions, ts });

@@ -24,6 +24,8 @@ export interface BrakesOptions {
   readonly config: BrakeConfig;
   readonly urgentColumns: Readonly<Record<string, readonly string[]>>;
   readonly prng: Prng;
+  /** Whether a version is on our disk. */
+  readonly has: (actorId: ActorId, version: number) => boolean;
 }
 
 /** All brakes of one replica. */
@@ -34,12 +36,17 @@ export class Brakes {
   readonly #relays = new Map<ActorId, Brake<BroadcastArrival>>();
   /** Those that have something to do. */
   readonly #on = new Map<ActorId, Brake<unknown>>();
+  /** Own versions up to this one outlive a power loss. */
+  #durableHead = 0;
+  /** The own head when the disk was asked last; null = it has answered. */
+  #askedHead: number | null = null;
+  #askAgainMs = Number.NEGATIVE_INFINITY;
   #inputs: BroadcastInput[] = [];
   #events: BrakeEvent[] = [];
 
   constructor(options: BrakesOptions) {
     this.#options = options;
-    this.#own = this.#create(options.config);
+    this.#own = this.#create(options.config, (version) => version <= this.#durableHead);
   }
 
   /** Origins that are braked here. */
@@ -97,6 +104,26 @@ export class Brakes {
     this.#takeOwn();
   }
 
+  /**
+   * Whether own versions are to be brought to the disk for good, of which `head` is the last: before
+   * that nobody is told what they have emptied. Answer true with `durable`. At most once a second.
+   */
+  asksDisk(head: number, nowMs: number): boolean {
+    const isWanted = this.#own.unkept > 0 && this.#askedHead === null;
+    if (!isWanted || nowMs < this.#askAgainMs) return false;
+    this.#askedHead = head;
+    this.#askAgainMs = nowMs + DISK_MS;
+    return true;
+  }
+
+  /** The answer to `asksDisk`; false = the disk could not. */
+  durable(isStored: boolean): void {
+    if (isStored) this.#durableHead = Math.max(this.#durableHead, this.#askedHead ?? 0);
+    this.#askedHead = null;
+    this.#own.noteKept();
+    this.#takeOwn();
+  }
+
   /** What the broadcast machine is to be told. */
   drain(): BroadcastInput[] {
     const inputs = this.#inputs;
@@ -121,16 +148,18 @@ export class Brakes {
     return this.#own.headForSync(head, nowMs);
   }
 
-  #create<Carried>(config: BrakeConfig): Brake<Carried> {
-    return new Brake<Carried>(config, { prng: this.#options.prng, stats: this.stats });
+  #create<Carried>(config: BrakeConfig, isKept: (version: number) => boolean): Brake<Carried> {
+    return new Brake<Carried>(config, { prng: this.#options.prng, stats: this.stats, isKept });
   }
 
   /** An origin with a history of its own knows better: only the upper bound holds for others. */
   #relay(actorId: ActorId): Brake<BroadcastArrival> {
     let brake = this.#relays.get(actorId);
     if (brake === undefined) {
-      const { config } = this.#options;
-      brake = this.#create({ ...config, rowsPerSecondMin: config.rowsPerSecondMax });
+      const { config, has } = this.#options;
+      const bounds = { ...config, rowsPerSecondMin: config.rowsPerSecondMax };
+      // An origin that loses its last versions with its power finds them here.
+      brake = this.#create(bounds, (version) => has(actorId, version));
       this.#relays.set(actorId, brake);
     }
     return brake;
@@ -190,3 +219,6 @@ export class Brakes {
     this.#events.push({ actorId, isOn, rowsPerSecond: brake.limit });
   }
 }
+
+/** A sync of the disk takes some milliseconds, of a slow one some tens. */
+const DISK_MS = 1_000;

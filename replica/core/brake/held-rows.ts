@@ -5,8 +5,9 @@
  * row, takes it over: from then on the earlier one has one cell less, as in the origin's database. A
  * version without cells is dead: what is left of it is that it is known to be empty.
  *
- * That is told when what took its cells has left, not before. An origin that loses its power loses its
- * last versions too: others would hold the earlier one for empty, while the origin has it again.
+ * That is told when what took its cells has left and is on a disk for good, not before. An origin that
+ * loses its power loses its last versions too: others would hold the earlier one for empty, while the
+ * origin has it again.
  */
 import type { ColumnChange, FullChangeset, VersionRange } from "../../types.ts";
 
@@ -23,11 +24,17 @@ export interface HeldVersion<Carried> {
   takenBy: number;
 }
 
+/** What is left of a version without cells. */
+interface DeadVersion {
+  /** The latest one that took over a cell of it. */
+  readonly takenBy: number;
+  readonly bornMs: number;
+}
+
 /** The versions that wait, oldest first. */
 export class HeldRows<Carried> {
   readonly #live = new Map<number, HeldVersion<Carried>>();
-  /** Dead versions, each with the latest one that took over a cell of it. */
-  readonly #dead = new Map<number, number>();
+  readonly #dead = new Map<number, DeadVersion>();
   /** Row to the versions that hold cells of it. */
   readonly #holders = new Map<string, Set<HeldVersion<Carried>>>();
   #rows = 0;
@@ -40,6 +47,11 @@ export class HeldRows<Carried> {
   /** Their rows; one row in two versions counts twice. */
   get rows(): number {
     return this.#rows;
+  }
+
+  /** Dead versions that have not been told of. */
+  get dead(): number {
+    return this.#dead.size;
   }
 
   /** Whether this version waits, or died here and has not been told of. */
@@ -97,13 +109,17 @@ export class HeldRows<Carried> {
 
   /**
    * Takes out the dead versions of which nothing waits any more, as ranges: what took their cells, or
-   * took them from those, has left.
+   * took them from those, has left and is kept. `isKept` says that of a version; `unkept` is the
+   * latest that it did not say it of, 0 = it did of all.
    */
-  takeDead(): VersionRange[] {
+  takeDead(isKept: (version: number) => boolean): { ranges: VersionRange[]; unkept: number } {
     let open = this.first()?.version ?? Number.MAX_SAFE_INTEGER;
+    let unkept = 0;
     const ranges: { start: number; end: number }[] = [];
-    for (const [version, takenBy] of [...this.#dead].sort(([one], [other]) => other - one)) {
-      if (takenBy >= open) {
+    for (const [version, { takenBy }] of [...this.#dead].sort(([one], [other]) => other - one)) {
+      const isOpen = takenBy >= open;
+      if (isOpen || !isKept(takenBy)) {
+        if (!isOpen) unkept = Math.max(unkept, takenBy);
         open = Math.min(open, version);
         continue;
       }
@@ -112,7 +128,14 @@ export class HeldRows<Carried> {
       if (last?.start === version + 1) last.start = version;
       else ranges.push({ start: version, end: version });
     }
-    return ranges.toReversed();
+    return { ranges: ranges.toReversed(), unkept };
+  }
+
+  /** Forgets the dead versions that were taken in before a time: sync tells of them. */
+  forgetDead(beforeMs: number): void {
+    for (const [version, { bornMs }] of this.#dead) {
+      if (bornMs < beforeMs) this.#dead.delete(version);
+    }
   }
 
   #overwrite(change: ColumnChange, by: number): void {
@@ -135,7 +158,8 @@ export class HeldRows<Carried> {
 
   #bury(held: HeldVersion<Carried>): void {
     this.#live.delete(held.version);
-    this.#dead.set(held.version, held.takenBy);
+    const { takenBy, bornMs } = held;
+    this.#dead.set(held.version, { takenBy, bornMs });
   }
 
   #unhold(row: string, held: HeldVersion<Carried>): void {

@@ -170,6 +170,11 @@ export class StoreClient implements ChangeStore {
     return this.#calls.call({ kind: "settleOwnVersions", head });
   }
 
+  /** Resolves when all own commits before the call outlive a power loss. */
+  makeDurable(): Promise<void> {
+    return this.#calls.call({ kind: "makeDurable" });
+  }
+
   /** Has the next start of the store take a new actor id and publish our rows under it. */
   requestNewIdentity(): Promise<void> {
     return this.#calls.call({ kind: "requestNewIdentity" });

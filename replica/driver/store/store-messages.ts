@@ -86,6 +86,8 @@ export type StoreRequest =
   | { readonly kind: "settleOwnVersions"; readonly head: number }
   /** nothing */
   | { readonly kind: "requestNewIdentity" }
+  /** nothing, once own commits are on the disk for good */
+  | { readonly kind: "makeDurable" }
   /** StoreStats */
   | { readonly kind: "stats" }
   /** Greeting: the bookkeeping as it is now */

@@ -72,6 +72,25 @@ test("an urgent change and a local write overtake bulk work that was sent before
   expect((await client.stats()).apply.slices).toBeGreaterThan(2);
 });
 
+test("what peers are told of versions rests on what the disk has, at most once per own commit", async () => {
+  const { client } = await start(folder.options("a"));
+  const need = { kind: "full", versions: { start: 1, end: 1 } } as const;
+  const ask = () => client.readVersions({ actorId: client.actorId, need, chunkBytes: 8192 });
+  const sql = "INSERT OR REPLACE INTO t VALUES ('x', ?, 'b')";
+  for (const value of [1n, 2n]) await client.transact([{ sql, params: [value] }], TS);
+  expect((await client.stats()).logSyncs).toBe(0);
+  expect(await ask()).toMatchObject([{ kind: "empty", versions: { start: 1, end: 1 } }]);
+  await ask();
+  await client.apply([changesetOf(1, "of another")]);
+  await ask();
+  await client.makeDurable();
+  expect((await client.stats()).logSyncs).toBe(1);
+  await client.transact([{ sql, params: [3n] }], TS);
+  await client.makeDurable();
+  await ask();
+  expect((await client.stats()).logSyncs).toBe(2);
+});
+
 test("members are kept over a restart", async () => {
   const members = [
     { actorId: actor(3), address: "[::1]:8787", state: `{"a":1}`, rttMinMs: 12, updatedAtMs: 5 },

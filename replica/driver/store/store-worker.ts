@@ -149,13 +149,24 @@ class WorkLoop {
         if (job.outcomes.length < job.changesets.length) return;
         reply(port, { kind: "done", id, value: job.outcomes });
       } else {
-        reply(port, { kind: "done", id, value: this.#perform(request) });
+        this.#answer(waiting, this.#perform(request));
       }
     } catch (thrown) {
       this.#store.noteFailure(thrown);
       reply(port, { kind: "failed", id, error: errorToRecord(thrown) });
     }
     queue.shift();
+  }
+
+  /** What a peer will be told of our versions waits until the disk has what it rests on. */
+  #answer({ port, id, request }: Waiting, value: unknown): void {
+    const done = (): void => reply(port, { kind: "done", id, value });
+    if (request.kind !== "readVersions" && request.kind !== "makeDurable") return done();
+    this.#store.whenDurable((error) => {
+      if (error === null) return done();
+      this.#store.noteFailure(error);
+      reply(port, { kind: "failed", id, error: errorToRecord(error) });
+    });
   }
 
   #perform(request: StoreRequest): unknown {
@@ -187,6 +198,8 @@ class WorkLoop {
         return store.settleOwnVersions(request.head);
       case "requestNewIdentity":
         return store.requestNewIdentity();
+      case "makeDurable":
+        return null;
       case "checkBooks":
         return store.checkBooks();
       case "checkRows":

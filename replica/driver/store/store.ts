@@ -22,6 +22,7 @@ import { toStoreError } from "./errors.ts";
 import type { KeptAsideLimits, KeptAsideStats } from "./kept-aside.ts";
 import { KeptAside } from "./kept-aside.ts";
 import { Ledger, actorBytes } from "./ledger.ts";
+import { LogSync } from "./log-sync.ts";
 import { LocalWriter } from "./local-write.ts";
 import type { DocumentByKind, ObjectKind } from "./objects.ts";
 import { ObjectStore } from "./objects.ts";
@@ -76,6 +77,8 @@ export interface StoreStats {
   readonly fault: StoreFault | null;
   /** Transactions undone because their time was up. */
   readonly timeouts: number;
+  /** Times that an answer waited for the disk. */
+  readonly logSyncs: number;
   /** Pages of the file that are free. */
   readonly freePages: number;
 }
@@ -112,6 +115,7 @@ export class Store {
   readonly #clocks: StoreClocks;
   readonly #checkpoints: CheckpointPace;
   readonly #freePages: FreePages;
+  readonly #log: LogSync;
   readonly #writesRowsDirectly: boolean;
   readonly #applyStats: ApplyStats[] = [];
   #timeouts = 0;
@@ -125,6 +129,7 @@ export class Store {
     this.#clocks = clocks;
     this.#checkpoints = new CheckpointPace(this.#database, options.path);
     this.#freePages = new FreePages(this.#database);
+    this.#log = new LogSync(options.path, { isOff: options.synchronous === "full" });
     this.actorId = this.#open.actorId;
     this.databaseId = this.#open.databaseId;
     this.nodeId = options.nodeId;
@@ -142,6 +147,7 @@ export class Store {
     } catch (thrown) {
       this.#checkpoints.close();
       this.#freePages.close();
+      this.#log.close();
       this.#open.close();
       throw toStoreError(thrown, "STORE_CORRUPT");
     }
@@ -169,6 +175,7 @@ export class Store {
       this.#database.prepare("COMMIT").run();
       this.#parts.writer.close();
       this.#parts = parts;
+      if (commit !== null) this.#log.committed();
       const keptMerged = parts.applier.applyKept();
       if (hasChanged(change)) this.publisher.replaceSource(this.#publisherSource());
       else if (keptMerged > 0) this.publisher.committed();
@@ -185,7 +192,7 @@ export class Store {
   transact(statements: readonly Statement[], ts: bigint, timeoutMs = 0): TransactionAnswer {
     try {
       const answer = this.#parts.writer.transact(statements, ts, timeoutMs);
-      if (answer.commit !== null) this.#committed(answer.commit.lastSeq + 1);
+      if (answer.commit !== null) this.#committedOwn(answer.commit);
       return answer;
     } catch (thrown) {
       if (toStoreError(thrown, "STORE_SQL").code === "STORE_TIMEOUT") this.#timeouts += 1;
@@ -205,6 +212,11 @@ export class Store {
   /** See `VersionServer.read`. */
   get server(): VersionServer {
     return this.#parts.server;
+  }
+
+  /** See `LogSync.whenSynced`: what a peer is told of versions waits for it. */
+  whenDurable(done: (error: Error | null) => void): void {
+    this.#log.whenSynced(done);
   }
 
   /** The connection itself; tests look at tables through it. */
@@ -345,7 +357,8 @@ export class Store {
     const timeouts = this.#timeouts;
     const fault = this.#fault;
     const checkpoints = { ...this.#checkpoints.stats };
-    const gauges = { streamReaders, queued, dbVersion, freePages };
+    const { syncs: logSyncs } = this.#log;
+    const gauges = { streamReaders, queued, dbVersion, freePages, logSyncs };
     const { stats: kept } = this.#kept;
     return { apply, stream, checkpoints, kept, fault, timeouts, ...gauges };
   }
@@ -375,13 +388,14 @@ export class Store {
     this.publisher.close();
     this.#checkpoints.close();
     this.#freePages.close();
+    this.#log.close();
     this.#parts.writer.close();
     this.#open.close();
   }
 
   #write(ts: bigint, work: () => void): LocalCommit | null {
     const commit = this.#parts.writer.write(ts, work);
-    if (commit !== null) this.#committed(commit.lastSeq + 1);
+    if (commit !== null) this.#committedOwn(commit);
     return commit;
   }
 
@@ -392,6 +406,11 @@ export class Store {
       this.ledger.books.recordMissing(actorId, { start: version, end: version });
     }
     return cut.length > 0;
+  }
+
+  #committedOwn({ lastSeq }: LocalCommit): void {
+    this.#log.committed();
+    this.#committed(lastSeq + 1);
   }
 
   #committed(changes: number): void {

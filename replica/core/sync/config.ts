@@ -53,6 +53,8 @@ export interface SyncServerConfig {
   readonly clockTimeoutMs: number;
   /** Neither requests nor reads nor sends under way. */
   readonly idleMs: number;
+  /** As `idleMs`, when another client needs the place. */
+  readonly idleGivesWayMs: number;
   /** A frame not taken by the stream. */
   readonly sendTimeoutMs: number;
   readonly sessionMaxMs: number;
@@ -122,6 +124,8 @@ export const SYNC_SERVER_DEFAULTS: SyncServerConfig = {
   startTimeoutMs: 5_000,
   clockTimeoutMs: 2_000,
   idleMs: 60_000,
+  // A client that has not asked for so long has gone without a word, or its store is behind.
+  idleGivesWayMs: 5_000,
   sendTimeoutMs: 5_000,
   sessionMaxMs: 330_000,
   // Less than 10 ms of the store at 60 us a version, so that writes do not wait long.

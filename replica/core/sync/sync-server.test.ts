@@ -36,6 +36,44 @@ describe("the greeting", () => {
     expect(server.greet(3)).toMatchObject([{ kind: "clock" }, { kind: "send" }, { kind: "send" }]);
   });
 
+  test("takes the place of the client that has been silent for longest, if that is long", () => {
+    const server = new Rig({ sessionsMax: 2 });
+    server.greet(1);
+    server.nowMs += 1_000;
+    server.greet(2);
+    server.nowMs += SYNC_SERVER_DEFAULTS.idleGivesWayMs - 1_001;
+    const rejection = { kind: "rejection", reason: "maxConcurrencyReached" };
+    expect(server.greet(3)).toContainEqual({ kind: "send", sessionId: 3, message: rejection });
+    server.nowMs += 1;
+    expect(server.greet(4)).toMatchObject([
+      { kind: "clock" },
+      { kind: "abort", sessionId: 1 },
+      { kind: "send", sessionId: 4, message: { kind: "state" } },
+      { kind: "send", sessionId: 4 },
+    ]);
+    expect(server.greet(5)).toContainEqual({ kind: "send", sessionId: 5, message: rejection });
+  });
+
+  test("takes no place of a client that is owed something", () => {
+    const server = new Rig({ sessionsMax: 1, sendTimeoutMs: 60_000 });
+    server.greet(1);
+    server.ask(1, [full(5, 5)]);
+    server.nowMs += 30_000;
+    const rejected = [{ kind: "clock" }, { kind: "send", message: { kind: "rejection" } }];
+    expect(server.greet(2)).toMatchObject([...rejected, { kind: "finish" }]);
+    server.answer(1, [whole(5)]);
+    server.nowMs += 30_000;
+    expect(server.greet(3)).toMatchObject([...rejected, { kind: "finish" }]);
+    server.put({ kind: "sent", sessionId: 1, frames: 1, tookMs: 1 });
+    server.nowMs += SYNC_SERVER_DEFAULTS.idleGivesWayMs;
+    expect(server.greet(4)).toMatchObject([
+      { kind: "clock" },
+      { kind: "abort", sessionId: 1 },
+      {},
+      {},
+    ]);
+  });
+
   test("that does not come in time ends the stream", () => {
     const server = new Rig();
     server.put({ kind: "accepted", sessionId: 1 });

@@ -77,6 +77,8 @@ export type ServerSessionEnd =
   | "nothing asked"
   | "broken"
   | "timed out"
+  /** It was silent, and another client needed its place. */
+  | "gave way"
   | "too many streams"
   | "too many needs"
   | "protocol violated"
@@ -210,13 +212,25 @@ export class SyncServer implements Machine<SyncServerInput, SyncServerOutput> {
   }
 
   #welcome(session: ServerSession, nowMs: number): void {
-    if (this.servingCount >= this.#config.sessionsMax) {
+    if (this.servingCount >= this.#config.sessionsMax && !this.#makeRoom(nowMs)) {
       return this.#reject(session, "maxConcurrencyReached");
     }
     session.phase = "serving";
     this.#send(session.sessionId, { kind: "state", state: this.#state(nowMs) });
     this.#send(session.sessionId, { kind: "clock", ts: this.#stamp(nowMs) });
     this.#pump(session, nowMs);
+  }
+
+  /** Gives up the session that has been silent for longest, if any has been for long enough. */
+  #makeRoom(nowMs: number): boolean {
+    let longest: ServerSession | null = null;
+    for (const session of this.#sessions.values()) {
+      if (session.phase !== "serving" || !session.isIdle) continue;
+      if (nowMs < session.heardMs + this.#config.idleGivesWayMs) continue;
+      if (longest === null || session.heardMs < longest.heardMs) longest = session;
+    }
+    if (longest !== null) this.#abort(longest.sessionId, "gave way");
+    return longest !== null;
   }
 
   #state(nowMs: number): SyncState {

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { PatinaError } from "#base/errors.ts";
 import { exitCodeOf } from "../proxy/exit-code-of.ts";
+import { addCertificateCommands } from "./certificate-commands.ts";
 import { addCheckpointCommands } from "./checkpoint-commands.ts";
 import { addCorrosionCommands } from "./corrosion-commands.ts";
 import { addPatinaCommands } from "./patina-commands.ts";
@@ -51,6 +52,7 @@ function program(): Command {
     .showHelpAfterError("(patina --help lists commands and flags)");
   addPatinaCommands(patina);
   addCorrosionCommands(patina);
+  addCertificateCommands(patina);
   addCheckpointCommands(patina);
   return patina;
 }

@@ -140,6 +140,13 @@ describe("rules over several keys", () => {
     expect(withFlags(tls({ insecure: true }))).toEqual([]);
     expect(withFlags(tls({ ca_file: "ca.pem" }))).toEqual([]);
     expect(withFlags(tls({ ca_file: "ca.pem", insecure: true, client }))).toEqual([]);
+    const verify_actor = true;
+    expect(withFlags(tls({ ca_file: "ca.pem", client, verify_actor }))).toEqual([]);
+    const unproved = [expect.stringMatching(/verify_actor: found true; .*only with ca_file/)];
+    expect(withFlags(tls({ ca_file: "ca.pem", verify_actor }))).toEqual(unproved);
+    expect(withFlags(tls({ ca_file: "ca.pem", client, insecure: true, verify_actor }))).toEqual(
+      unproved,
+    );
   });
 
   test.each(["gossip.addr=ams.example:8787", "gossip.external_addr=ams.example:8787"])(

@@ -202,6 +202,7 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
     key_file: absolute(tls.key_file),
     ...(tls.ca_file === undefined ? {} : { ca_file: absolute(tls.ca_file) }),
     insecure: tls.insecure,
+    verify_actor: tls.verify_actor,
     ...(tls.client && {
       client: {
         cert_file: absolute(tls.client.cert_file),

@@ -10,7 +10,6 @@ export function addCorrosionCommands(patina: Command): void {
   addClusterCommands(patina);
   addRepairCommands(patina);
   addInsightCommands(patina);
-  addCertificateCommands(patina);
 }
 
 function addStatementCommands(patina: Command): void {
@@ -117,9 +116,14 @@ function addRepairCommands(patina: Command): void {
 }
 
 function addInsightCommands(patina: Command): void {
-  patina
-    .command("actor")
-    .description("actors")
+  const actor = patina.command("actor").description("actors");
+  actor
+    .command("init")
+    .description("make the database with its actor id, if it is not there, and print the id")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/actor.ts")).init(command.optsWithGlobals<GlobalOptions>()),
+    );
+  actor
     .command("version")
     .description("what is known of one version of an actor")
     .argument("<actor-id>", "a UUID, as in sync generate", actorId)
@@ -160,37 +164,6 @@ function addInsightCommands(patina: Command): void {
     .action(tell({ Log: "Reset" }));
 }
 
-function addCertificateCommands(patina: Command): void {
-  const tls = patina.command("tls").description("make a cluster's certificates");
-  tls
-    .command("ca")
-    .description("the cluster's authority")
-    .command("generate")
-    .option("--out <folder>", "folder for ca.pem and ca.key", ".")
-    .action(async (options) => (await import("./commands/tls.ts")).generateAuthority(options));
-  tls
-    .command("server")
-    .description("certificate shown when a replica is dialled")
-    .command("generate")
-    .argument("<ip...>", "IP addresses under which the replica is dialled")
-    .option("--ca <folder>", "folder of ca.pem and ca.key", ".")
-    .option("--ca-cert <file>", "the authority's certificate, in place of --ca")
-    .option("--ca-key <file>", "the authority's key, in place of --ca")
-    .option("--out <folder>", "folder for server.pem and server.key", ".")
-    .action(async (ips: string[], options) =>
-      (await import("./commands/tls.ts")).generateServer(ips, options),
-    );
-  tls
-    .command("client")
-    .description("certificate shown when a replica dials")
-    .command("generate")
-    .option("--ca <folder>", "folder of ca.pem and ca.key", ".")
-    .option("--ca-cert <file>", "the authority's certificate, in place of --ca")
-    .option("--ca-key <file>", "the authority's key, in place of --ca")
-    .option("--out <folder>", "folder for client.pem and client.key", ".")
-    .action(async (options) => (await import("./commands/tls.ts")).generateClient(options));
-}
-
 function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
@@ -201,8 +174,9 @@ function clusterId(text: string): number {
   throw new InvalidArgumentError("A number from 0 to 65535 is expected.");
 }
 
-function actorId(text: string): string {
-  if (/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text;
+/** A UUID, of a flag or an argument. */
+export function actorId(text: string): string {
+  if (/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text.toLowerCase();
   throw new InvalidArgumentError("A UUID is expected; `patina sync generate` lists actor ids.");
 }
 

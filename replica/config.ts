@@ -82,12 +82,21 @@ export const gossipSection = z.strictObject({
       ca_file: path.optional(),
       /** Whoever answers is taken for the replica that was dialled. */
       insecure: z.boolean().default(false),
+      /**
+       * Certificates must name the actor who shows them, as those of `patina tls ... generate --actor`
+       * do: no replica can speak as another.
+       */
+      verify_actor: z.boolean().default(false),
       /** Shown when this replica dials. Whoever dials it must show one too; absent = none is. */
       client: z.strictObject({ cert_file: path, key_file: path }).optional(),
     })
     .refine((tls) => tls.ca_file !== undefined || (tls.insecure && !tls.client), {
       path: ["ca_file"],
       message: "an authority's certificate; or insecure = true and no client",
+    })
+    .refine((tls) => !tls.verify_actor || (tls.ca_file && tls.client && !tls.insecure), {
+      path: ["verify_actor"],
+      message: "true only with ca_file and client, and without insecure: else nothing is proved",
     })
     .optional(),
 });

@@ -45,6 +45,7 @@ import { fromRecords, toRecord } from "./driver/member-records.ts";
 import * as watching from "./driver/certificates/certificate-watch.ts";
 import { transportProtection } from "./driver/certificates/transport-certificates.ts";
 import type { FaultInjection } from "./driver/quic/options.ts";
+import { mayBeAmong } from "./driver/quic/peer-identity.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
 import { ReplicaMetrics } from "./driver/replica-metrics.ts";
@@ -252,26 +253,24 @@ class RunningReplica implements Replica {
         certificates,
         idleTimeoutMs: gossip.idle_timeout_secs * 1000,
         maxUdpPayload: gossip.max_mtu,
+        mayBe: (target, id) => mayBeAmong(this.#core?.swim.members ?? [], target, id),
         // What a stranger can make us hold is kept small.
         ...(isOpenToStrangers(gossip) ? { limits: { uniStreamsMax: 256 } } : {}),
         ...(faults ? { faults } : {}),
       },
       {
-        datagram: (bytes, remote) => late.driver?.transportEvents.datagram(bytes, remote),
-        uniFrames: (frames, remote) => late.driver?.transportEvents.uniFrames(frames, remote),
+        datagram: (...packet) => late.driver?.transportEvents.datagram(...packet),
+        uniFrames: (...stream) => late.driver?.transportEvents.uniFrames(...stream),
         biStream: (stream) =>
           late.driver ? late.driver.transportEvents.biStream(stream) : stream.abort(),
-        rtt: (target, rttMs) => late.driver?.transportEvents.rtt(target, rttMs),
-        connection: (target, state, reason) =>
-          late.driver?.transportEvents.connection(target, state, reason),
+        rtt: (...sample) => late.driver?.transportEvents.rtt(...sample),
+        connection: (...edge) => late.driver?.transportEvents.connection(...edge),
       },
     );
     this.#transport = transport;
     const rejoin = (): unknown => late.driver?.run({ kind: "rejoin" });
-    this.#certificates = watching.watchCertificates(
-      { gossip, log, rejoin, transport },
-      certificates,
-    );
+    const parts = { gossip, log, rejoin, transport };
+    this.#certificates = watching.watchCertificates(parts, certificates);
     return transport;
   }
 

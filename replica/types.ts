@@ -120,6 +120,8 @@ export type ChangeStreamEvent =
 export interface BiStream {
   /** The remote UDP address of the connection (for an inbound one, not the peer's gossip address). */
   readonly remote: Address;
+  /** Whom the peer's certificate names; null or absent = certificates do not tell. */
+  readonly peerActorId?: ActorId | null;
   /** Queues one frame. Resolves when the stream's buffer has room for more. Rejects when broken. */
   send(frame: Uint8Array): Promise<void>;
   /** Ends our direction with FIN, after what was sent. */
@@ -137,8 +139,11 @@ export interface BiStream {
 
 /** What a transport tells its owner. Never called from inside a call of the transport's methods. */
 export interface TransportEvents {
-  /** One SWIM packet. `remote` is the sender's UDP source, not its gossip address. */
-  datagram(bytes: Uint8Array, remote: Address): void;
+  /**
+   * One SWIM packet. `remote` is the sender's UDP source, not its gossip address; `actorId` whom its
+   * certificate names, null or absent = certificates do not tell.
+   */
+  datagram(bytes: Uint8Array, remote: Address, actorId?: ActorId | null): void;
   /** All frames of one unidirectional stream, after its FIN. */
   uniFrames(frames: readonly Uint8Array[], remote: Address): void;
   /** A peer opened a bidirectional stream. */

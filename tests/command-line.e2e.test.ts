@@ -1,5 +1,6 @@
 /** The commands that people type, against a worker that runs. */
-import { statSync, writeFileSync } from "node:fs";
+import { X509Certificate } from "node:crypto";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
@@ -155,6 +156,25 @@ describe("tls", () => {
     for (const key of ["ca.key", "server.key", "client.key"]) {
       expect(statSync(join(out, key)).mode & 0o777).toBe(0o600);
     }
+  });
+
+  test("binds a certificate to the actor that a database is made with", async () => {
+    const folder = join(cluster.folder, "bound");
+    const init = ["actor", "init", "--db-path", join(folder, "patina.db")];
+    const first = await runPatina(init);
+    const actor = first.stdout.trim();
+    expect(actor).toMatch(/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    expect((await runPatina(init)).stdout).toBe(first.stdout);
+    await runPatina(["tls", "ca", "generate", "--out", folder]);
+    const flags = ["--actor", actor, "--ca", folder, "--out", folder];
+    await runPatina(["tls", "server", "generate", "127.0.0.1", ...flags]);
+    await runPatina(["tls", "client", "generate", ...flags]);
+    for (const file of ["server.pem", "client.pem"]) {
+      const { subjectAltName } = new X509Certificate(readFileSync(join(folder, file)));
+      expect(subjectAltName).toContain(`URI:urn:uuid:${actor}`);
+    }
+    const wrong = await runPatina(["tls", "client", "generate", "--actor", "me", "--out", folder]);
+    expect([wrong.code, lineOf(wrong)]).toEqual([EXIT.config, expect.stringContaining("A UUID")]);
   });
 
   test("overwrites nothing, and says which authority is missing", async () => {

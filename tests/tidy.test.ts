@@ -365,6 +365,7 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> replica/driver/api/json.ts": "query prints integers of 64 bits as they are",
   "bin -> replica/driver/store/backup.ts": "backup and restore, beside the running replica",
   "bin -> replica/driver/checkpoints/checkpoints.ts": "and checkpoints, which they are kept as",
+  "bin -> replica/driver/store/database.ts": "actor init makes the database with its id",
   "bin -> replica/driver/store/schema-offline.ts": "schema, beside the running replica or without",
   "bin -> replica/driver/store/schema-plan.ts": "shape of what schema plan shows",
   "bin -> proxy/schema-sources.ts": "schema files are read as an edge reads them",

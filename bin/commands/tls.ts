@@ -7,7 +7,9 @@ import {
   issueClientCertificate,
   issueServerCertificate,
   type CertificatePems,
+  type LeafOptions,
 } from "../../replica/driver/certificates/certificates.ts";
+import type { ActorId } from "../../replica/types.ts";
 
 /** Writes `ca.pem` and `ca.key`; refuses to overwrite an authority. */
 export async function generateAuthority(options: { out: string }): Promise<void> {
@@ -15,19 +17,27 @@ export async function generateAuthority(options: { out: string }): Promise<void>
 }
 
 /** Writes `server.pem` and `server.key` for the addresses given. */
-export async function generateServer(
-  addresses: string[],
-  options: AuthorityOptions & { out: string },
-): Promise<void> {
+export async function generateServer(addresses: string[], options: LeafFlags): Promise<void> {
   const authority = readAuthority(options);
-  const leaf = await issueServerCertificate(authority, { nowMs: Date.now(), addresses });
+  const leaf = await issueServerCertificate(authority, { ...leafOf(options), addresses });
   save(options.out, "server", leaf);
 }
 
 /** Writes `client.pem` and `client.key`. */
-export async function generateClient(options: AuthorityOptions & { out: string }): Promise<void> {
+export async function generateClient(options: LeafFlags): Promise<void> {
   const authority = readAuthority(options);
-  save(options.out, "client", await issueClientCertificate(authority, { nowMs: Date.now() }));
+  save(options.out, "client", await issueClientCertificate(authority, leafOf(options)));
+}
+
+/** Flags of both leaves. */
+interface LeafFlags extends AuthorityOptions {
+  readonly out: string;
+  /** The actor that the certificate is for. */
+  readonly actor?: ActorId;
+}
+
+function leafOf({ actor }: LeafFlags): LeafOptions {
+  return { nowMs: Date.now(), ...(actor === undefined ? {} : { actorId: actor }) };
 }
 
 /** Where the authority is: a folder with our names of the files, or the files one by one. */

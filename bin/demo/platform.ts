@@ -19,7 +19,9 @@ import {
   issueServerCertificate,
   type CertificatePems,
 } from "../../replica/driver/certificates/certificates.ts";
+import { initActor } from "../../replica/driver/store/database.ts";
 import { errorText, PatinaError } from "#base/errors.ts";
+import { crsqlitePath, sqlDeadlinePath } from "../setup/paths.js";
 import { roundTripMs, type Place } from "./geography.ts";
 import { freePorts } from "./ports.ts";
 
@@ -236,8 +238,15 @@ export class Platform {
     const authority = this.#authority as CertificatePems;
     mkdirSync(host.folder, { recursive: true });
     const nowMs = Date.now();
-    const server = await issueServerCertificate(authority, { nowMs, addresses: ["127.0.0.1"] });
-    const client = await issueClientCertificate(authority, { nowMs });
+    // Who it will be, so that its certificates can say so.
+    const actorId = initActor({
+      path: join(host.folder, DATABASE),
+      extensionPath: crsqlitePath(),
+      deadlinePath: sqlDeadlinePath(),
+    });
+    const leaf = { nowMs, actorId };
+    const server = await issueServerCertificate(authority, { ...leaf, addresses: ["127.0.0.1"] });
+    const client = await issueClientCertificate(authority, leaf);
     const write = (name: string, text: string): void =>
       writeFileSync(join(host.folder, name), text, { mode: 0o600 });
     write("ca.pem", authority.certificatePem);
@@ -250,7 +259,7 @@ export class Platform {
 
   #configOf(host: Host, bootstrap: readonly string[]): Record<string, unknown> {
     return {
-      db: { path: "./patina.db" },
+      db: { path: DATABASE },
       gossip: {
         addr: `127.0.0.1:${host.gossipPort}`,
         bootstrap: [...bootstrap],
@@ -259,6 +268,7 @@ export class Platform {
           cert_file: "server.pem",
           key_file: "server.key",
           ca_file: "ca.pem",
+          verify_actor: true,
           client: { cert_file: "client.pem", key_file: "client.key" },
         },
       },
@@ -372,5 +382,6 @@ function isRunning(child: ChildProcess): boolean {
 const CLI = fileURLToPath(new URL("../cli.ts", import.meta.url));
 const MACHINE_SERVER = fileURLToPath(new URL("machine-server.ts", import.meta.url));
 /** Eight processes start at once on two cores. */
+const DATABASE = "patina.db";
 const START_LIMIT_MS = 30_000;
 const STOP_LIMIT_MS = 10_000;

@@ -16,6 +16,7 @@ import type { SwimEvent } from "../core/swim/events.ts";
 import type { BroadcastBody } from "../core/wire/types.ts";
 import { decodeUniFrame } from "../core/wire/uni-payload.ts";
 import type {
+  ActorId,
   Address,
   ApplyOutcome,
   BiStream,
@@ -115,7 +116,7 @@ export class ReplicaDriver {
 
   /** For `QuicTransport.open`: what the transport says goes into the machine. */
   readonly transportEvents: TransportEvents = {
-    datagram: (bytes) => this.#onDatagram(bytes),
+    datagram: (bytes, _remote, actorId = null) => this.#onDatagram(bytes, actorId),
     uniFrames: (frames) => this.#onFrames(frames),
     biStream: (stream: BiStream) => {
       if (this.#streams) this.#streams.accept(stream);
@@ -414,9 +415,10 @@ export class ReplicaDriver {
     );
   }
 
-  #onDatagram(bytes: Uint8Array): void {
+  #onDatagram(bytes: Uint8Array, actorId: ActorId | null): void {
     const packet = decodePacket(bytes);
-    if (!packet.ok) {
+    // Nobody speaks as another, where certificates tell.
+    if (!packet.ok || (actorId !== null && packet.value.source.id !== actorId)) {
       this.stats.badPackets++;
       return;
     }

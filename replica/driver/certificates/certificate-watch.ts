@@ -12,6 +12,7 @@ import { statSync } from "node:fs";
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { GossipConfig } from "../../config.ts";
+import type { ActorId } from "../../types.ts";
 import type { PlaintextMode } from "../quic/plaintext-engine.ts";
 import type { TransportCertificates } from "../quic/tls-config.ts";
 import { transportCertificates } from "./transport-certificates.ts";
@@ -39,6 +40,7 @@ export interface CertificateWatchOptions {
 export class CertificateWatch {
   readonly #options: CertificateWatchOptions;
   readonly #files: readonly string[];
+  readonly #actorId: ActorId | null;
   #stamp: string;
   #refusedStamp = "";
   #nextWarningMs = 0;
@@ -48,6 +50,7 @@ export class CertificateWatch {
   constructor(options: CertificateWatchOptions, current: TransportCertificates) {
     this.#options = options;
     this.#files = filesOf(options.gossip);
+    this.#actorId = current.actorId ?? null;
     this.#stamp = stampOf(this.#files);
     this.#first = firstToExpire(options.gossip, current);
   }
@@ -79,7 +82,8 @@ export class CertificateWatch {
     try {
       stamp = stampOf(this.#files);
       if (stamp !== this.#stamp) {
-        const certificates = await transportCertificates(gossip, nowMs());
+        const read = await transportCertificates(gossip, nowMs());
+        const certificates = { ...read, actorId: this.#actorId };
         const wasExpired = this.view?.isExpired ?? false;
         reload(certificates);
         this.#stamp = stamp;

@@ -29,7 +29,9 @@ export async function transportProtection(
   actorId: ActorId,
   nowMs: number,
 ): Promise<TransportCertificates | PlaintextMode> {
-  return gossip.plaintext ? { resetSeed: actorId } : await transportCertificates(gossip, nowMs);
+  if (gossip.plaintext) return { resetSeed: actorId };
+  const certificates = await transportCertificates(gossip, nowMs);
+  return gossip.tls?.verify_actor === true ? { ...certificates, actorId } : certificates;
 }
 
 /**

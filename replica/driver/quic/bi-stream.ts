@@ -10,7 +10,7 @@
  *       └──abort()──► done
  */
 import { errorText, PatinaError } from "#base/errors.ts";
-import type { Address, BiStream } from "../../types.ts";
+import type { ActorId, Address, BiStream } from "../../types.ts";
 import { TRANSPORT_CLOSED, TRANSPORT_LIMIT } from "./errors.ts";
 import { FrameReader, type FrameLimits } from "./frame-reader.ts";
 import { OutboundStream } from "./outbound-stream.ts";
@@ -19,6 +19,7 @@ import type { EngineConnection } from "./engine.ts";
 /** What a stream asks of the connection it is on. */
 export interface StreamHost {
   readonly remote: Address;
+  readonly peerActorId: ActorId | null;
   /** `send` resolves while fewer bytes than this are queued. */
   readonly streamQueueBytes: number;
   readonly frameLimits: FrameLimits;
@@ -42,6 +43,7 @@ type FrameListener = (frame: Uint8Array | null) => void | Promise<void>;
 export class QuicBiStream implements BiStream {
   readonly id: number;
   readonly remote: Address;
+  readonly peerActorId: ActorId | null;
   readonly outbound: OutboundStream;
   readonly #host: StreamHost;
   readonly #reader: FrameReader;
@@ -62,6 +64,7 @@ export class QuicBiStream implements BiStream {
   constructor(id: number, host: StreamHost) {
     this.id = id;
     this.remote = host.remote;
+    this.peerActorId = host.peerActorId;
     this.#host = host;
     this.#reader = new FrameReader(host.frameLimits);
     this.outbound = new OutboundStream(id, false);

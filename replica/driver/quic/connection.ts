@@ -13,8 +13,8 @@
  * order: urgent streams first, then the others in turn.
  */
 import type { PatinaError } from "#base/errors.ts";
-import type { Address } from "../../types.ts";
-import { formatAddress, parseAddress, type HostPort } from "./address.ts";
+import type { ActorId, Address } from "../../types.ts";
+import { formatAddress, type HostPort } from "./address.ts";
 import { closedError, limitError, QuicBiStream, type StreamHost } from "./bi-stream.ts";
 import { BAD_CERTIFICATE, explainClose, noAnswerError } from "./connection-error.ts";
 import { DelayedAck } from "./delayed-ack.ts";
@@ -23,6 +23,7 @@ import { HandshakeClock } from "./handshake-clock.ts";
 import type { TransportSettings } from "./options.ts";
 import type { OutboundStream } from "./outbound-stream.ts";
 import type { PacketBuffers } from "./packet-buffers.ts";
+import type { PeerJudge } from "./peer-identity.ts";
 import type { TransportStats } from "./stats.ts";
 import type { UdpSocket } from "./udp-socket.ts";
 import { UniInbox } from "./uni-inbox.ts";
@@ -49,8 +50,8 @@ export interface ConnectionParts {
   readonly socket: UdpSocket;
   /** In the socket's own spelling. */
   readonly peer: HostPort;
-  /** Judges the peer's certificate and address; null for a connection that the peer made. */
-  readonly acceptsServer: ((leaf: Uint8Array | undefined, host: string) => boolean) | null;
+  readonly isOutgoing: boolean;
+  readonly judge: PeerJudge;
   readonly settings: TransportSettings;
   readonly stats: TransportStats;
   readonly owner: ConnectionOwner;
@@ -69,6 +70,7 @@ export class QuicConnection implements StreamHost {
   deadlineMs = Number.POSITIVE_INFINITY;
   /** When the handshake completed; `null` before. */
   openedMs: number | null = null;
+  peerActorId: ActorId | null = null;
   readonly handshake: HandshakeClock;
   readonly #native: EngineConnection;
   readonly #parts: ConnectionParts;
@@ -102,7 +104,7 @@ export class QuicConnection implements StreamHost {
     this.#parts = parts;
     this.peer = parts.peer;
     this.remote = formatAddress(parts.peer.host, parts.peer.port);
-    this.isOutgoing = parts.acceptsServer !== null;
+    this.isOutgoing = parts.isOutgoing;
     const timeoutMs = parts.settings.connectTimeoutMs;
     this.handshake = new HandshakeClock({ startedMs: parts.nowMs, timeoutMs });
     this.#lastSendMs = parts.nowMs;
@@ -355,13 +357,12 @@ export class QuicConnection implements StreamHost {
   }
 
   #open(nowMs: number): void {
-    const host = parseAddress(this.remote)?.host ?? this.remote;
-    if (this.#parts.acceptsServer?.(this.#native.peerCertChain()?.[0], host) === false) {
-      const reason = `certificate does not name ${host}`;
-      this.#native.close(false, BAD_CERTIFICATE, Buffer.from(reason));
-      this.#end("closing", explainClose(this.#native, false));
-      return;
+    const verdict = this.#parts.judge(this.#native.peerCertChain()?.[0], this);
+    if ("refusal" in verdict) {
+      this.#native.close(false, BAD_CERTIFICATE, Buffer.from(verdict.refusal));
+      return this.#end("closing", explainClose(this.#native, false));
     }
+    this.peerActorId = verdict.actorId;
     this.#state = "open";
     this.openedMs = nowMs;
     this.#parts.owner.established(this);

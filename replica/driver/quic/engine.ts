@@ -4,6 +4,7 @@
  * them is written.
  */
 import type { HostPort } from "./address.ts";
+import type { PeerJudge } from "./peer-identity.ts";
 
 /** Why one side closed. */
 export interface EngineError {
@@ -86,8 +87,8 @@ export interface EngineRequest {
 export interface Engine {
   /** Behind the tokens of stateless resets. */
   readonly resetSecret: Buffer;
-  /** Whether a server's certificate (DER) that passed the handshake is one for this IP address. */
-  readonly acceptsServer: (leaf: Uint8Array | undefined, host: string) => boolean;
+  /** Asked about the peer's certificate after each handshake that the TLS library let pass. */
+  readonly judge: PeerJudge;
   /** Begins a handshake. */
   connect(request: EngineRequest): EngineConnection;
   /** Answers one; `originalId` and `peerId` are of the client's first packet. */

@@ -1,5 +1,5 @@
 /** What a QUIC transport is given, with defaults and limits in one place. */
-import type { Address } from "../../types.ts";
+import type { ActorId, Address } from "../../types.ts";
 import type { PlaintextMode } from "./plaintext-engine.ts";
 import type { TransportCertificates } from "./tls-config.ts";
 
@@ -75,6 +75,8 @@ export interface QuicTransportOptions {
   readonly maxUdpPayload?: number;
   readonly limits?: Partial<TransportLimits>;
   readonly faults?: FaultInjection;
+  /** Whether the replica to be reached at an address may be this one. Default: any may be. */
+  readonly mayBe?: (target: Address, actorId: ActorId) => boolean;
   /** Jitter of the back-off and injected loss. Default `Math.random`. */
   readonly random?: () => number;
 }
@@ -86,6 +88,7 @@ export interface TransportSettings {
   readonly uniTimeoutMs: number;
   readonly maxUdpPayload: number;
   readonly limits: TransportLimits;
+  readonly mayBe: (target: Address, actorId: ActorId) => boolean;
   readonly random: () => number;
 }
 
@@ -97,6 +100,7 @@ export function resolveSettings(options: QuicTransportOptions): TransportSetting
     uniTimeoutMs: options.uniTimeoutMs ?? 5_000,
     maxUdpPayload: options.maxUdpPayload ?? 1_350,
     limits: { ...DEFAULT_LIMITS, ...options.limits },
+    mayBe: options.mayBe ?? (() => true),
     random: options.random ?? Math.random,
   };
 }

@@ -60,7 +60,7 @@ export function createPlaintextEngine(mode: PlaintextMode, settings: TransportSe
   };
   return {
     resetSecret,
-    acceptsServer: () => true,
+    judge: () => ({ actorId: null }),
     connect: (request) => {
       const originalId = randomBytes(CONNECTION_ID_BYTES);
       return create(request, { isClient: true, originalId, peerId: null });

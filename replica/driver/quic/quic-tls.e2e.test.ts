@@ -1,12 +1,16 @@
 import { expect, test } from "vitest";
 import type { PatinaError } from "#base/errors.ts";
 import { createCertificateAuthority } from "../certificates/certificates.ts";
+import { mayBeAmong } from "./peer-identity.ts";
 import { createTestCertificates, openEndpoint, type Endpoint } from "./transport-fixture.ts";
 
 const NOW_MS = Date.now();
 const DAY_MS = 86_400_000;
 const authority = await createCertificateAuthority({ nowMs: NOW_MS });
 const stranger = await createCertificateAuthority({ nowMs: NOW_MS, commonName: "Stranger" });
+const ACTOR_ONE = "0190a2b1-6a2e-7c31-9c6b-0123456789ab";
+const ACTOR_OTHER = "0190a2b1-6a2e-7c31-9c6b-0123456789ac";
+const ACTOR_THIRD = "0190a2b1-6a2e-7c31-9c6b-0123456789ad";
 const good = await createTestCertificates({ authority });
 
 test("a server of another authority is refused by the dialler", async () => {
@@ -131,7 +135,65 @@ test("certificates that cannot be used are refused at once, and the old ones sta
   expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(true);
 });
 
+test("with actors verified each side is told whom the other's certificate names", async () => {
+  const [one, other] = [await named(ACTOR_ONE), await named(ACTOR_OTHER)];
+  await using left = await openEndpoint({ certificates: one });
+  await using right = await openEndpoint({ certificates: other });
+  const stream = await left.transport.openBi(right.transport.local);
+  stream.onFrame(() => undefined);
+  await stream.send(Buffer.from("x"));
+  await right.events.until(() => right.events.streams.length > 0);
+  // A datagram that overtakes the handshake is dropped: only here is the server's side open.
+  left.transport.sendDatagram(right.transport.local, Buffer.from("hello"));
+  await right.events.until(() => right.events.datagrams.length > 0);
+  expect(stream.peerActorId).toBe(ACTOR_OTHER);
+  expect(right.events.streams[0]?.peerActorId).toBe(ACTOR_ONE);
+  expect(right.events.datagrams[0]?.actorId).toBe(ACTOR_ONE);
+});
+
+test("with actors verified a certificate of the authority that names none is refused, either way", async () => {
+  const one = await named(ACTOR_ONE);
+  expect(await dialRefusal(one, good)).toMatchObject({
+    code: "TRANSPORT_TLS",
+    details: { reason: expect.stringContaining("names no actor") },
+  });
+  await using left = await openEndpoint({ certificates: good });
+  await using right = await openEndpoint({ certificates: one });
+  const stream = await left.transport.openBi(right.transport.local);
+  const error = await new Promise<PatinaError>((resolve) => stream.onBroken(resolve));
+  expect(error).toMatchObject({ code: "TRANSPORT_TLS", details: { side: "peer" } });
+  expect(right.events.streams).toEqual([]);
+});
+
+test("whoever answers at a member's address is that member, or is refused", async () => {
+  const [one, other] = [await named(ACTOR_ONE), await named(ACTOR_OTHER)];
+  await using right = await openEndpoint({ certificates: other });
+  const members = [{ actor: { id: ACTOR_THIRD, addr: right.transport.local } }];
+  const mayBe = (target: string, actorId: string): boolean => mayBeAmong(members, target, actorId);
+  await using left = await openEndpoint({ certificates: one, mayBe });
+  await expect(left.transport.openBi(right.transport.local)).rejects.toMatchObject({
+    details: { reason: expect.stringContaining(`names ${ACTOR_OTHER}, who is not the replica`) },
+  });
+  members.push({ actor: { id: ACTOR_OTHER, addr: right.transport.local } });
+  left.transport.reloadCertificates(one);
+  expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(true);
+});
+
+test("a replica does not start with a certificate of another actor", async () => {
+  const other = await named(ACTOR_OTHER);
+  await expect(
+    openEndpoint({ certificates: { ...other, actorId: ACTOR_ONE } }),
+  ).rejects.toMatchObject({
+    code: "TRANSPORT_TLS",
+    message: expect.stringContaining(`patina tls server generate --actor ${ACTOR_ONE}`),
+  });
+});
+
 type Certificates = typeof good;
+
+async function named(actorId: string): Promise<Certificates> {
+  return await createTestCertificates({ authority, actorId });
+}
 
 async function dialRefusal(ours: Certificates, theirs: Certificates): Promise<unknown> {
   await using left: Endpoint = await openEndpoint({ certificates: ours });

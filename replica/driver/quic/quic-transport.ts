@@ -243,7 +243,8 @@ export class QuicTransport implements Transport {
         this.#outgoing.signOfLife(connection.remote);
       },
       ended: (connection, error) => this.#onEnded(connection, error),
-      datagram: (bytes, connection) => this.#events.datagram(bytes, connection.remote),
+      datagram: (bytes, { remote, peerActorId }) =>
+        this.#events.datagram(bytes, remote, peerActorId),
       uniFrames: (frames, connection) => this.#events.uniFrames(frames, connection.remote),
       biStream: (stream) => this.#events.biStream(stream),
     };
@@ -267,7 +268,8 @@ export class QuicTransport implements Transport {
       native: this.#engine.connect({ id, local: socket.bound, remote, ids }),
       socket,
       peer: remote,
-      acceptsServer: this.#engine.acceptsServer,
+      isOutgoing: true,
+      judge: this.#engine.judge,
       settings: this.#settings,
       stats: this.stats,
       owner: this.#owner,
@@ -322,7 +324,8 @@ export class QuicTransport implements Transport {
       native: this.#engine.accept(request),
       socket,
       peer,
-      acceptsServer: null,
+      isOutgoing: false,
+      judge: this.#engine.judge,
       settings: this.#settings,
       stats: this.stats,
       owner: this.#owner,

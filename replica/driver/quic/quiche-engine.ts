@@ -10,13 +10,10 @@ export function createQuicheEngine(
   certificates: TransportCertificates,
   settings: TransportSettings,
 ): Engine {
-  const { client, server, acceptsServer, resetSecret } = createHandshakeConfig(
-    certificates,
-    settings,
-  );
+  const { client, server, judge, resetSecret } = createHandshakeConfig(certificates, settings);
   return {
     resetSecret,
-    acceptsServer,
+    judge,
     // No server name: it would be sent as SNI, which addresses are not.
     connect: ({ id, local, remote }) => quiche.Connection.connect(null, id, local, remote, client),
     accept: ({ id, local, remote }) => {

@@ -12,10 +12,12 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { quiche, type Config } from "@matrixai/quic/native/index.js";
 import { errorText, PatinaError } from "#base/errors.ts";
+import type { ActorId } from "../../types.ts";
 import type { CertificatePems } from "../certificates/certificates.ts";
 import { MAX_ACK_DELAY_MS } from "./delayed-ack.ts";
 import { TRANSPORT_TLS } from "./errors.ts";
 import type { TransportSettings } from "./options.ts";
+import { actorOf, createPeerJudge, type PeerJudge } from "./peer-identity.ts";
 import { createResetSecret } from "./stateless.ts";
 
 /** PEM texts of one replica. A certificate may be followed by its intermediates. */
@@ -27,14 +29,18 @@ export interface TransportCertificates {
   readonly client: CertificatePems | null;
   /** Whether the certificates of those dialled are checked. */
   readonly checksServers: boolean;
+  /**
+   * Who we are: our certificates must name this actor, and those of others the actor that they speak
+   * as. Default null: certificates vouch for the cluster, not for a replica.
+   */
+  readonly actorId?: ActorId | null;
 }
 
 /** What new handshakes are made with. */
 export interface HandshakeConfig {
   readonly server: Config;
   readonly client: Config;
-  /** Whether a server's certificate (DER) that passed the handshake is one for this IP address. */
-  readonly acceptsServer: (leaf: Uint8Array | undefined, host: string) => boolean;
+  readonly judge: PeerJudge;
   /** Behind the stateless reset tokens of connections accepted with `server`. */
   readonly resetSecret: Buffer;
 }
@@ -44,9 +50,14 @@ export function createHandshakeConfig(
   certificates: TransportCertificates,
   settings: TransportSettings,
 ): HandshakeConfig {
-  const { authoritiesPem, checksServers } = certificates;
-  checkPair("server", certificates.server);
-  if (certificates.client !== null) checkPair("client", certificates.client);
+  const { authoritiesPem, checksServers, actorId = null } = certificates;
+  const { mayBe } = settings;
+  for (const side of ["server", "client"] as const) {
+    const pems = certificates[side];
+    if (pems === null) continue;
+    checkPair(side, pems);
+    if (actorId !== null) checkActor(side, pems, actorId);
+  }
   if (authoritiesPem !== null) checkAuthorities(authoritiesPem);
   const authorities = authoritiesPem === null ? null : Buffer.from(authoritiesPem);
   const create = (pems: CertificatePems | null, checksPeer: boolean): Config =>
@@ -70,16 +81,12 @@ export function createHandshakeConfig(
     return {
       server,
       client,
-      acceptsServer: checksServers ? certificateNames : () => true,
+      judge: createPeerJudge({ checksServers, verifiesActors: actorId !== null, mayBe }),
       resetSecret: createResetSecret(certificates.server.keyPem),
     };
   } catch (thrown) {
     throw pemError("certificates refused by the TLS library", thrown);
   }
-}
-
-function certificateNames(leaf: Uint8Array | undefined, host: string): boolean {
-  return leaf !== undefined && new X509Certificate(leaf).checkIP(host) !== undefined;
 }
 
 function setTransportParameters(config: Config, settings: TransportSettings): void {
@@ -109,6 +116,21 @@ function checkPair(side: "server" | "client", { certificatePem, keyPem }: Certif
     throw pemError(`cannot read the ${side} certificate or its key`, thrown);
   }
   if (!fits) throw pemError(`the ${side} key does not fit the ${side} certificate`, null);
+}
+
+function checkActor(
+  side: "server" | "client",
+  { certificatePem }: CertificatePems,
+  actorId: ActorId,
+): void {
+  const named = actorOf(new X509Certificate(certificatePem));
+  if (named === actorId) return;
+  const names = named === null ? "no actor" : `actor ${named}`;
+  const fix = `make it anew with patina tls ${side} generate --actor ${actorId}`;
+  throw pemError(
+    `the ${side} certificate names ${names}, this replica is ${actorId}: ${fix}`,
+    null,
+  );
 }
 
 function checkAuthorities(pem: string): void {

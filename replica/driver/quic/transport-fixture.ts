@@ -1,5 +1,5 @@
 /** For tests and measurements: certificates, and transports that record what they are told. */
-import type { BiStream, TransportEvents } from "../../types.ts";
+import type { ActorId, BiStream, TransportEvents } from "../../types.ts";
 import {
   createCertificateAuthority,
   issueClientCertificate,
@@ -18,11 +18,14 @@ export async function createTestCertificates(
     addresses?: readonly string[];
     nowMs?: number;
     validityDays?: number;
+    actorId?: ActorId;
   } = {},
 ): Promise<TransportCertificates> {
   const nowMs = options.nowMs ?? Date.now();
   const authority = options.authority ?? (await createCertificateAuthority({ nowMs }));
-  const leaf = { nowMs, validityDays: options.validityDays ?? 365 };
+  const { actorId } = options;
+  const named = actorId === undefined ? {} : { actorId };
+  const leaf = { nowMs, validityDays: options.validityDays ?? 365, ...named };
   const addresses = options.addresses ?? ["127.0.0.1", "::1"];
   const server = await issueServerCertificate(authority, { ...leaf, addresses });
   const client = await issueClientCertificate(authority, leaf);
@@ -31,21 +34,23 @@ export async function createTestCertificates(
     server,
     client,
     checksServers: true,
+    ...named,
   };
 }
 
 /** What happened, in the words of `TransportEvents`, with hooks for the live parts. */
 export class RecordedEvents implements TransportEvents {
-  readonly datagrams: { bytes: Uint8Array; remote: string }[] = [];
+  readonly datagrams: { bytes: Uint8Array; remote: string; actorId: ActorId | null }[] = [];
   readonly unis: { frames: readonly Uint8Array[]; remote: string }[] = [];
   readonly streams: BiStream[] = [];
   readonly rtts: { target: string; rttMs: number }[] = [];
   readonly edges: { target: string; state: "up" | "down"; reason: string }[] = [];
   #onDatagram: (bytes: Uint8Array) => void = (bytes) => {
-    this.datagrams.push({ bytes, remote: this.#remote });
+    this.datagrams.push({ bytes, remote: this.#remote, actorId: this.#actorId });
   };
   #onBiStream: (stream: BiStream) => void = (stream) => this.streams.push(stream);
   #remote = "";
+  #actorId: ActorId | null = null;
   #watchers: (() => void)[] = [];
 
   onDatagram(listener: (bytes: Uint8Array) => void): void {
@@ -61,8 +66,9 @@ export class RecordedEvents implements TransportEvents {
     while (!condition()) await new Promise<void>((resolve) => this.#watchers.push(resolve));
   }
 
-  datagram(bytes: Uint8Array, remote: string): void {
+  datagram(bytes: Uint8Array, remote: string, actorId: ActorId | null = null): void {
     this.#remote = remote;
+    this.#actorId = actorId;
     this.#onDatagram(bytes);
     this.#changed();
   }

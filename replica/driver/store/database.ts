@@ -79,6 +79,27 @@ export function openDatabase(options: DatabaseOptions): OpenDatabase {
   }
 }
 
+/**
+ * The actor id of a database, which is made if it is not there: for what must be made out to the
+ * actor before its first start. The replica may run. Throws as `openDatabase` does, but `STORE_LOCKED`.
+ */
+export function initActor(options: DatabaseOptions): ActorId {
+  if (existsSync(options.path)) {
+    const database = new Database(options.path, { readonly: true, timeout: BUSY_TIMEOUT_MS });
+    try {
+      const present = readActorId(database);
+      if (present !== null) return present;
+    } catch (thrown) {
+      throw toFileError(thrown, options.path, "STORE_CORRUPT");
+    } finally {
+      database.close();
+    }
+  }
+  const opened = openDatabase(options);
+  opened.close();
+  return opened.actorId;
+}
+
 /** Takes the owner's lock until it is closed. Throws `STORE_LOCKED`; O(1), creates the side file. */
 export function lockStore(path: string): Database.Database {
   const lockPath = `${path}.lock`;

@@ -155,6 +155,16 @@ describe("as a server", () => {
     expect(heard.at(-1)).toMatchObject({ kind: "sent", sessionId: 1, frames: 2 });
   });
 
+  test("a start in another's name than the certificate's breaks the session", async () => {
+    const stream = accepted(ACTOR_B);
+    await stream.hear(startFrame());
+    expect(heard.slice(1)).toEqual([{ kind: "broken", sessionId: 1 }]);
+    expect([stream.isAborted, streams.stats.badFrames]).toEqual([true, 1]);
+    const honest = accepted(START.actorId);
+    await honest.hear(startFrame());
+    expect(heard.at(-1)).toMatchObject({ kind: "message", sessionId: 2 });
+  });
+
   test("a first frame that is no start breaks the session", async () => {
     const stream = accepted();
     await stream.hear(framesOf([changeset(1)])[0]!);
@@ -197,8 +207,9 @@ async function open(sessionId: number): Promise<FakeStream> {
   return opened[0]!;
 }
 
-function accepted(): FakeStream {
+function accepted(peerActorId: string | null = null): FakeStream {
   const stream = new FakeStream();
+  stream.peerActorId = peerActorId;
   streams.accept(stream);
   return stream;
 }
@@ -248,6 +259,7 @@ function changeset(version: number): FullChangeset {
 /** One side of a stream; the test is the other side. */
 class FakeStream implements BiStream {
   readonly remote = PEER.address;
+  peerActorId: string | null = null;
   readonly sent: Uint8Array[] = [];
   isFinished = false;
   isAborted = false;

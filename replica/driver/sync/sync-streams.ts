@@ -6,7 +6,7 @@
  * client that takes such, if this replica compresses at all.
  */
 import { assert } from "#base/errors.ts";
-import { success, type Result } from "#base/machine.ts";
+import { failure, success, type Result } from "#base/machine.ts";
 import type { SyncClientInput, SyncClientOutput } from "../../core/sync/client-types.ts";
 import type { SessionMessage } from "../../core/sync/messages.ts";
 import type { SyncServerInput, SyncServerOutput } from "../../core/sync/sync-server.ts";
@@ -91,7 +91,7 @@ export class SyncStreams {
       if (!this.#serverStreams.has(sessionId)) return;
       if (frame === null) return this.#events.server({ kind: "finished", sessionId });
       this.stats.receivedBytes += frame.length;
-      const message = isFirst ? readStart(frame) : this.#readMessage(frame);
+      const message = isFirst ? readStart(frame, stream) : this.#readMessage(frame);
       isFirst = false;
       if (!message.ok) {
         this.stats.badFrames++;
@@ -282,9 +282,17 @@ function framesOf(message: SessionMessage): Uint8Array[] {
   return [encodeSyncMessage(message)];
 }
 
-function readStart(frame: Uint8Array): Result<SessionMessage, string> {
+/** Who begins a session is who its certificate says, where certificates tell. */
+function readStart(
+  frame: Uint8Array,
+  { peerActorId = null }: BiStream,
+): Result<SessionMessage, string> {
   const start = decodeSyncStart(frame);
-  return start.ok ? success({ kind: "start", ...start.value }) : start;
+  if (!start.ok) return start;
+  if (peerActorId !== null && start.value.actorId !== peerActorId) {
+    return failure(`${start.value.actorId} with the certificate of ${peerActorId}`);
+  }
+  return success({ kind: "start", ...start.value });
 }
 
 function ignoreBroken(error: unknown): void {

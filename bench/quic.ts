@@ -1,48 +1,84 @@
 /**
  * The QUIC transport against itself over loopback, both ends in one thread, on quiche with TLS and on
  * the core of our own in plaintext, in turn: request and response on a bidirectional stream, bulk at
- * two packet sizes, datagrams.
+ * several packet sizes, datagrams.
+ *
+ * Where `--corrosion BINARY` or `PATINA_CORROSION_BIN` names a binary of Corrosion: then also how fast
+ * a write crosses between its nodes and replicas of ours (`mixed-cluster.ts`). `--only loopback` and
+ * `--only cluster` measure one of the two.
  */
 import type { QuicTransportOptions } from "../replica/driver/quic/options.ts";
 import { createTestCertificates, openPair } from "../replica/driver/quic/transport-fixture.ts";
 import type { BiStream } from "../replica/types.ts";
-import { percentile, type Bench, type Sample } from "./measure.ts";
+import {
+  percentile,
+  type Bench,
+  type BenchContext,
+  type FigureSpec,
+  type Sample,
+} from "./measure.ts";
+import { corrosionBinary, measureMixedCluster, MIXED_FIGURES } from "./mixed-cluster.ts";
 
 type Certificates = QuicTransportOptions["certificates"];
 
 const ENGINES = ["quiche", "plaintext"] as const;
+/** The least that is allowed, what is sent by default, the most on Ethernet, and on loopback only. */
+const PACKET_BYTES = [1_200, 1_350, 1_452, 8_000] as const;
 
-/** Figures of one connection each. */
+/** Figures of one connection each, then of the mixed cluster. */
 export const bench: Bench = {
-  about:
-    "QUIC over loopback in one thread, on quiche and in plaintext: round trips, bulk, datagrams",
-  figures: ENGINES.flatMap((engine) => [
-    { name: `${engine}: request p50`, unit: "ms" },
-    { name: `${engine}: request p99`, unit: "ms" },
-    { name: `${engine}: bulk at 1350`, unit: "MB/s" },
-    { name: `${engine}: bulk at 8000`, unit: "MB/s" },
-    { name: `${engine}: datagrams received`, unit: "k/s" },
-    { name: `${engine}: share received`, unit: "%" },
-  ]),
+  about: "QUIC over loopback, on quiche and in plaintext; a write beside nodes of Corrosion",
+  figures: [...ENGINES.flatMap(figuresOf), ...MIXED_FIGURES],
   run,
 };
 
-async function* run(): AsyncIterable<Sample> {
+async function* run(context: BenchContext): AsyncIterable<Sample> {
+  const only = context.flags.get("only");
+  const binary = corrosionBinary(context.flags);
+  if (binary === null && only !== "loopback") {
+    context.note("beside Corrosion: not measured; --corrosion BINARY names one");
+  }
   const quiche = await createTestCertificates();
   for (;;) {
     const sample: Record<string, number> = {};
-    for (const engine of ENGINES) {
+    for (const engine of only === "cluster" ? [] : ENGINES) {
       const certificates = engine === "quiche" ? quiche : { resetSeed: "bench" };
-      const figures = {
-        ...(await measureRequests(certificates)),
-        "bulk at 1350": await measureBulk(certificates, 1_350),
-        "bulk at 8000": await measureBulk(certificates, 8_000),
-        ...(await measureDatagrams(certificates)),
-      };
-      for (const [name, value] of Object.entries(figures)) sample[`${engine}: ${name}`] = value;
+      Object.assign(sample, await measureEngine(engine, certificates));
+    }
+    if (binary !== null && only !== "loopback") {
+      Object.assign(sample, await measureMixedCluster(context, binary));
     }
     yield sample;
   }
+}
+
+/** Targets are for the core of our own. */
+function figuresOf(engine: (typeof ENGINES)[number]): FigureSpec[] {
+  const aim = (target: NonNullable<FigureSpec["target"]>): Pick<FigureSpec, "target"> =>
+    engine === "plaintext" ? { target } : {};
+  return [
+    { name: `${engine}: request p50`, unit: "ms", ...aim({ atMost: 0.3 }) },
+    { name: `${engine}: request p99`, unit: "ms" },
+    ...PACKET_BYTES.map((bytes) => ({
+      name: `${engine}: bulk at ${bytes}`,
+      unit: "MB/s",
+      ...(bytes === 1_350 ? aim({ atLeast: 30 }) : {}),
+    })),
+    { name: `${engine}: datagrams received`, unit: "k/s", ...aim({ atLeast: 40 }) },
+    { name: `${engine}: share received`, unit: "%" },
+  ];
+}
+
+async function measureEngine(engine: string, certificates: Certificates): Promise<Sample> {
+  const sample: Record<string, number> = {};
+  const put = (figures: Sample): void => {
+    for (const [name, value] of Object.entries(figures)) sample[`${engine}: ${name}`] = value;
+  };
+  put(await measureRequests(certificates));
+  for (const bytes of PACKET_BYTES)
+    put({ [`bulk at ${bytes}`]: await measureBulk(certificates, bytes) });
+  put(await measureDatagrams(certificates));
+  return sample;
 }
 
 async function measureRequests(certificates: Certificates): Promise<Sample> {

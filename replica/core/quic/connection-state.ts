@@ -128,6 +128,7 @@ export class ConnectionState {
       isPeerValidated: !isClient,
       isConfirmed: false,
       hasHandshakeKeys: false,
+      idleTimeoutMs: options.parameters.maxIdleTimeout || Number.POSITIVE_INFINITY,
     };
     this.loss = new LossDetection(this);
     this.streams = new StreamSet(isClient, options.parameters);

@@ -179,10 +179,7 @@ export class Connection {
   /** When silence has lasted too long: the smaller of both sides' timeouts (section 10.1). */
   get #idleMs(): number {
     const state = this.#state;
-    const ours = state.options.parameters.maxIdleTimeout || Number.POSITIVE_INFINITY;
-    const theirs = state.peer?.maxIdleTimeout || Number.POSITIVE_INFINITY;
-    const timeoutMs = Math.min(ours, theirs);
-    return state.idleStartMs + Math.max(timeoutMs, 3 * state.probeTimeoutMs);
+    return state.idleStartMs + Math.max(state.facts.idleTimeoutMs, 3 * state.probeTimeoutMs);
   }
 }
 

@@ -22,6 +22,20 @@ test("the first round trip sets the estimates, later ones move them", () => {
   expect(rtt.smoothedMs).toBeCloseTo(103.4375);
 });
 
+test("an acknowledgement in place of one that was lost says nothing about the path", () => {
+  const path = new Path({ maxAckDelayMs: 25 });
+  path.send({ atMs: 0 });
+  path.ack([0, 0], 40);
+  const known = path.rtt.smoothedMs;
+  path.send({ atMs: 100 });
+  path.ack([0, 1], 9_100, { delayMs: 8_960 });
+  expect(path.rtt.smoothedMs).toBe(known);
+  // A loop that is late says so, too, and is to be reckoned with.
+  path.send({ atMs: 9_200 });
+  path.ack([0, 2], 9_300, { delayMs: 60 });
+  expect(path.rtt.smoothedMs).toBe(0.875 * known + 0.125 * 75);
+});
+
 test("a packet is lost once three later ones have arrived", () => {
   const path = new Path();
   for (let at = 0; at < 5; at += 1) path.send({ atMs: at });
@@ -58,10 +72,25 @@ test("silence is probed, ever more patiently, until a sign of life", () => {
   expect([path.loss.probeTimeouts, path.loss.deadlineMs]).toEqual([0, Number.POSITIVE_INFINITY]);
 });
 
+test("before silence ends the connection, at least eight probes go out", () => {
+  const path = new Path({ idleTimeoutMs: 8_000 });
+  path.send({ atMs: 0 });
+  path.ack([0, 0], 100);
+  path.send({ atMs: 100 });
+  const gapsMs: number[] = [];
+  for (let nowMs = 100; gapsMs.length < 8;) {
+    gapsMs.push(path.loss.deadlineMs - nowMs);
+    nowMs = path.loss.deadlineMs;
+    expect(path.loss.onTimeout(nowMs)).toBe(APPLICATION_SPACE);
+    path.send({ atMs: nowMs });
+  }
+  expect(gapsMs).toEqual([325, 650, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000]);
+});
+
 test("a client probes an empty handshake until the server is known to be free to answer", () => {
   const path = new Path({ isPeerValidated: false, isConfirmed: false });
   path.send({ atMs: 0, space: INITIAL_SPACE });
-  path.ack([0, 0], 100, INITIAL_SPACE);
+  path.ack([0, 0], 100, { space: INITIAL_SPACE });
   expect(path.loss.deadlineMs).toBe(400);
   expect(path.loss.onTimeout(400)).toBe(INITIAL_SPACE);
   path.facts.hasHandshakeKeys = true;
@@ -166,6 +195,7 @@ class Path {
       isPeerValidated: true,
       isConfirmed: true,
       hasHandshakeKeys: false,
+      idleTimeoutMs: Number.POSITIVE_INFINITY,
       ...facts,
     };
     this.loss = new LossDetection(this);
@@ -184,7 +214,11 @@ class Path {
     });
   }
 
-  ack(ranges: readonly number[], nowMs: number, space = APPLICATION_SPACE): void {
-    expect(this.loss.onAck(space, { ranges, delayMs: 0, nowMs })).toBe(true);
+  ack(
+    ranges: readonly number[],
+    nowMs: number,
+    { space = APPLICATION_SPACE, delayMs = 0 }: { space?: number; delayMs?: number } = {},
+  ): void {
+    expect(this.loss.onAck(space, { ranges, delayMs, nowMs })).toBe(true);
   }
 }

@@ -41,6 +41,8 @@ export interface TimingFacts {
   isPeerValidated: boolean;
   isConfirmed: boolean;
   hasHandshakeKeys: boolean;
+  /** Silence of this long ends the connection, in ms; `Infinity` = never. */
+  idleTimeoutMs: number;
 }
 
 /** Loss detection over the three spaces of a connection. */
@@ -89,8 +91,8 @@ export class LossDetection {
   }
 
   /**
-   * Takes an acknowledgement, with ranges as `FrameCursor.ackRanges`. False: it is for packets never
-   * sent.
+   * Takes an acknowledgement, with ranges as `FrameCursor.ackRanges` and the delay that the peer
+   * claims. False: it is for packets never sent.
    */
   onAck(
     spaceId: number,
@@ -117,9 +119,8 @@ export class LossDetection {
     const newest = this.acked.at(-1);
     if (newest === undefined) return true;
     if (newest.number === largest && isEliciting) {
-      const delayMs = spaceId === APPLICATION_SPACE ? ack.delayMs : 0;
-      if (!this.#rtt.hasSample) this.#firstSampleMs = nowMs;
-      this.#rtt.sample(nowMs - newest.sentMs, delayMs);
+      const { delayMs } = ack;
+      this.#sampleRtt({ spaceId, latestMs: nowMs - newest.sentMs, delayMs, nowMs });
     }
     for (const packet of this.acked) {
       if (packet.isInFlight) this.#congestion.acked(packet, packet.wasLimited);
@@ -189,6 +190,21 @@ export class LossDetection {
     return this.#spaces[id === INITIAL_SPACE ? 0 : id === HANDSHAKE_SPACE ? 1 : 2];
   }
 
+  /**
+   * What the peer announced bounds what it may claim, once it can keep to that (section 5.3). A claim
+   * far beyond is of an acknowledgement that took the place of one that was lost: that time is not the
+   * path's. Taken for a round trip, a few of them would put the next probe off until after the idle
+   * timeout.
+   */
+  #sampleRtt(of: { spaceId: number; latestMs: number; delayMs: number; nowMs: number }): void {
+    const { maxAckDelayMs, isConfirmed } = this.#facts;
+    const claimedMs = of.spaceId === APPLICATION_SPACE ? of.delayMs : 0;
+    const isBounded = isConfirmed && this.#rtt.hasSample;
+    if (isBounded && claimedMs > maxAckDelayMs * LATE_ACK) return;
+    if (!this.#rtt.hasSample) this.#firstSampleMs = of.nowMs;
+    this.#rtt.sample(of.latestMs, isConfirmed ? Math.min(claimedMs, maxAckDelayMs) : claimedMs);
+  }
+
   #earliestLoss(): SentSpace | null {
     let earliest: SentSpace | null = null;
     for (const space of this.#spaces) {
@@ -201,21 +217,31 @@ export class LossDetection {
   #probe(nowMs: number): { atMs: number; space: number } {
     const { maxAckDelayMs, hasHandshakeKeys, isConfirmed } = this.#facts;
     const doubled = 2 ** Math.min(this.probeTimeouts, PROBE_DOUBLINGS_MAX);
-    const timeoutMs = this.#rtt.probeTimeoutMs(0) * doubled;
     const best = { atMs: Number.POSITIVE_INFINITY, space: INITIAL_SPACE };
     for (const [id, space] of this.#spaces.entries()) {
       if (space.elicitingInFlight === 0) continue;
       const isLast = id === APPLICATION_SPACE;
       // Before the handshake is confirmed the peer may be unable to read short packets.
       if (isLast && !isConfirmed) continue;
-      const atMs = space.lastElicitingMs + timeoutMs + (isLast ? maxAckDelayMs * doubled : 0);
+      const timeoutMs = this.#rtt.probeTimeoutMs(isLast ? maxAckDelayMs : 0);
+      const atMs = space.lastElicitingMs + this.#backOff(timeoutMs, doubled);
       if (atMs < best.atMs) Object.assign(best, { atMs, space: id });
     }
     if (best.atMs === Number.POSITIVE_INFINITY) {
-      best.atMs = nowMs + timeoutMs;
+      best.atMs = nowMs + this.#rtt.probeTimeoutMs(0) * doubled;
       best.space = hasHandshakeKeys ? HANDSHAKE_SPACE : INITIAL_SPACE;
     }
     return best;
+  }
+
+  /**
+   * The timeout after some that were in vain. Doubled without end, it would leave two or three probes
+   * to keep a connection alive with, on a path that loses a third.
+   */
+  #backOff(timeoutMs: number, doubled: number): number {
+    const { isConfirmed, idleTimeoutMs } = this.#facts;
+    const mostMs = isConfirmed ? idleTimeoutMs / PROBES_IN_SILENCE : Number.POSITIVE_INFINITY;
+    return Math.max(timeoutMs, Math.min(timeoutMs * doubled, mostMs));
   }
 
   #detectLost(space: SentSpace, nowMs: number): void {
@@ -305,9 +331,16 @@ class SentSpace {
 
 /** RFC 9002, section 6.1.1. */
 const PACKET_THRESHOLD = 3;
+/** Times the announced delay: a loop that is late does not wait so long. */
+const LATE_ACK = 4;
 /** RFC 9002, section 7.6.1. */
 const PERSISTENT_TIMEOUTS = 3;
 /** Probes come at least so often, in doublings of the first timeout; the idle timeout ends it. */
 const PROBE_DOUBLINGS_MAX = 6;
+/**
+ * Probe timeouts that fit into the silence after which a connection is given up, at the least. The
+ * RFC lets the timeout grow on; two packets in a few seconds are no burden for any path.
+ */
+const PROBES_IN_SILENCE = 8;
 /** Arbitrary; settled packets are dropped from the array this many at a time. */
 const COMPACT_PACKETS = 256;

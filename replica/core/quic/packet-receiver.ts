@@ -246,8 +246,7 @@ export class PacketReceiver {
     const delayMs = (this.#frame.ackDelay * 2 ** exponent) / 1_000;
     const isKnown = state.loss.onAck(spaceId, {
       ranges: this.#frame.ackRanges,
-      // What the peer announced bounds what it may say, once it can keep to that (RFC 9002, 5.3).
-      delayMs: state.facts.isConfirmed ? Math.min(delayMs, state.facts.maxAckDelayMs) : delayMs,
+      delayMs,
       nowMs,
     });
     if (!isKnown) return PROTOCOL_VIOLATION;
@@ -286,6 +285,8 @@ export class PacketReceiver {
     const peer = decoded.value;
     state.peer = peer;
     state.facts.maxAckDelayMs = peer.maxAckDelay;
+    const idleTimeoutMs = peer.maxIdleTimeout || Number.POSITIVE_INFINITY;
+    state.facts.idleTimeoutMs = Math.min(state.facts.idleTimeoutMs, idleTimeoutMs);
     state.streams.start(peer);
     state.localIds.offer(peer.activeConnectionIdLimit);
     if (state.isClient) {

@@ -42,13 +42,26 @@ test("what the peer knows that we have is forgotten, and still counts as receive
 
 test("a single packet waits for company, the second is told at once", () => {
   const received = new ReceivedPackets(policy);
-  received.add(0, { isAckEliciting: true, nowMs: 100 });
+  received.add(0, { isAckEliciting: true, nowMs: 0 });
+  received.acknowledged();
+  received.add(1, { isAckEliciting: true, nowMs: 100 });
   expect(received.ackDueMs).toBe(120);
-  received.add(1, { isAckEliciting: true, nowMs: 105 });
+  received.add(2, { isAckEliciting: true, nowMs: 105 });
   expect(received.ackDueMs).toBe(105);
   expect(received.delayMs(107)).toBe(2);
   received.acknowledged();
   expect([received.ackDueMs, received.owesAck]).toEqual([Number.POSITIVE_INFINITY, false]);
+});
+
+test("one packet a second is told at once, so that the peer sees how long the path is", () => {
+  const received = new ReceivedPackets(policy);
+  const waitsMs = [0, 300, 600, 1_000, 1_300, 1_999, 2_000].map((nowMs, number) => {
+    received.add(number, { isAckEliciting: true, nowMs });
+    const waitMs = received.ackDueMs - nowMs;
+    received.acknowledged();
+    return waitMs;
+  });
+  expect(waitsMs).toEqual([0, 20, 20, 0, 20, 20, 0]);
 });
 
 test("a packet out of order is told at once, one that asks for nothing never", () => {
@@ -66,7 +79,9 @@ test("a peer in a hurry is told at once what is owed, and nothing else", () => {
   const received = new ReceivedPackets(policy);
   received.hurry(90);
   expect(received.ackDueMs).toBe(Number.POSITIVE_INFINITY);
-  received.add(0, { isAckEliciting: true, nowMs: 100 });
+  received.add(0, { isAckEliciting: true, nowMs: 0 });
+  received.acknowledged();
+  received.add(1, { isAckEliciting: true, nowMs: 100 });
   received.hurry(101);
   expect(received.ackDueMs).toBe(101);
 });

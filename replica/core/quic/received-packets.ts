@@ -7,7 +7,9 @@
  * of our acknowledgements, what that told needs no room either.
  *
  * An acknowledgement is due at once in the handshake, for every second packet that asks for one, and
- * for one that arrives out of order; else after the delay that was announced to the peer at most.
+ * for one that arrives out of order; else after the delay that was announced to the peer at most. One
+ * packet a second is acknowledged at once, too: a peer can take the delay out of a measurement only
+ * once it has measured the path without it, and where it never does, it takes us to be 20 ms away.
  */
 
 /** When to acknowledge. */
@@ -30,6 +32,8 @@ export class ReceivedPackets {
   #largestAtMs = 0;
   /** Packets that ask for an acknowledgement, since the last one. */
   #owed = 0;
+  /** When the last one was acknowledged that need not have been. */
+  #promptMs = Number.NEGATIVE_INFINITY;
 
   constructor(policy: AckPolicy) {
     this.#policy = policy;
@@ -59,7 +63,9 @@ export class ReceivedPackets {
     else this.#insert(number);
     if (!packet.isAckEliciting) return;
     this.#owed += 1;
-    const isDue = !isInOrder || this.#owed >= this.#policy.packetsMax;
+    const isPrompt = packet.nowMs - this.#promptMs >= PROMPT_PERIOD_MS;
+    if (isPrompt) this.#promptMs = packet.nowMs;
+    const isDue = isPrompt || !isInOrder || this.#owed >= this.#policy.packetsMax;
     const dueMs = isDue ? packet.nowMs : packet.nowMs + this.#policy.delayMs;
     this.ackDueMs = Math.min(this.ackDueMs, dueMs);
   }
@@ -116,5 +122,7 @@ export class ReceivedPackets {
   }
 }
 
+/** Nodes of Corrosion sample round-trip times so often (protocol reference, section 1.6). */
+const PROMPT_PERIOD_MS = 1_000;
 /** Arbitrary; more than heavy loss makes within a round trip, and half of a small packet to tell. */
 const RANGES_MAX = 64;

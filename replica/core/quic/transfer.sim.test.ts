@@ -12,25 +12,38 @@ const asked = /^(?:(\d+)-)?(\d+)$/.exec(process.env["PATINA_QUIC_SEEDS"] ?? "");
 const firstSeed = Number(asked?.[1] ?? 1);
 const lastSeed = Number(asked?.[2] ?? 300);
 
-test(`${lastSeed - firstSeed + 1} seeds of transfers end with exact bytes in bounded time`, () => {
-  const seen = { lost: 0, repeated: 0, damaged: 0, paused: 0 };
-  for (let seed = firstSeed; seed <= lastSeed; seed += 1) {
-    const isLarge = asked !== null || seed % 30 === 0;
-    const run = runTransfer(seed, isLarge ? 1_000_000 : 40_000);
-    expect({
-      seed,
-      failure: run.failure,
-      again: `PATINA_QUIC_SEEDS=${seed}-${seed}`,
-    }).toMatchObject({
-      failure: null,
-    });
-    for (const kind of ["lost", "repeated", "damaged", "paused"] as const) {
-      seen[kind] += run.happened[kind];
+test(
+  `${lastSeed - firstSeed + 1} seeds of transfers end with exact bytes in bounded time`,
+  {
+    // Thousands take minutes; virtual time is what is judged.
+    timeout: 60_000 + (lastSeed - firstSeed) * 1_000,
+  },
+  () => {
+    const seen = { lost: 0, repeated: 0, damaged: 0, paused: 0 };
+    for (let seed = firstSeed; seed <= lastSeed; seed += 1) {
+      const isLarge = asked !== null || seed % 30 === 0;
+      const run = runTransfer(seed, isLarge ? 1_000_000 : 40_000);
+      expect({
+        seed,
+        failure: run.failure,
+        again: `PATINA_QUIC_SEEDS=${seed}-${seed}`,
+      }).toMatchObject({
+        failure: null,
+      });
+      for (const kind of ["lost", "repeated", "damaged", "paused"] as const) {
+        seen[kind] += run.happened[kind];
+      }
     }
-  }
-  if (lastSeed - firstSeed > 10) {
-    for (const times of Object.values(seen)) expect(times).toBeGreaterThan(0);
-  }
+    if (lastSeed - firstSeed > 10) {
+      for (const times of Object.values(seen)) expect(times).toBeGreaterThan(0);
+    }
+  },
+);
+
+test.each([
+  [84, "probes so rare, at a loss of a third, that silence ended a connection that was alive"],
+])("seed %i goes well: %s", (seed) => {
+  expect(runTransfer(seed, 1_000_000).failure).toBe(null);
 });
 
 test("a run is a function of its seed", () => {
@@ -131,9 +144,13 @@ class Side {
     if (connection.phase !== "open") return;
     if (this.#id === 2 && this.#written === 0) connection.streams.open(1);
     this.#write();
-    for (const id of connection.streams.readable()) {
-      const length = connection.streams.read(id, this.#out);
-      reader.push(this.#out.subarray(0, Math.max(0, length)), connection.streams.readIsFin);
+    const { streams } = connection;
+    for (const id of streams.readable()) {
+      // To the end: once all has arrived, nothing happens that would bring the next turn.
+      while (streams.isReadable(id)) {
+        const length = streams.read(id, this.#out);
+        reader.push(this.#out.subarray(0, Math.max(0, length)), streams.readIsFin);
+      }
     }
     for (;;) {
       const bytes = connection.takeDatagram();

@@ -146,7 +146,7 @@ export class QuicConnection implements StreamHost {
   /** Hands one received packet to quiche (which decrypts in place). Never throws. */
   receive(packet: Buffer, host: string, port: number): void {
     this.#hasInput = true;
-    this.#ack.received(performance.now());
+    if (this.#native.delaysAcks !== true) this.#ack.received(performance.now());
     const isKnown = host === this.peer.host && port === this.peer.port;
     const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
     try {

@@ -18,6 +18,11 @@ export interface EngineError {
  * `send`, and `onTimeout` is due after `timeout()` ms.
  */
 export interface EngineConnection {
+  /**
+   * It chooses when to acknowledge. Absent: it acknowledges with whatever is sent next, so that to
+   * wait is up to the transport.
+   */
+  readonly delaysAcks?: boolean;
   /** Takes a UDP payload, which belongs to the connection from then on. May throw: it is refused. */
   recv(packet: Uint8Array, info: { from: HostPort; to: HostPort }): number;
   /** Writes the next UDP payload; its length comes first. `null` = there is none. */

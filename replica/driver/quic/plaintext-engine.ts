@@ -74,6 +74,7 @@ export function createPlaintextEngine(mode: PlaintextMode, settings: TransportSe
 }
 
 class PlaintextConnection implements EngineConnection {
+  readonly delaysAcks = true;
   readonly #core: Connection;
   /** Bit 0 of the ids of our streams. */
   readonly #ourBit: number;

@@ -17,7 +17,7 @@
  *
  * Received changesets are passed on with their original bytes. In a small cluster, where the origin
  * has sent to all, the next member gets them: a second path around a broken one. Ordinary ones wait up
- * to 200 ms for it and share streams, urgent ones go at once. Whether something is news, and what
+ * to 500 ms for it and share streams, urgent ones go at once. Whether something is news, and what
  * cluster it came from, is the caller's to know.
  */
 import type { Prng } from "#base/prng.ts";
@@ -484,7 +484,7 @@ const LOCAL = { isLocal: true, isFromTree: false };
 /** In a small cluster the first round reaches all, so further ones only repeat failed streams. */
 const SMALL_CLUSTER_ROUNDS = 3;
 /** The longest that a second path takes to begin; under load a stream of it carries all since then. */
-const SECOND_PATH_MS = 200;
+const SECOND_PATH_MS = 500;
 /** Wait between rounds, times the rounds sent (Corrosion's). */
 const ROUND_STEP_MS = 100;
 /** The same while the byte budget is used up (Corrosion's). */

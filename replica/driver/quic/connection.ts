@@ -97,7 +97,7 @@ export class QuicConnection implements StreamHost {
   #lastSendMs: number;
   /** quiche was given something, so it may have something for us, or be at its end. */
   #hasInput = false;
-  readonly #ack = new DelayedAck();
+  readonly ack = new DelayedAck();
 
   constructor(parts: ConnectionParts) {
     this.#native = parts.native;
@@ -105,7 +105,7 @@ export class QuicConnection implements StreamHost {
     this.peer = parts.peer;
     this.remote = formatAddress(parts.peer.host, parts.peer.port);
     this.isOutgoing = parts.isOutgoing;
-    const timeoutMs = parts.settings.connectTimeoutMs;
+    const { connectTimeoutMs: timeoutMs, limits } = parts.settings;
     this.handshake = new HandshakeClock({ startedMs: parts.nowMs, timeoutMs });
     this.#lastSendMs = parts.nowMs;
     this.#recvInfo = { from: parts.peer, to: parts.socket.bound };
@@ -118,7 +118,7 @@ export class QuicConnection implements StreamHost {
         this.wake();
       },
     });
-    this.#inbox = new UniInbox(parts.settings.limits, parts.stats);
+    this.#inbox = new UniInbox(limits, parts.stats);
   }
 
   get isOpen(): boolean {
@@ -146,7 +146,7 @@ export class QuicConnection implements StreamHost {
   /** Hands one received packet to quiche (which decrypts in place). Never throws. */
   receive(packet: Buffer, host: string, port: number): void {
     this.#hasInput = true;
-    if (this.#native.delaysAcks !== true) this.#ack.received(performance.now());
+    if (this.#native.delaysAcks !== true) this.ack.received(packet.length, performance.now());
     const isKnown = host === this.peer.host && port === this.peer.port;
     const info = isKnown ? this.#recvInfo : { from: { host, port }, to: this.#recvInfo.to };
     try {
@@ -198,20 +198,20 @@ export class QuicConnection implements StreamHost {
     const timeoutMs = this.#native.timeout();
     // The binding rounds down; a timer that fires early would only find nothing to do.
     const quicheMs = timeoutMs === null ? Number.POSITIVE_INFINITY : nowMs + timeoutMs + 1;
-    const goodbyeMs = this.#goodbye?.untilMs ?? Number.POSITIVE_INFINITY;
-    this.deadlineMs = Math.min(quicheMs, this.#ack.dueMs, goodbyeMs);
+    this.deadlineMs = Math.min(quicheMs, this.ack.dueMs, this.#goodbye?.untilMs ?? Infinity);
     if (this.#state === "handshaking") {
       this.deadlineMs = Math.min(this.deadlineMs, this.handshake.deadlineMs);
     }
     return hasMore;
   }
 
-  /** Lets quiche act on what is overdue. */
+  /** Lets quiche act on what is overdue, and acknowledges what is owed. */
   onTimer(nowMs: number): void {
     if (this.#state === "handshaking" && nowMs >= this.handshake.deadlineMs) {
       return this.discard(noAnswerError(this.#parts.settings.connectTimeoutMs));
     }
     this.#hasInput = true;
+    this.ack.hasten(nowMs);
     if (this.#goodbye !== null && nowMs >= this.#goodbye.untilMs) this.#state = "closed";
     else this.#native.onTimeout();
     this.wake();
@@ -353,7 +353,7 @@ export class QuicConnection implements StreamHost {
   #mayAckLater(nowMs: number): boolean {
     if (this.isOutgoing || this.#state !== "open" || this.#biStreams.size > 0) return false;
     const isSettled = nowMs - (this.openedMs ?? nowMs) > HANDSHAKE_AFTERMATH_MS;
-    return isSettled && this.#ack.mayWait(nowMs);
+    return isSettled && this.ack.mayWait(nowMs);
   }
 
   #open(nowMs: number): void {
@@ -434,7 +434,7 @@ export class QuicConnection implements StreamHost {
     const { socket, settings, buffers } = this.#parts;
     const { host, port } = this.peer;
     if (socket.isCongested) return true;
-    this.#ack.settled();
+    this.ack.settled();
     for (let packets = 0; packets < FLUSH_PACKETS_MAX; packets += 1) {
       const sent = this.#native.send(buffers.reserve(settings.maxUdpPayload));
       if (sent === null) return false;
@@ -484,7 +484,7 @@ export class QuicConnection implements StreamHost {
 
 const EMPTY = Buffer.alloc(0);
 const LONG_FORM = 0x80;
-/** Arbitrary; some repeated handshakes fit in. Later the peer learns by silence or by a reset. */
+/** Some repeated handshakes fit in. Later the peer learns by silence or by a reset. */
 const GOODBYE_WAIT_MS = 1_000;
 /** Packets of the handshake are lost and repeated within this time: nothing waits there. */
 const HANDSHAKE_AFTERMATH_MS = 1_000;
@@ -493,7 +493,7 @@ const LAST_PACKETS_MAX = 32;
 /** Stream ids: bit 1 = unidirectional; a client's bidirectional ones are 0, 4, 8, ... */
 const UNI_BIT = 2;
 const STREAM_ID_STEP = 4;
-/** Given-up streams of which late bytes may still be reported; more than can be open at once. */
+/** Given-up streams of which late bytes may come; more than can be open at once. */
 const ABANDONED_MAX = 1_024;
 /** Work of one turn: about 10 ms of reading and 1 ms of sending on the reference machine. */
 const READ_BUDGET_BYTES = 1024 * 1024;

@@ -456,7 +456,7 @@ export class QuicTransport implements Transport {
     let nextMs = Math.min(this.#tickMs, this.#expiries[0]?.deadlineMs ?? this.#tickMs);
     for (const connection of this.#connections) {
       // A connection that acts is pumped next and arms the timer for itself then.
-      if (connection.deadlineMs <= nowMs) connection.onTimer(nowMs);
+      if (connection.deadlineMs <= nowMs || connection.ack.isOwed) connection.onTimer(nowMs);
       else nextMs = Math.min(nextMs, connection.deadlineMs);
     }
     this.#arm(nextMs);

@@ -9,6 +9,8 @@
  * fit.
  */
 
+import type { Socket } from "node:net";
+
 // ---------------------------------------------------------------- Router port
 
 /**
@@ -283,4 +285,14 @@ export interface SizeLimits {
 export interface DelayEmulation {
   /** One-way delay in ms added to connects and to bytes in each direction; 0 = none. */
   readonly oneWayDelayMs: (upstream: Upstream) => number;
+}
+
+// ---------------------------------------------------------------- Client sockets
+
+/** How a socket reads into memory of ours: Node's `onread`, which the types leave out. */
+export interface ReadInto {
+  /** The buffer of the next read; `undefined` = as before. Asked at the start and after each read. */
+  readonly buffer: () => Uint8Array | undefined;
+  /** Bytes have come; called with the socket as `this`. */
+  readonly callback: (this: Socket, length: number, bytes: Uint8Array) => boolean;
 }

@@ -8,12 +8,13 @@
 import type { Socket } from "node:net";
 
 import type { ProxyErrorCode } from "../errors.ts";
+import type { ReadInto } from "../types.ts";
 import type { DeadlineEntry } from "./core/deadlines.ts";
 import type { ListenerBlock, PeerBlock } from "./core/head-writer.ts";
 import { DONE, MORE } from "./core/header-lines.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import type { EngineParts, Spares } from "./engine-parts.ts";
-import type { ExchangeClient } from "./exchange-client.ts";
+import type { ExchangeClient, Window } from "./exchange-client.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** What all connections of one listener share. */
@@ -60,6 +61,10 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   /** The exchange wants no more of the body for the moment. */
   #isHeldBack = false;
   #isPaused = false;
+  /** Read into instead of the shared buffer while a long body comes. */
+  #own: Buffer | null = null;
+  /** What the socket reads into at the moment. */
+  #target: Buffer;
 
   /** `address`: of the client where a PROXY header named one, else the socket's. */
   constructor(share: ListenerShare, socket: Socket, address: string | undefined) {
@@ -68,6 +73,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.#share = share;
     this.#parts = parts;
     this.#socket = socket;
+    this.#target = parts.settings.buffers.shared;
     this.address = plainAddress(address ?? socket.remoteAddress ?? "");
     const isTrusted = forwarding.isTrusted(this.address);
     this.peer = {
@@ -88,10 +94,31 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   // One function per event for all connections; a socket knows whose it is.
-  static readonly #dataCame = shared((one, bytes: Buffer) => one.#onBytes(bytes));
+  static readonly #dataCame = shared((one, bytes: Buffer) => one.#onBytes(bytes, bytes.length));
   static readonly #ended = shared((one) => one.#onEnd());
   static readonly #drained = shared((one) => one.#onDrain());
   static readonly #closed = shared((one) => one.#onClosed());
+
+  /**
+   * How sockets of all connections read. Node asks for the next buffer right after each read, and
+   * not whose it is: that of the connection that has just been given bytes.
+   */
+  static readInto({ settings: { buffers } }: EngineParts): ReadInto {
+    let last: ClientConnection | null = null;
+    return {
+      buffer: () => {
+        const one = last;
+        last = null;
+        return one === null ? buffers.shared : one.#nextBuffer();
+      },
+      callback(length, bytes) {
+        const one = (this as ClientSocket)[CONNECTION];
+        last = one;
+        one.#onBytes(bytes as Buffer, length);
+        return true;
+      },
+    };
+  }
 
   /** Nothing is going on: may be closed without loss. */
   get isIdle(): boolean {
@@ -125,11 +152,19 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     return this.#held !== null;
   }
 
+  isLent(bytes: Buffer): boolean {
+    return bytes === this.#parts.settings.buffers.shared;
+  }
+
+  releaseBytes(bytes: Buffer): void {
+    if (bytes === this.#own) this.#own = null;
+  }
+
   flushHeld(): void {
     const held = this.#held;
     if (held !== null) {
       this.#held = null;
-      const at = this.#passBody(held, 0);
+      const at = this.#passBody(held, 0, held.length);
       if (at < held.length) this.#hold(held, at, held.length);
       this.#updateReading();
     }
@@ -162,7 +197,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     const held = this.#held;
     if (held !== null) {
       this.#held = null;
-      this.#parse(held, 0);
+      this.#parse(held, 0, held.length);
     } else if (this.#hasEnded) this.#linger();
     this.#updateReading();
   }
@@ -207,22 +242,36 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
 
   // ------------------------------------------------------------ socket
 
-  #onBytes(bytes: Buffer): void {
-    this.#parts.settings.observer.progressed(bytes.length);
+  #onBytes(bytes: Buffer, end: number): void {
+    this.#parts.settings.observer.progressed(end);
     if (this.#state === "lingering") return;
     if (this.#state === "busy") {
-      const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes, 0);
-      if (at < bytes.length) this.#hold(bytes, at, bytes.length);
+      const at = this.#isHeldBack || this.#held !== null ? 0 : this.#passBody(bytes, 0, end);
+      if (at < end) this.#hold(bytes, at, end);
       this.#updateReading();
     } else if (this.#isBehind) {
-      this.#hold(bytes, 0, bytes.length);
+      this.#hold(bytes, 0, end);
       this.#updateReading();
-    } else if (this.#held === null) this.#parse(bytes, 0);
+    } else if (this.#held === null) this.#parse(bytes, 0, end);
     else {
-      const joined = Buffer.concat([this.#held, bytes]);
+      const joined = Buffer.concat([this.#held, bytes.subarray(0, end)]);
       this.#held = null;
-      this.#parse(joined, 0);
+      this.#parse(joined, 0, joined.length);
     }
+  }
+
+  /** `undefined` = the next read goes to the same buffer as the last. */
+  #nextBuffer(): Buffer | undefined {
+    const { buffers } = this.#parts.settings;
+    const before = this.#target;
+    const wantsOwn = this.#state === "busy" && this.#exchange?.upload.isStreaming === true;
+    if (wantsOwn) this.#own ??= buffers.take();
+    else if (this.#own !== null) {
+      buffers.give(this.#own);
+      this.#own = null;
+    }
+    this.#target = this.#own ?? buffers.shared;
+    return this.#target === before ? undefined : this.#target;
   }
 
   #onDrain(): void {
@@ -230,7 +279,7 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     const held = this.#held;
     if (this.#state !== "head" || held === null) return;
     this.#held = null;
-    this.#parse(held, 0);
+    this.#parse(held, 0, held.length);
   }
 
   /**
@@ -242,18 +291,18 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
   }
 
   /** Answers how far the bytes were used up. */
-  #passBody(bytes: Buffer, start: number): number {
-    return this.#exchange?.requestBytes(bytes, start, bytes.length) ?? start;
+  #passBody(bytes: Buffer, start: number, end: number): number {
+    return this.#exchange?.requestBytes(bytes, start, end) ?? start;
   }
 
   /** Heads and what follows them, until an exchange has to wait for something. */
-  #parse(bytes: Buffer, start: number): void {
+  #parse(bytes: Buffer, start: number, end: number): void {
     let at = start;
     this.#isParsing = true;
-    while (this.#state === "head" && at < bytes.length && !this.#isBehind) {
+    while (this.#state === "head" && at < end && !this.#isBehind) {
       const isNew = this.#head === null;
       const head = (this.#head ??= this.#parts.requestHeads.take());
-      const verdict = head.parse(bytes, at, bytes.length);
+      const verdict = head.parse(bytes, at, end);
       if (verdict === MORE) {
         if (isNew) this.#startHead();
         break;
@@ -261,14 +310,14 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
       if (verdict !== DONE) {
         this.#parts.settings.observer.parseRefused("client", head.refusal);
         this.#refuse(head.refusal);
-        at = bytes.length;
+        at = end;
         break;
       }
-      at = this.#startExchange(head, bytes, at);
+      at = this.#startExchange(head, { bytes, start: at, end });
     }
     this.#isParsing = false;
     if (this.#state === "lingering") return;
-    if (at < bytes.length) this.#hold(bytes, at, bytes.length);
+    if (at < end) this.#hold(bytes, at, end);
     if (this.#hasEnded) this.#afterEnd();
     this.#updateReading();
   }
@@ -278,19 +327,19 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     this.setDeadline(this.#parts.settings.times.requestHeadMs);
   }
 
-  #startExchange(head: RequestHead, bytes: Buffer, start: number): number {
+  #startExchange(head: RequestHead, { bytes, start, end }: Window): number {
     const exchange = this.#takeExchange();
     const { window } = exchange;
     window.bytes = bytes;
     window.start = start;
-    window.end = bytes.length;
+    window.end = end;
     this.#state = "busy";
     this.#head = null;
     this.#requestCount += 1;
     this.#isClientsLast = !head.isPersistent;
     const at = exchange.start(head);
     this.#parts.requestHeads.give(head);
-    return at < bytes.length && !this.#isHeldBack ? this.#passBody(bytes, at) : at;
+    return at < end && !this.#isHeldBack ? this.#passBody(bytes, at, end) : at;
   }
 
   #takeExchange(): Exchange {
@@ -335,10 +384,12 @@ export class ClientConnection implements ExchangeClient, DeadlineEntry {
     else if (this.#held === null || !this.#isBehind) this.#linger();
   }
 
-  /** Keeps bytes for later. The chunk is ours alone, so a view of it will do. */
+  /** Keeps bytes for later: a view where nobody reads over them. */
   #hold(bytes: Buffer, start: number, end: number): void {
     const rest = bytes.subarray(start, end);
-    this.#held = this.#held === null ? rest : Buffer.concat([this.#held, rest]);
+    this.releaseBytes(bytes);
+    if (this.#held !== null) this.#held = Buffer.concat([this.#held, rest]);
+    else this.#held = this.isLent(bytes) ? Buffer.from(rest) : rest;
   }
 
   /** Reads on unless somebody is behind; the socket is touched only when that changes. */

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 
+import type { ReadBuffers } from "../read-buffers.ts";
 import type { UpstreamPool } from "../upstream/upstream-pool.ts";
 import type {
   EngineObserver,
@@ -26,6 +27,7 @@ export interface EngineSettings {
   readonly router: Router;
   readonly observer: EngineObserver;
   readonly pool: UpstreamPool;
+  readonly buffers: ReadBuffers;
   /** For requests that wait for a machine below its hard limit. */
   readonly places: Places;
   /** For bodies that are kept to be sent again. */

@@ -14,9 +14,11 @@ import type {
   EngineObserver,
   ForwardingOptions,
   Router,
+  ReadInto,
   SizeLimits,
   TimeLimits,
 } from "../types.ts";
+import { ReadBuffers } from "../read-buffers.ts";
 import type { UpstreamTls } from "../upstream/upstream-tls.ts";
 import { UpstreamPool } from "../upstream/upstream-pool.ts";
 import { ClientConnection, type ListenerShare } from "./client-connection.ts";
@@ -54,6 +56,17 @@ export interface ListenerFacts {
   readonly addedLines?: string;
 }
 
+/** Where a listener's sockets go. */
+export interface ClientSide {
+  /** How sockets may read; one that is made without emits `data`. */
+  readonly onread: ReadInto;
+  /**
+   * Takes an accepted socket (`allowHalfOpen`, no delay of small writes), with the client's address
+   * where a PROXY header named one.
+   */
+  readonly take: (socket: Socket, address?: string) => void;
+}
+
 /** Creates an engine; its timer does not keep the process alive. */
 export function createEngine(options: EngineOptions): Engine {
   return new Engine(options);
@@ -71,7 +84,9 @@ export class Engine {
   constructor(options: EngineOptions) {
     const times = { ...DEFAULT_TIMES, ...options.times };
     const sizes = { ...DEFAULT_SIZES, ...options.sizes };
+    const buffers = new ReadBuffers();
     this.pool = new UpstreamPool({
+      buffers,
       idleMs: times.upstreamIdleMs,
       perUpstreamMax: sizes.idlePerUpstreamMax,
       openMax: sizes.openPerUpstreamMax,
@@ -82,6 +97,7 @@ export class Engine {
       router: options.router,
       observer: options.observer,
       pool: this.pool,
+      buffers,
       places: options.places ?? SharedLimit.own(sizes.queuedMax),
       bodyPlaces: options.bodyPlaces ?? SharedLimit.own(sizes.keptBodiesMax),
       forwarding: { ...DEFAULT_FORWARDING, ...options.forwarding },
@@ -99,11 +115,8 @@ export class Engine {
     return this.#connections.size;
   }
 
-  /**
-   * Makes ready for a listener. What comes out takes its accepted sockets (`allowHalfOpen`,
-   * `noDelay`), each with the client's address where a PROXY header named one.
-   */
-  acceptFrom(listener: ListenerFacts): (socket: Socket, address?: string) => void {
+  /** Makes ready for a listener. */
+  acceptFrom(listener: ListenerFacts): ClientSide {
     const { observer } = this.#parts.settings;
     const share: ListenerShare = {
       parts: this.#parts,
@@ -118,13 +131,14 @@ export class Engine {
         if (this.#connections.size === 0) this.#whenEmpty?.();
       },
     };
-    return (socket, address) => {
+    const take = (socket: Socket, address?: string): void => {
       observer.connectionOpened();
       const connection = new ClientConnection(share, socket, address);
       this.#parts.deadlines.add(connection);
       this.#connections.add(connection);
       if (this.#parts.isClosing) connection.drain();
     };
+    return { onread: ClientConnection.readInto(this.#parts), take };
   }
 
   /** Judges deadlines at monotonic `nowMs`. Called by the engine's own timer; tests may call it. */

@@ -20,6 +20,10 @@ export interface ExchangeClient {
   readonly pendingBytes: number;
   /** Bytes have arrived that nobody has looked at yet. */
   readonly hasHeld: boolean;
+  /** Whether `bytes` are valid during the call only; others may be kept or written on. */
+  isLent(bytes: Buffer): boolean;
+  /** Bytes that are not lent are still in use by their receiver: never read over them. */
+  releaseBytes(bytes: Buffer): void;
   /** Feeds body bytes that arrived early to `requestBytes`; then `clientEnded` if that was all. */
   flushHeld(): void;
   /** Stops and resumes reading, for back-pressure. */

@@ -118,7 +118,7 @@ export class Exchange implements UpstreamOwner, Waiting {
   requestBytes(bytes: Buffer, start: number, end: number): number {
     if (this.phase === "tunnel") {
       this.record.bytesIn += end - start;
-      this.upload.pass(bytes.subarray(start, end));
+      this.upload.passOn(bytes, start, end);
       this.#relay.tunnel.touch();
       return end;
     }

@@ -7,7 +7,7 @@
  */
 import { commitRequest, FIRST_BODY_BYTES_MAX } from "./compose-request.ts";
 import { BodyRate } from "./core/body-rate.ts";
-import { Body } from "./core/body.ts";
+import { Body, BODY } from "./core/body.ts";
 import { isIdempotent } from "./core/methods.ts";
 import type { RequestHead } from "./core/request-head.ts";
 import type { Exchange } from "./exchange.ts";
@@ -106,9 +106,24 @@ export class RequestUpload {
     const stop = this.#take(bytes, start, end);
     if (stop < 0) return end;
     this.bodySent = this.#keep(bytes, start, stop) ? "kept" : "gone";
-    this.pass(bytes.subarray(start, stop));
+    this.passOn(bytes, start, stop);
     this.setDeadline();
     return stop;
+  }
+
+  /** More of a long body is to come: it is worth a buffer of its own. */
+  get isStreaming(): boolean {
+    const { isComplete, kind, left } = this.body;
+    return !isComplete && (kind !== BODY.length || left > COPIED_BODY_BYTES_MAX);
+  }
+
+  /** Writes bytes as they were read from the client, copied if the next read may change them. */
+  passOn(bytes: Buffer, start: number, end: number): void {
+    const { client, connection } = this.#exchange;
+    const piece = bytes.subarray(start, end);
+    if (client.isLent(bytes)) return this.pass(Buffer.from(piece));
+    this.pass(piece);
+    if (connection?.isCongested === true) client.releaseBytes(bytes);
   }
 
   /** Writes to the upstream, and stops reading the client while it does not keep up. */
@@ -181,3 +196,6 @@ export class RequestUpload {
     return -1;
   }
 }
+
+/** A body with no more than this to come is copied. */
+const COPIED_BODY_BYTES_MAX = 16_384;

@@ -17,6 +17,7 @@ import { PatinaError } from "#base/errors.ts";
 
 import { errorResponse } from "../error-response.ts";
 import type { Engine } from "../http1/engine.ts";
+import { acceptSockets } from "./accepted-sockets.ts";
 import type { ProcessLimits } from "./core/process-limits.ts";
 import { readPreface } from "./proxy-preface.ts";
 import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
@@ -86,16 +87,17 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   /** Clients that a PROXY header named, until their handshake is done. */
   const named = new Map<string, string>();
   const give = (socket: Socket): void =>
-    accept(socket, named.size === 0 ? undefined : named.get(peerOf(socket)));
+    client.take(socket, named.size === 0 ? undefined : named.get(peerOf(socket)));
   const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
-  const take = (socket: Socket, client: string): void => {
+  const take = (socket: Socket, address: string): void => {
     const { admission } = options;
-    if (admission && !admit(socket, { admission, client, isTls: tls !== undefined })) return;
+    const isTls = tls !== undefined;
+    if (admission && !admit(socket, { admission, client: address, isTls })) return;
     if (acceptor === null) give(socket);
     else acceptor.accept(socket);
   };
   const { preface } = options;
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+  const arrived = (socket: Socket): void => {
     if (!admitAny(socket, options.admission)) return;
     const peer = socket.remoteAddress ?? "";
     const hasPreface = preface?.isFrom(peer) ?? false;
@@ -106,25 +108,32 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
     if (preface === undefined || !hasPreface) return take(socket, peer);
     readPreface(socket, preface.limitMs, {
       refused: preface.onRefused,
-      done: (client) => {
-        if (client !== null) {
+      done: (origin) => {
+        if (origin !== null) {
           const key = peerOf(socket);
-          named.set(key, client);
+          named.set(key, origin);
           socket.on("close", () => named.delete(key));
         }
-        take(socket, client ?? peer);
+        take(socket, origin ?? peer);
         // TLS takes what is there by itself; a flowing socket would lose it.
         if (acceptor === null) socket.resume();
       },
     });
-  });
+  };
+  const server = createServer();
   await listen(server, source);
   const address = server.address() as AddressInfo;
-  const accept = engine.acceptFrom({
+  const client = engine.acceptFrom({
     proto: tls ? "https" : "http",
     port: address.port,
     redirectPort: options.redirectPort ?? null,
     addedLines: options.addedLines ?? "",
+  });
+  const isReadFirst = preface !== undefined || acceptor !== null;
+  acceptSockets(server, {
+    onread: isReadFirst ? undefined : client.onread,
+    take: arrived,
+    lost: () => options.admission?.onRefused("all"),
   });
   const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
   const stop = (): void => {

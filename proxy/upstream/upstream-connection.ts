@@ -11,6 +11,7 @@ import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTls, type ConnectionOptions } from "node:tls";
 
+import type { ReadBuffers } from "../read-buffers.ts";
 import type { DelayEmulation, Upstream } from "../types.ts";
 import { connectFarAway } from "./emulated-distance.ts";
 import type { UpstreamTls } from "./upstream-tls.ts";
@@ -27,21 +28,6 @@ export interface UpstreamOwner {
   upstreamClosed(code: string): void;
   /** Everything held back was taken by the network. */
   upstreamDrained(): void;
-}
-
-/** What connections of one thread share. */
-export class ReadBuffers {
-  /** For heads and short bodies. 64 KiB is what libuv reads at most at once. */
-  readonly shared = Buffer.allocUnsafeSlow(READ_BYTES);
-  readonly #spare: Buffer[] = [];
-
-  take(): Buffer {
-    return this.#spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
-  }
-
-  give(buffer: Buffer): void {
-    if (this.#spare.length < SPARE_MAX) this.#spare.push(buffer);
-  }
 }
 
 /** What a connection needs to exist. */
@@ -236,7 +222,3 @@ export class UpstreamConnection {
     this.#onIdleBroken(this);
   }
 }
-
-const READ_BYTES = 65_536;
-/** Own buffers kept for later; 1 MiB per thread. */
-const SPARE_MAX = 16;

@@ -3,9 +3,10 @@
  *
  * The policy is `core/idle-pool.ts`; this closes what the policy lets go.
  */
+import type { ReadBuffers } from "../read-buffers.ts";
 import type { DelayEmulation, Upstream } from "../types.ts";
 import { IdlePool } from "./core/idle-pool.ts";
-import { ReadBuffers, UpstreamConnection } from "./upstream-connection.ts";
+import { UpstreamConnection } from "./upstream-connection.ts";
 import { upstreamTlsOf, type UpstreamTls } from "./upstream-tls.ts";
 
 /** Limits and seams of a pool. */
@@ -15,6 +16,7 @@ export interface UpstreamPoolOptions {
   readonly perUpstreamMax: number;
   /** Connections per upstream, idle and in use. */
   readonly openMax: number;
+  readonly buffers: ReadBuffers;
   /** Fault injection; `null` in production. */
   readonly delay: DelayEmulation | null;
   /** How machines that speak HTTPS are verified. Default: by the system's authorities. */
@@ -24,7 +26,7 @@ export interface UpstreamPoolOptions {
 /** Idle and dialled connections. */
 export class UpstreamPool {
   readonly #idle: IdlePool<UpstreamConnection>;
-  readonly #buffers = new ReadBuffers();
+  readonly #buffers: ReadBuffers;
   readonly #delay: DelayEmulation | null;
   #tls: UpstreamTls | undefined;
   readonly #openMax: number;
@@ -35,6 +37,7 @@ export class UpstreamPool {
   readonly stats = { dialled: 0, reused: 0, expired: 0, dropped: 0 };
 
   constructor(options: UpstreamPoolOptions) {
+    this.#buffers = options.buffers;
     this.#delay = options.delay;
     this.#openMax = options.openMax;
     this.#tls = options.tls;

@@ -18,7 +18,16 @@ if (binary !== undefined && !isThere) {
 
 const WRITES = 1_000;
 
-describe.skipIf(!isThere)("beside real nodes, named by PATINA_CORROSION_BIN", () => {
+/** How changes travel; where nodes compress, replicas of ours do not, and must understand. */
+const WAYS = [
+  { way: "gossip", broadcast: "gossip", isCompressed: false },
+  { way: "Plumtree", broadcast: { plumtree: {} }, isCompressed: false },
+  { way: "gossip, compressed at nodes", broadcast: "gossip", isCompressed: true },
+  { way: "Plumtree, compressed at nodes", broadcast: { plumtree: {} }, isCompressed: true },
+] as const;
+type Way = (typeof WAYS)[number];
+
+describe.skipIf(!isThere).each(WAYS)("beside nodes of PATINA_CORROSION_BIN, by $way", (way) => {
   let cluster: Cluster;
   let patinas: TestHost[];
   let nodes: Node[];
@@ -28,8 +37,9 @@ describe.skipIf(!isThere)("beside real nodes, named by PATINA_CORROSION_BIN", ()
     cluster = await Cluster.create(names.map((name) => ({ name, kind: "worker" as const })));
     const bootstrap = [cluster.host("c1").gossip, cluster.host("p1").gossip];
     patinas = ["p1", "p2", "p3"].map((name) => cluster.host(name));
-    nodes = ["c1", "c2", "c3"].map((name) => new Node(cluster.host(name), bootstrap));
-    for (const host of patinas) writeFileSync(host.configFile, configOf(host, bootstrap));
+    nodes = ["c1", "c2", "c3"].map((name) => new Node(cluster.host(name), { bootstrap, way }));
+    const ours = { bootstrap, way: { ...way, isCompressed: false } };
+    for (const host of patinas) writeFileSync(host.configFile, configOf(host, ours));
     // The third of each kind joins later.
     nodes[0]!.start();
     await cluster.start("p1", "p2");
@@ -62,6 +72,36 @@ describe.skipIf(!isThere)("beside real nodes, named by PATINA_CORROSION_BIN", ()
     }
     for (const host of [...patinas.slice(0, 2), ...nodes.slice(0, 2).map((node) => node.host)]) {
       await counts(host, WRITES * 4 + 1_000);
+    }
+  });
+
+  test("changes travelled as they should", async () => {
+    const [first, second] = [patinas[0]!, patinas[1]!];
+    const compressed = "corro_decompression_bytes_extra";
+    for (const host of way.isCompressed ? [first, second] : []) {
+      await until(`${host.options.name} was sent compressed changes`, async () => {
+        return (await host.metric(compressed)) > 0;
+      });
+    }
+    if (!way.isCompressed) expect(await first.metric(compressed)).toBe(0);
+    const fromTree = 'corro_plumtree_messages{msg_type="gossip"}';
+    if (way.broadcast === "gossip") {
+      expect(await first.metric(fromTree)).toBe(0);
+      return;
+    }
+    for (const host of [first, second]) {
+      await until(`${host.options.name} was sent changes by the tree`, async () => {
+        return (await host.metric(fromTree)) > 0;
+      });
+    }
+    // Each kind is on the other's tree.
+    const actors = await Promise.all(
+      [first, second].map(async (host) => (await host.status()).actor),
+    );
+    for (const node of nodes.slice(0, 2)) {
+      const stats = await node.run("plumtree", "stats");
+      const { eager_peers: eager } = JSON.parse(stats) as { eager_peers: string[] };
+      expect(eager.some((peer) => actors.includes(peer))).toBe(true);
     }
   });
 
@@ -135,10 +175,10 @@ class Node {
   #child: ChildProcess | null = null;
   #ended: Promise<unknown> = Promise.resolve();
 
-  constructor(host: TestHost, bootstrap: readonly string[]) {
+  constructor(host: TestHost, gossip: Gossip) {
     this.host = host;
     this.#configFile = join(host.folder, "corrosion.toml");
-    writeFileSync(this.#configFile, configOf(host, bootstrap));
+    writeFileSync(this.#configFile, configOf(host, gossip));
   }
 
   start(): void {
@@ -170,11 +210,19 @@ class Node {
   }
 }
 
+interface Gossip {
+  readonly bootstrap: readonly string[];
+  readonly way: Pick<Way, "broadcast" | "isCompressed">;
+}
+
 /** The same file for both kinds. */
-function configOf(host: TestHost, bootstrap: readonly string[]): string {
+function configOf(host: TestHost, { bootstrap, way }: Gossip): string {
+  const { broadcast, isCompressed } = way;
   const others = bootstrap.filter((address) => address !== host.gossip);
+  const compression = { enabled: isCompressed };
+  const { gossip: addr } = host;
   return host.corrosionConfig({
-    gossip: { addr: host.gossip, bootstrap: others, plaintext: true },
+    gossip: { addr, bootstrap: others, plaintext: true, broadcast, compression },
   });
 }
 

@@ -75,7 +75,7 @@ describe.skipIf(!isThere).each(WAYS)("beside nodes of PATINA_CORROSION_BIN, by $
     }
   });
 
-  test("changes travelled as they should", async () => {
+  test("changes travelled by the method that is set, packed where nodes pack", async () => {
     const [first, second] = [patinas[0]!, patinas[1]!];
     const compressed = "corro_decompression_bytes_extra";
     for (const host of way.isCompressed ? [first, second] : []) {

@@ -5,7 +5,7 @@
  * Rules that a plain insert into `crsql_changes` lacks, and without which replicas diverge
  * (docs/decisions/0004-version-map.md): a distinct local number per version; a lost sentinel takes
  * the clock row over when its site id is the greater; a version is mapped only if something of it
- * won.
+ * won; a row that was deleted and made again has nothing of the former one (`resetSql`).
  */
 import type Database from "better-sqlite3";
 import { unpackKey } from "../../core/wire/packed-key.ts";
@@ -26,6 +26,8 @@ export class Merger {
   readonly #nextNumber: Database.Statement;
   readonly #raiseNumber: Database.Statement;
   readonly #takeSentinel = new Map<string, Database.Statement>();
+  readonly #resets = new Map<string, Reset>();
+  readonly #setSyncBit: Database.Statement;
   /** Of each table: gives the rows of one version another local number. */
   readonly #moveRows: readonly Database.Statement[];
   /** Null = everything goes through cr-sqlite. */
@@ -48,8 +50,14 @@ export class Merger {
     this.#nextNumber = database.prepare("SELECT crsql_next_db_version()").pluck();
     this.#raiseNumber = database.prepare("SELECT crsql_next_db_version(?)").pluck();
     this.#rows = context.isDirect ? new RowWriter(database, context.tables) : null;
+    this.#setSyncBit = database.prepare("SELECT crsql_internal_sync_bit(?)");
     for (const table of context.tables.values()) {
       this.#indexByTable.set(table.name, this.#indexByTable.size);
+      const reset = resetSql(table);
+      if (reset !== null) {
+        const isDue = database.prepare(reset.isDue).pluck();
+        this.#resets.set(table.name, { isDue, reset: database.prepare(reset.reset) });
+      }
       this.#takeSentinel.set(table.name, database.prepare(takeSentinelSql(table)).pluck());
     }
     this.#moveRows = [...context.tables.values()].map((table) =>
@@ -75,6 +83,7 @@ export class Merger {
     const site = actorBytes(version.actorId);
     const origin = { site, ordinal, local: this.#next };
     const rows = new Set<number>();
+    const remade = new Map<number, string>();
     const ordered = bySeq(changes);
     for (let at = 0; at < ordered.length;) {
       const end = this.#rows === null ? at : rowEnd(ordered, at);
@@ -89,10 +98,15 @@ export class Merger {
       for (; at < next; at += 1) {
         const change = ordered[at];
         const won = change === undefined ? null : this.#mergeChange(change, origin);
-        if (won !== null) rows.add(this.#rowNumber(change?.table ?? "", won));
+        if (change === undefined || won === null) continue;
+        const row = this.#rowNumber(change.table, won);
+        rows.add(row);
+        // Odd and above 1: it lives, and has been deleted before.
+        if (change.cl > 1 && change.cl % 2 === 1) remade.set(row, change.table);
       }
     }
     if (rows.size === 0) return 0;
+    for (const [row, table] of remade) this.#resetColumns(table, row);
     const before = ledger.recordVersion({ ...version, local: this.#next });
     if (before !== null) {
       // A part of it came earlier. One version has one number, and readers must see the rest.
@@ -137,10 +151,29 @@ export class Merger {
     return taken === undefined ? null : Number(taken);
   }
 
+  /** Gives the columns of a row that nobody has written since it was made again their defaults. */
+  #resetColumns(table: string, row: number): void {
+    const key = BigInt(row) % KEYS_PER_TABLE;
+    const statements = this.#resets.get(table);
+    if (statements?.isDue.get({ key }) === undefined) return;
+    // Off, the table's triggers would take it for a write of ours.
+    this.#setSyncBit.get(1n);
+    statements.reset.run({ key });
+    this.#setSyncBit.get(0n);
+    this.#rows?.noteCleared();
+  }
+
   /** A number of its own for each row of all tables. */
   #rowNumber(table: string, key: number): number {
     return (this.#indexByTable.get(table) ?? 0) * Number(KEYS_PER_TABLE) + key;
   }
+}
+
+/** Statements of one table, for the row with the lookaside key `key`. */
+interface Reset {
+  /** Whether any column is reset. */
+  readonly isDue: Database.Statement;
+  readonly reset: Database.Statement;
 }
 
 /** Whose version is merged, and under which local number. */
@@ -160,6 +193,30 @@ function takeSentinelSql(table: CrrTable): string {
     ` AND (SELECT s.site_id FROM crsql_site_id s WHERE s.ordinal = ${clock}.site_id) < ?` +
     ` AND key = (SELECT __crsql_key FROM ${keys} WHERE ${match}) RETURNING key`
   );
+}
+
+/**
+ * Where the delete never came, because it was Empty by then, cr-sqlite sets the column versions of a
+ * row that was made again to 0 and leaves the values, which are the former row's. Whoever saw the
+ * delete has the defaults there. With one schema everywhere each of these columns is written by whoever
+ * makes the row again; one of an older schema does not know all of them. Null = nothing but keys.
+ */
+function resetSql(table: CrrTable): { isDue: string; reset: string } | null {
+  if (table.values.length === 0) return null;
+  const clock = quoteName(`${table.name}__crsql_clock`);
+  const keys = quoteName(`${table.name}__crsql_pks`);
+  const zero = `SELECT 1 FROM ${clock} WHERE key = :key AND col_version = 0`;
+  const columns = table.values.map(({ name, defaultSql }) => {
+    const isReset = `EXISTS (${zero} AND col_name = '${name.replaceAll("'", "''")}')`;
+    return `${quoteName(name)} = iif(${isReset}, (${defaultSql ?? "NULL"}), t.${quoteName(name)})`;
+  });
+  const match = table.keys.map((key) => `${quoteName(key.name)} = p.${quoteName(key.name)}`);
+  return {
+    isDue: `${zero} LIMIT 1`,
+    reset:
+      `UPDATE ${quoteName(table.name)} AS t SET ${columns.join(", ")} FROM ${keys} AS p` +
+      ` WHERE p.__crsql_key = :key AND ${match.map((each) => `t.${each}`).join(" AND ")}`,
+  };
 }
 
 /** The changes in seq order; most arrive so. */

@@ -120,6 +120,29 @@ test("a column written again and again takes the room of one change; a deleted r
   expect(late.stats(0).kept).toMatchObject({ changes: 0, bytes: 0 });
 });
 
+test("a row that the old schema deletes and inserts again has the new column's default everywhere", () => {
+  const [newer, older, last] = [open(1, NEW), open(2, OLD), open(3, NEW)];
+  write(newer, "INSERT INTO t (id, a, b, c) VALUES ('x', 1, 'b', 'of the first row')");
+  for (const store of [older, last]) copyAll(newer, store);
+  apply(newer, write(older, "DELETE FROM t"));
+  apply(newer, write(older, "INSERT INTO t (id, a) VALUES ('x', 2)"));
+  // Never sees the delete: it is Empty by now.
+  copyAll(older, last);
+  const fresh = open(4, NEW);
+  copyAll(older, fresh);
+  older.applySchema(NEW, TS);
+  for (const store of [newer, last, fresh, older]) {
+    expect(rowsOf(store, "SELECT * FROM t")).toEqual([["x", 2n, "", null]]);
+  }
+  // What the new schema writes to the row afterwards counts, wherever it comes first.
+  const update = write(newer, "UPDATE t SET c = 'of the second row'");
+  for (const store of [last, fresh, older]) {
+    apply(store, update);
+    expect(rowsOf(store, "SELECT c FROM t")).toEqual([["of the second row"]]);
+  }
+  expect(serve(last, newer.actorId, ALL)).toEqual(serve(newer, newer.actorId, ALL));
+});
+
 test("without room a version is cut short: not served, not asked for, and fetched when the schema comes", () => {
   const newer = open(1, NEW);
   const keptLimits = { changesMax: 2, bytesMax: 1_000_000 };
@@ -319,9 +342,9 @@ function randomStatement(prng: Prng, isNew: boolean): Statement {
   const id = prng.pick(["x", "y", "z"]) ?? "x";
   const value = BigInt(prng.below(5));
   const both = [
-    // Nobody deletes these: a row that the old schema brings back to life has no new column to reset.
-    { sql: "INSERT OR IGNORE INTO t (id, a) VALUES (?, ?)", params: [`own ${id}`, value] },
+    { sql: "INSERT OR IGNORE INTO t (id, a) VALUES (?, ?)", params: [id, value] },
     { sql: "UPDATE t SET a = ? WHERE id = ?", params: [value, id] },
+    { sql: "DELETE FROM t WHERE id = ?", params: [id] },
   ];
   const onNew = [
     { sql: "UPDATE t SET c = ? WHERE id = ?", params: [`c${value}`, id] },

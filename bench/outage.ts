@@ -3,8 +3,9 @@
  * processes, steady traffic on each, the change published at one worker; once of a shape that no
  * table has applied and once of an ordinary one, each with protection on and off.
  *
- * Protection off is canaries, warnings and holds all switched off by their config keys; the watchdog
- * still bounces. What happened comes from the edges' own logs and from the answers to the traffic.
+ * Protection off is canaries, warnings, holds and the restart budget all switched off by their config
+ * keys; the watchdog still bounces. What happened comes from the edges' own logs and from the answers
+ * to the traffic.
  */
 import { Traffic } from "../bin/demo/load.ts";
 import { LocalCluster, machineOn, sleep, startMachine, type Host } from "./local-cluster.ts";
@@ -141,7 +142,7 @@ class Outage {
 
   #edgeConfig(): Record<string, Record<string, unknown>> {
     const { shape, isProtected } = this.#case;
-    const off = { canary_ms: 0, notice_ms: 0, quarantine_ms: 1 };
+    const off = { canary_ms: 0, notice_ms: 0, quarantine_ms: 1, fleet_bounces_max: 0 };
     return {
       fault: { enabled: true, stall_row: SHAPES[shape] },
       watchdog: { allow_fault_injection: true, ...(isProtected ? {} : off) },

@@ -122,6 +122,12 @@ function addQuarantineCommands(patina: Command): void {
     .action(async (_options, command: Command) =>
       (await import("./commands/quarantine.ts")).list(command.optsWithGlobals()),
     );
+  quarantine
+    .command("thaw")
+    .description("have a frozen edge take part again, before the others are well")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/quarantine.ts")).one("thaw", "", command.optsWithGlobals()),
+    );
   const actions = [
     ["show", "print everything about one hold, with the row that is in force instead"],
     ["release", "let a change, or an origin, in again"],

@@ -18,7 +18,7 @@
  */
 import { randomBytes, randomInt } from "node:crypto";
 import { MessageChannel } from "node:worker_threads";
-import { assert, PatinaError } from "#base/errors.ts";
+import { assert, errorText, PatinaError } from "#base/errors.ts";
 import type { Logger, LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import type { Salt } from "#base/salted-hash.ts";
@@ -28,6 +28,7 @@ import type { EdgeQuestion } from "../replica/replica.ts";
 import { LoadSlots } from "../routing/core/load-slots.ts";
 import { NO_QUARANTINE } from "../routing/core/quarantine.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
+import { allocatePeerBounces } from "../watchdog/core/peer-bounces.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
 import type { ReadyState } from "../watchdog/types.ts";
 import { DataPlane } from "./data-plane.ts";
@@ -38,11 +39,17 @@ import { spareOf, type InheritedFds } from "./inherited-fds.ts";
 import { ProcessLimits } from "./listeners/core/process-limits.ts";
 import { PROXY_METRICS } from "./metrics.ts";
 import { QuarantineKeeper } from "./quarantine-keeper.ts";
+import { frozenDetails, Readiness, staleDetails } from "./readiness.ts";
 import { ReplicaSide } from "./replica-side.ts";
 import { TableSaver } from "./table-saver.ts";
 import { DataPlaneThreads, type EndCause } from "./threads/data-plane-threads.ts";
 import type { ReplicaThreadEvent, ThreadData } from "./threads/messages.ts";
-import { FIRST_DATA_PLANE, loopNames, watchdogOptionsOf } from "./watched-loops.ts";
+import {
+  FIRST_DATA_PLANE,
+  loopNames,
+  restartBudgetOf,
+  watchdogOptionsOf,
+} from "./watched-loops.ts";
 
 /** What the app is made of. */
 export interface AppOptions {
@@ -60,6 +67,7 @@ export class App {
   readonly #options: AppOptions;
   readonly #metrics: MetricSlots;
   readonly #threadNames: readonly string[];
+  readonly #bounces = allocatePeerBounces();
   readonly #salt: Salt = [randomInt(2 ** 32), randomInt(2 ** 32)];
   readonly #load = LoadSlots.allocate({ salt: this.#salt });
   readonly #limits = ProcessLimits.allocate(this.#salt);
@@ -76,9 +84,9 @@ export class App {
   #handingOver: Promise<void> = Promise.resolve();
   /** Settles when HTTP is served. */
   readonly #serving = Promise.withResolvers<void>();
-  #ready: ReadyState = { isReady: false, reason: "starting" };
-  /** Why nothing can be written, when that lasts. */
-  #storeFault: string | null = null;
+  /** What waits for the end of a freeze. */
+  #onceThawed: () => void = () => undefined;
+  readonly #readiness = new Readiness((state) => this.#watchdog?.setReady(state));
   #isStopping = false;
 
   constructor(options: AppOptions) {
@@ -170,7 +178,7 @@ export class App {
     // Half a handing over would leave a database open.
     await this.#handingOver;
     const deadlineMs = this.#options.effective.config.proxy.drain_timeout_ms;
-    this.#watchdog?.setReady({ isReady: false, reason: "draining" });
+    this.#readiness.draining();
     const threads = this.#planes?.stop(deadlineMs);
     const cut = (await this.#plane?.drain(deadlineMs)) ?? 0;
     await this.#saver?.stop();
@@ -194,7 +202,8 @@ export class App {
   #startWatchdog({ isServing }: { readonly isServing: boolean }): Watchdog {
     const { effective, fds } = this.#options;
     const metrics = this.#metrics.plan;
-    const options = watchdogOptionsOf({ effective, fds, metrics, isServing });
+    const bounces = this.#bounces;
+    const options = watchdogOptionsOf({ effective, fds, metrics, isServing, bounces });
     const started = startWatchdog(options, {
       onStall: ({ loop }) => this.#planes?.stalled(loop),
     });
@@ -211,6 +220,11 @@ export class App {
       holdMs: effective.config.watchdog.quarantine_ms,
       log,
       metrics: this.#metrics.writer(0),
+      fleet: { budget: restartBudgetOf(effective.config), bounces: this.#bounces },
+      onThaw: () => {
+        this.#readiness.thawed();
+        this.#onceThawed();
+      },
       onChange: (state, isRefeed) => {
         this.#plane?.setQuarantine(state, isRefeed);
         this.#planes?.tell({ kind: "quarantine", state, isRefeed });
@@ -222,6 +236,7 @@ export class App {
   async #reopenQuarantine(): Promise<void> {
     if (!this.#isEdge) return;
     const before = JSON.stringify(this.#keeper?.state);
+    await this.#keeper?.stop();
     this.#keeper = await this.#openQuarantine();
     const { state } = this.#keeper;
     if (JSON.stringify(state) === before) return;
@@ -258,8 +273,13 @@ export class App {
   #loadFirstTable(plane: DataPlane): FirstTable | null {
     const { effective, log } = this.#options;
     const databasePath = effective.config.db.path;
-    const cautiousUntil = this.#keeper?.state.cautiousUntil ?? null;
-    return loadFirstTable(plane, { databasePath, log, cautiousUntil });
+    const { cautiousUntil, frozen } = this.#keeper?.state ?? NO_QUARANTINE;
+    const isFrozen = frozen !== null;
+    const first = loadFirstTable(plane, { databasePath, log, cautiousUntil, isFrozen });
+    if (first !== null || !isFrozen) return first;
+    // Frozen it would answer nobody.
+    this.#keeper?.thaw("no last known table");
+    return this.#loadFirstTable(plane);
   }
 
   async #listen(plane: DataPlane): Promise<void> {
@@ -286,13 +306,10 @@ export class App {
   /** What the edge knew when it ended is better than nothing, and said to be no more than that. */
   #serveStale(first: FirstTable): void {
     this.#plane?.setStale(true);
-    const fields =
-      first.source === "file"
-        ? { source: "file", savedTime: new Date(first.savedMs).toISOString() }
-        : { source: "database" };
+    const details = staleDetails(first, this.#keeper?.state.frozen ?? null);
     const reason = `last known table, from the ${first.source}`;
-    this.#options.log.info?.("table-stale", `serving from the ${reason}`, fields);
-    this.#setReady(reason, { table: "stale", ...fields });
+    this.#options.log.info?.("table-stale", `serving from the ${reason}`, details);
+    this.#setReady(reason, details);
   }
 
   /** Opens the database and starts the replica; the main table follows at once. */
@@ -302,6 +319,7 @@ export class App {
       store: { beat: this.#loopPlan("store") },
       log: this.#options.log,
       metrics: this.#metrics.writer(0),
+      bounces: this.#bounces,
       witnessPort: this.#isEdge ? this.#started.watchdog.witnessPort() : null,
       events: {
         event: (event) => this.#onReplicaEvent(event),
@@ -352,8 +370,7 @@ export class App {
         return;
       }
       case "storeFault":
-        this.#storeFault = event.reason;
-        return this.#tellReady();
+        return this.#readiness.storeFault(event.reason);
       case "ask":
         return this.#answer(event);
       case "failed":
@@ -368,32 +385,19 @@ export class App {
   }
 
   #answerTo(question: EdgeQuestion): unknown {
-    if (question.kind === "quarantine") return this.#answerQuarantine(question);
-    const table = this.#plane?.table;
-    return table ? answerEdge(table, question, performance.now()) : null;
-  }
-
-  #answerQuarantine(question: Extract<EdgeQuestion, { kind: "quarantine" }>): unknown {
-    const { action, id } = question;
-    const waiting = this.#plane?.feed.waiting ?? [];
-    const asked = waiting.find((one) => one.id === id);
-    if (asked === undefined || action === "list") {
-      return this.#keeper?.answer(question, waiting) ?? null;
-    }
-    if (action === "drop") return { problem: `${id} waits: it can be released` };
-    if (action === "release") {
-      this.#plane?.feed.release(id);
+    const plane = this.#plane;
+    if (plane === null) return null;
+    if (question.kind !== "quarantine") return answerEdge(plane.table, question, performance.now());
+    const release = (id: string): void => {
+      plane.feed.release(id);
       this.#planes?.tell({ kind: "releaseWaiting", id });
-    }
-    return asked;
+    };
+    return this.#keeper?.answer(question, { waiting: plane.feed.waiting, release }) ?? null;
   }
 
   /** Where the process ended without last words, others learn now what it is not to apply. */
   #tellHeld(): void {
-    const changes = (this.#keeper?.state.holds ?? []).flatMap(({ change, isDown, expiresMs }) =>
-      isDown || change.version === 0 || expiresMs === null ? [] : { change, expiresMs },
-    );
-    if (changes.length > 0) this.#side?.tell({ kind: "held", changes });
+    if (this.#keeper) this.#side?.tell({ kind: "held", ...this.#keeper.news });
   }
 
   /** The store has everything; the table follows it at a distance. */
@@ -402,6 +406,11 @@ export class App {
     if (!this.#plane || !side) return;
     if (!(await this.#plane.becomeReady(side.client))) return;
     await this.#serving.promise;
+    const freeze = this.#keeper?.state.frozen ?? null;
+    if (freeze !== null) {
+      this.#onceThawed = () => this.#onReplicaEvent({ kind: "synced" });
+      return this.#setReady("frozen: last known table, and what goes down", frozenDetails(freeze));
+    }
     this.#plane.setStale(false);
     this.#options.log.info?.("table-current", "the routing table has caught up");
     this.#setReady("caught up", { table: "current" });
@@ -452,16 +461,7 @@ export class App {
     if (this.#isStopping) return;
     this.#plane?.setReady();
     this.#planes?.tell({ kind: "ready" });
-    this.#ready = { isReady: true, reason, details };
-    this.#tellReady();
-  }
-
-  /** Readiness outwards: requests go on being answered while the store cannot write. */
-  #tellReady(): void {
-    if (this.#isStopping) return;
-    const fault = this.#storeFault;
-    const state = fault === null ? this.#ready : { ...this.#ready, isReady: false, reason: fault };
-    this.#watchdog?.setReady(state);
+    this.#readiness.ready(reason, details);
   }
 
   #threadData(name: string): ThreadData {
@@ -484,9 +484,7 @@ export class App {
     this.#options.onFailure(
       error instanceof PatinaError
         ? error
-        : new PatinaError("INTERNAL", error instanceof Error ? error.message : String(error), {
-            cause: error,
-          }),
+        : new PatinaError("INTERNAL", errorText(error), { cause: error }),
     );
   }
 }

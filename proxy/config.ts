@@ -161,6 +161,13 @@ export const watchdogSection = z.strictObject({
    * until their notices expire; 0 = edges neither warn nor heed. Default 60,000.
    */
   notice_ms: wholeNumber.max(86_400_000, "at most a day").default(60_000),
+  /**
+   * The fleet's restart budget: edges bounced within `fleet_window_ms` beyond which one more comes up
+   * frozen, with its last known table alone; 0 = none does. Default 5.
+   */
+  fleet_bounces_max: wholeNumber.max(200, "at most 200").default(5),
+  /** See `fleet_bounces_max`. Default 60,000. */
+  fleet_window_ms: milliseconds.default(60_000),
   /** Allows the faults that end an edge: `fault.stall_row`, `fault.livelock_path`. Default false. */
   allow_fault_injection: z.boolean().default(false),
   /** Folder for evidence and run-time files. Default: beside the database. */

@@ -294,13 +294,14 @@ export class DataPlane {
 
   /** A batch that may hold what stalled the table is taken row by row: a stall names the row. */
   #partsOf(event: ChangeStreamEvent): readonly ChangeStreamEvent[] {
-    if (this.#cautiousUntil === null || event.kind !== "rows") return [event];
+    const isCautious = this.#cautiousUntil !== null && !this.#feed.isFrozen;
+    if (!isCautious || event.kind !== "rows") return [event];
     return event.rows.map((row) => ({ ...event, rows: [row] }));
   }
 
   #endCaution(event: ChangeStreamEvent): void {
     const until = this.#cautiousUntil;
-    if (until === null || event.kind === "reset") return;
+    if (until === null || this.#feed.isFrozen || event.kind === "reset") return;
     const isThrough = until > 0 && event.watermark.dbVersion >= until;
     if (!isThrough && event.kind !== "caughtUp") return;
     this.#cautiousUntil = null;

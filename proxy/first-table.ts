@@ -24,9 +24,11 @@ export function loadFirstTable(
     readonly log: Logger;
     /** See `QuarantineState`: all rows at once may be what stalled the last start. */
     readonly cautiousUntil: number | null;
+    /** What is in the database may be what stalled: the file or nothing. */
+    readonly isFrozen?: boolean;
   },
 ): FirstTable | null {
-  const { databasePath, log, cautiousUntil } = options;
+  const { databasePath, log, cautiousUntil, isFrozen = false } = options;
   if (cautiousUntil === 0) return null;
   // A table without its database is somebody else's, or of one that was removed on purpose.
   if (!existsSync(databasePath)) return null;
@@ -38,7 +40,7 @@ export function loadFirstTable(
     return { source: "file", savedMs: file.savedMs };
   }
   // The suspected batch is in the database: its rows come one by one with the change stream.
-  if (cautiousUntil !== null) return null;
+  if (cautiousUntil !== null || isFrozen) return null;
   const snapshot = readTableSnapshot(databasePath, Object.keys(ROUTING_TABLES));
   if (snapshot === null) return null;
   const { tables, watermark } = snapshot;

@@ -166,6 +166,11 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     labels: { kind: ["change", "origin"] },
   },
   {
+    name: "patina_quarantine_frozen",
+    help: "1 while the edge serves from its last known table alone.",
+    type: "gauge",
+  },
+  {
     name: "patina_quarantine_denied_machines",
     help: "Machines and hostnames that take no traffic by changes that the table does not apply.",
     type: "gauge",

@@ -17,10 +17,14 @@ import {
   type QuarantineNote,
   type QuarantineState,
   type Suspect,
+  type ThawReason,
 } from "../routing/core/quarantine.ts";
+import { PeerBounces } from "../watchdog/core/peer-bounces.ts";
+import { Thaw } from "../watchdog/core/thaw.ts";
 import { listStalls, readStall } from "../watchdog/driver/stall-files.ts";
-import type { StallEvidence } from "../watchdog/types.ts";
+import type { FleetBudget, StallEvidence } from "../watchdog/types.ts";
 import { setAside, writeWhole } from "./table-file.ts";
+import type { HeldChange } from "./threads/notice-desk.ts";
 
 /** What a keeper needs. */
 export interface QuarantineKeeperOptions {
@@ -28,8 +32,12 @@ export interface QuarantineKeeperOptions {
   readonly holdMs: number;
   readonly log: Logger;
   readonly metrics: MetricWriter;
+  /** The fleet's, and what peers say of their bounces. */
+  readonly fleet: FleetBudget;
   /** What is held has changed; with `isRefeed`, rows that passed before are to come again. */
   readonly onChange: (state: QuarantineState, isRefeed: boolean) => void;
+  /** A freeze has ended; `onChange` came first. */
+  readonly onThaw: () => void;
 }
 
 /** The file that outlives the process. */
@@ -56,6 +64,8 @@ export class QuarantineKeeper {
   readonly #options: QuarantineKeeperOptions;
   readonly #quarantine: Quarantine;
   #timer: NodeJS.Timeout | undefined;
+  #thaw: Thaw | null = null;
+  #bouncedMs: number | null = null;
   #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: QuarantineKeeperOptions, state: QuarantineState) {
@@ -69,6 +79,14 @@ export class QuarantineKeeper {
     keeper.#judge();
     await keeper.#writing;
     return keeper;
+  }
+
+  /** What others may not know yet: what is held, and when the bounce before this start was. */
+  get news(): { readonly changes: readonly HeldChange[]; readonly bouncedMs: number | null } {
+    const changes = this.state.holds.flatMap(({ change, isDown, expiresMs }) =>
+      isDown || change.version === 0 || expiresMs === null ? [] : { change, expiresMs },
+    );
+    return { changes, bouncedMs: this.#bouncedMs };
   }
 
   /** What is held. */
@@ -88,12 +106,30 @@ export class QuarantineKeeper {
     this.#settle({ isRefeed: false });
   }
 
-  /** Plain data for the operator; `waiting` is what the table waits with. */
+  /** Ends a freeze, if there is one. */
+  thaw(why: ThawReason): boolean {
+    if (!this.#quarantine.thaw(why)) return false;
+    this.#settle({ isRefeed: true });
+    this.#options.onThaw();
+    return true;
+  }
+
+  /** Plain data for the operator; `waiting` is what the table waits with, until `release` of its id. */
   answer(
     { action, id }: Extract<EdgeQuestion, { kind: "quarantine" }>,
-    waiting: readonly WaitingChange[],
+    table: { readonly waiting: readonly WaitingChange[]; readonly release: (id: string) => void },
   ): unknown {
-    if (action === "list") return listing(this.state, waiting);
+    if (action === "list") return listing(this.state, table.waiting);
+    if (action === "thaw") {
+      const { frozen } = this.state;
+      return this.thaw("asked") ? frozen : { problem: "the edge is not frozen" };
+    }
+    const waits = table.waiting.find((one) => one.id === id);
+    if (waits !== undefined) {
+      if (action === "drop") return { problem: `${id} waits: it can be released` };
+      if (action === "release") table.release(id);
+      return waits;
+    }
     const { holds, origins } = this.state;
     const found = [...holds, ...origins].find((one) => one.id === id);
     if (found === undefined) return { problem: `nothing is held as ${id}` };
@@ -130,17 +166,28 @@ export class QuarantineKeeper {
         suspect,
         crumbs: evidence.value.lastBreadcrumbs,
       });
+      this.#judgeFleet(evidence.value, stalledMs);
     }
     this.#quarantine.expire(Date.now());
     this.#settle({ isRefeed: false });
   }
 
+  /** One that ended longer ago than the window says nothing of the fleet as it is. */
+  #judgeFleet({ id, action, fleet }: StallEvidence, stalledMs: number): void {
+    if (action !== "bounce" || !Number.isFinite(stalledMs)) return;
+    this.#bouncedMs = stalledMs;
+    const { windowMs } = this.#options.fleet.budget;
+    if (fleet?.isSpent !== true || stalledMs + windowMs <= Date.now()) return;
+    this.#quarantine.freeze({ stallId: id, sinceMs: stalledMs, peers: fleet.peers });
+  }
+
   #settle({ isRefeed }: { isRefeed: boolean }): void {
     const { metrics, onChange } = this.#options;
     for (const note of this.#quarantine.drain()) this.#tell(note);
-    const { holds, origins } = this.state;
+    const { holds, origins, frozen } = this.state;
     metrics.gauge("patina_quarantine_holds", { kind: "change" }).set(holds.length);
     metrics.gauge("patina_quarantine_holds", { kind: "origin" }).set(origins.length);
+    metrics.gauge("patina_quarantine_frozen").set(frozen === null ? 0 : 1);
     this.#write();
     this.#schedule();
     onChange(this.state, isRefeed);
@@ -164,6 +211,16 @@ export class QuarantineKeeper {
       case "cautious":
         log.warn?.("batch-suspected", "a batch stalled this edge; its rows are taken one by one");
         return;
+      case "frozen": {
+        const { stallId: stall, peers, sinceMs } = note.freeze;
+        const msg =
+          `this edge serves from its last known table alone: ${peers} others were bounced as well; ` +
+          "patina quarantine thaw";
+        return log.error("edge-frozen", msg, { stall, peers, since: timeText(sinceMs) });
+      }
+      case "thawed":
+        log.warn?.("edge-thawed", `the edge takes part again: ${note.why}`, { why: note.why });
+        return;
       case "dropped":
         log.info?.("change-dropped", "a held change stays out for good", { id: note.hold.id });
         return;
@@ -175,15 +232,31 @@ export class QuarantineKeeper {
 
   #schedule(): void {
     clearTimeout(this.#timer);
-    const waitMs = this.#quarantine.deadlineMs - Date.now();
+    this.#followFreeze();
+    const dueMs = Math.min(this.#quarantine.deadlineMs, this.#thaw?.deadlineMs ?? Infinity);
+    const waitMs = dueMs - Date.now();
     if (waitMs === Infinity) return;
     this.#timer = setTimeout(
-      () => {
-        if (this.#quarantine.expire(Date.now())) this.#settle({ isRefeed: true });
-        else this.#schedule();
-      },
+      () => this.#onTimer(),
       Math.min(Math.max(waitMs, 0), TIMER_MAX_MS),
     ).unref();
+  }
+
+  #onTimer(): void {
+    const { fleet } = this.#options;
+    const freeMs = new PeerBounces(fleet.bounces).freeMs(fleet.budget);
+    if (this.#thaw?.isOver(freeMs, Date.now()) === true) {
+      this.thaw("the others are well again");
+    } else if (this.#quarantine.expire(Date.now())) this.#settle({ isRefeed: true });
+    else this.#schedule();
+  }
+
+  #followFreeze(): void {
+    const { frozen } = this.state;
+    if (frozen === null) this.#thaw = null;
+    if (frozen === null || this.#thaw?.sinceMs === frozen.sinceMs) return;
+    const { budget } = this.#options.fleet;
+    this.#thaw = new Thaw({ budget, sinceMs: frozen.sinceMs, nextRandom: Math.random });
   }
 
   #write(): void {
@@ -224,10 +297,11 @@ function isOfTable({ kind, loop, action }: StallEvidence): boolean {
 
 /** What `patina quarantine list` shows: everything but the images. */
 export function listing(
-  { holds, origins }: QuarantineState,
+  { holds, origins, frozen }: QuarantineState,
   waiting: readonly WaitingChange[],
 ): unknown {
-  return { holds: holds.map((hold) => ({ ...hold, previous: undefined })), origins, waiting };
+  const images = holds.map((hold) => ({ ...hold, previous: undefined }));
+  return { holds: images, origins, waiting, frozen };
 }
 
 function timeText(ms: number | null): string {

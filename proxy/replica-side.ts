@@ -24,6 +24,8 @@ export interface ReplicaSideOptions {
   readonly replica: ThreadData;
   /** Where the watchdog tells the replica thread of stalls; null for an agent. */
   readonly witnessPort: MessagePort | null;
+  /** See `PeerBounces`. */
+  readonly bounces: SharedArrayBuffer;
   readonly store: Pick<ThreadData, "beat">;
   readonly events: ReplicaSideEvents;
   readonly log: Logger;
@@ -68,8 +70,8 @@ export class ReplicaSide {
     const { events } = options;
     store.onFailure((error) => this.#fail(error));
     const storePort = store.connect();
-    const { witnessPort } = options;
-    const data: ReplicaThreadData = { ...options.replica, storePort, witnessPort };
+    const { witnessPort, bounces } = options;
+    const data: ReplicaThreadData = { ...options.replica, storePort, witnessPort, bounces };
     const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
       name: "replica",
       workerData: data,

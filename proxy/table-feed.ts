@@ -62,6 +62,7 @@ export class TableFeed {
     this.#gate = new QuarantineGate({
       denied: table.denied,
       rowInUse: (change) => table.row(change),
+      rowsInUse: () => table.rows(),
     });
     this.#gate.set(options.quarantine);
     this.#canary = new Canary({
@@ -90,17 +91,22 @@ export class TableFeed {
     return this.#watermark;
   }
 
+  /** Whether the table gets nothing, see `Freeze`. */
+  get isFrozen(): boolean {
+    return this.#gate.isFrozen;
+  }
+
   /** Whether the table is made anew: the watermark says nothing. */
   get isResetting(): boolean {
     return this.#isResetting;
   }
 
   /**
-   * From where a table of the rows in use must go on; null while it is made anew and there is no
-   * such place. Before `watermark` while changes wait.
+   * From where a table of the rows in use must go on; null while it is made anew, or frozen, and there
+   * is no such place. Before `watermark` while changes wait.
    */
   get resumePoint(): Watermark | null {
-    if (this.#isResetting || this.#watermark === null) return null;
+    if (this.#isResetting || this.#gate.isFrozen || this.#watermark === null) return null;
     return this.#canary.resumeFrom(this.#watermark);
   }
 
@@ -147,7 +153,8 @@ export class TableFeed {
    */
   startFrom(self: ActorId): Watermark | null {
     this.#canary.setSelf(self);
-    return this.#gate.isActive || this.#needsAllRows || this.#isResetting ? null : this.#watermark;
+    const needsAllRows = this.#needsAllRows && !this.#gate.isFrozen;
+    return this.#gate.isActive || needsAllRows || this.#isResetting ? null : this.#watermark;
   }
 
   /** SWIM's word on another replica. */
@@ -176,12 +183,15 @@ export class TableFeed {
 
   /** Takes over what is kept out of the table. */
   setQuarantine(state: QuarantineState): void {
+    // A table that was frozen is nowhere in the stream.
+    if (this.#gate.isFrozen && state.frozen === null) this.#watermark = null;
     this.#gate.set(state);
     this.#report();
   }
 
   /** Takes one event of the stream. */
   apply(event: ChangeStreamEvent): void {
+    if (this.#gate.isFrozen) return this.#countDowns(event);
     const { table, beat, log, events } = this.#options;
     beat.enter("apply");
     const since = this.#isResetting ? null : this.#watermark;
@@ -213,6 +223,20 @@ export class TableFeed {
   stop(): void {
     this.#isStopped = true;
     clearTimeout(this.#dueTimer);
+  }
+
+  /** No code of the table runs for an event of the stream. */
+  #countDowns(event: ChangeStreamEvent): void {
+    if (event.kind !== "rows") this.#isResetting = event.kind === "reset";
+    if (event.kind === "reset") this.#gate.began();
+    else this.#watermark = event.watermark;
+    if (event.kind === "caughtUp") this.#gate.caughtUp();
+    if (event.kind === "rows") {
+      for (const row of event.rows) {
+        if (this.#gate.countDown(row)) this.#options.dropMachine(String(row.key[0]));
+      }
+    }
+    this.#report();
   }
 
   #admitted(rows: readonly RowChange[], since: Watermark | null): readonly RowChange[] {

@@ -1,7 +1,8 @@
 /** Which event loops a process has, and how its watchdog is to judge each of them. */
 import { splitHostPort } from "#base/host-port.ts";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
-import type { LoopDeclaration, WatchdogOptions } from "../watchdog/types.ts";
+import type { LoopDeclaration, RestartBudget, WatchdogOptions } from "../watchdog/types.ts";
+import type { PatinaConfig } from "./config.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { spareOf, type InheritedFds } from "./inherited-fds.ts";
 
@@ -22,8 +23,10 @@ export function watchdogOptionsOf(options: {
   readonly fds: InheritedFds;
   readonly metrics: MetricSlotsPlan;
   readonly isServing: boolean;
+  /** What peers say of their bounces. */
+  readonly bounces: SharedArrayBuffer;
 }): WatchdogOptions {
-  const { effective, fds, metrics, isServing } = options;
+  const { effective, fds, metrics, isServing, bounces } = options;
   const { config, stateFolder, hash } = effective;
   const { watchdog, telemetry } = config;
   return {
@@ -42,7 +45,13 @@ export function watchdogOptionsOf(options: {
     jitterMs: watchdog.jitter_ms,
     breadcrumbDecoderUrl: new URL("./breadcrumbs.ts", import.meta.url).href,
     configHash: hash,
+    fleet: effective.mode === "edge" ? { budget: restartBudgetOf(config), bounces } : null,
   };
+}
+
+/** The fleet's restart budget. */
+export function restartBudgetOf({ watchdog }: PatinaConfig): RestartBudget {
+  return { peersMax: watchdog.fleet_bounces_max, windowMs: watchdog.fleet_window_ms };
 }
 
 /**

@@ -223,6 +223,8 @@ const GAUGE_UNITS: readonly string[] = [
   "ready",
   "writable",
   "stale",
+  "frozen",
+  "peers",
   "holds",
 ];
 const DECLARING: ReadonlySet<string> = new Set([

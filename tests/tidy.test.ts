@@ -346,6 +346,8 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> routing/core/shapes.ts": "shapes outlive the process in the table's file",
   "proxy -> watchdog/driver/stall-files.ts": "the quarantine judges the evidence",
   "proxy -> watchdog/driver/alerting-log.ts": "every thread's log tells alerts to the supervisor",
+  "proxy -> watchdog/core/peer-bounces.ts": "numbers that the replica hears and the watchdog reads",
+  "proxy -> watchdog/core/thaw.ts": "a freeze is the quarantine's, and ends by these numbers",
   "proxy -> watchdog/core/loop-beat.ts": "what a thread beats with; the type alone",
   "proxy -> watchdog/supervisor/exit-codes.ts": "one table of exit codes for all processes",
   "proxy -> watchdog/driver/write-line.ts":

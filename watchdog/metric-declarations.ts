@@ -13,6 +13,10 @@ export function watchdogMetrics(loops: readonly string[]): readonly MetricDeclar
     gauge("patina_loop_heap_used_bytes", "JavaScript heap in use by the loop's thread.", labels),
     counter("patina_watchdog_oversleeps_total", "Polls that came so late that they prove nothing."),
     counter("patina_watchdog_evidence_failures_total", "Evidence files that could not be written."),
+    gauge(
+      "patina_watchdog_bounced_peers",
+      "Edges bounced within watchdog.fleet_window_ms, by their own word.",
+    ),
     counter("patina_alerts_total", "Alerts raised on this host, by kind.", {
       kind: Object.keys(ALERT_KINDS),
     }),

@@ -145,6 +145,16 @@ export interface StallEvidence {
   readonly resources: Readonly<Record<string, number>>;
   readonly threads: readonly ThreadFacts[];
   readonly configHash: string;
+  /** Absent = the process has no budget, or its supervisor knows of none spent. */
+  readonly fleet?: FleetBounces | undefined;
+}
+
+/** How a bounce stands to the fleet's restart budget. */
+export interface FleetBounces {
+  /** Peers bounced within the budget's window. */
+  readonly peers: number;
+  /** There were more than the budget has room for: the next start is to do without what stalls. */
+  readonly isSpent: boolean;
 }
 
 /** A loop as it stands. */
@@ -192,6 +202,22 @@ export interface WatchdogOptions {
   readonly stallFilesMax?: number;
   /** Longest wait for the stack of a thread that sleeps in native code, in ms; default 150. */
   readonly stackLimitMs?: number;
+  /** The fleet's, and what peers say (`PeerBounces`); null = none. */
+  readonly fleet?: FleetBudget | null;
+}
+
+/** How many peers may have been bounced lately before a bounce is more than the fleet can bear. */
+export interface RestartBudget {
+  /** Peers; 0 = no budget. */
+  readonly peersMax: number;
+  /** What "lately" is, in milliseconds. */
+  readonly windowMs: number;
+}
+
+/** A budget with the memory that it is judged by. */
+export interface FleetBudget {
+  readonly budget: RestartBudget;
+  readonly bounces: SharedArrayBuffer;
 }
 
 /** What a witness of a proven stall is sent before its consequence; it answers with any message. */

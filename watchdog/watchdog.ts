@@ -8,6 +8,7 @@
 import { Worker, type MessagePort } from "node:worker_threads";
 import { PatinaError, assert, errorText } from "#base/errors.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { fleetBounces } from "./core/peer-bounces.ts";
 import { allocateLoops, CELL, loopRegion, readLoop } from "./core/shared-layout.ts";
 import { STALL_BUDGETS } from "./core/stall-detector.ts";
 import { type AttachedLoop, attachLoop as attach } from "./driver/attach-loop.ts";
@@ -128,6 +129,7 @@ class RunningWatchdog implements Watchdog {
       configHash: this.#data.configHash,
       stack: { kind: "javascript", frames: errorFrames(thrown) },
       error: errorText(thrown),
+      fleet: action === "bounce" ? fleetBounces(this.#data.fleet, Date.now()) : undefined,
       region,
       loops: this.#data.loops.map(({ name }, at) =>
         loopStatus(name, loopRegion(this.#data.loopBuffer, at), 0),
@@ -220,6 +222,7 @@ function threadData(options: WatchdogOptions): WatchdogThreadData {
     configHash: options.configHash,
     stallFilesMax: options.stallFilesMax ?? STALL_FILES_MAX,
     stackLimitMs: options.stackLimitMs ?? STACK_LIMIT_MS,
+    fleet: options.fleet ?? null,
   };
 }
 

@@ -5,6 +5,7 @@ import type { WaitingChange } from "../../routing/core/canary.ts";
 import {
   NO_QUARANTINE,
   type ChangeName,
+  type Freeze,
   type Hold,
   type OriginHold,
 } from "../../routing/core/quarantine.ts";
@@ -19,14 +20,21 @@ interface Listing {
   readonly holds: readonly Hold[];
   readonly origins: readonly OriginHold[];
   readonly waiting: readonly WaitingChange[];
+  readonly frozen: Freeze | null;
 }
 
 /** Lists what is held, and what waits; of an edge that does not run, from its file. */
 export async function list(options: Options): Promise<void> {
-  const { holds, origins, waiting } = (await ask("list", "", options).catch((error: unknown) =>
-    fromFile(error, options),
+  const { holds, origins, waiting, frozen } = (await ask("list", "", options).catch(
+    (error: unknown) => fromFile(error, options),
   )) as Listing;
-  if (options.json === true) return printJson({ holds, origins, waiting });
+  if (options.json === true) return printJson({ holds, origins, waiting, frozen });
+  if (frozen !== null) {
+    const since = new Date(frozen.sinceMs).toISOString();
+    process.stderr.write(
+      `frozen since ${since}: the table takes nothing but what goes down; patina quarantine thaw\n`,
+    );
+  }
   if (holds.length + origins.length + waiting.length === 0) {
     process.stderr.write("nothing is held\n");
     return;
@@ -61,9 +69,9 @@ export async function list(options: Options): Promise<void> {
   process.stdout.write(alignColumns([...rows, ...others, ...unseen]));
 }
 
-/** Prints everything about one hold, or ends or drops it, as JSON. */
+/** Prints everything about one hold, or ends or drops it, as JSON; `thaw` takes no id. */
 export async function one(
-  action: "show" | "release" | "drop",
+  action: "show" | "release" | "drop" | "thaw",
   id: string,
   options: Options,
 ): Promise<void> {

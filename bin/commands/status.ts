@@ -26,6 +26,13 @@ interface Status {
     readonly daysLeft: number;
     readonly isExpired: boolean;
   } | null;
+  /** What an edge keeps out of its table; null = it is none. */
+  readonly quarantine: {
+    readonly problem?: string;
+    readonly holds?: readonly unknown[];
+    readonly origins?: readonly unknown[];
+    readonly frozen?: { readonly sinceMs: number; readonly peers: number } | null;
+  } | null;
   /** Actors whose changes are broadcast more slowly than they write. */
   readonly braked: readonly string[];
 }
@@ -49,6 +56,25 @@ function certificateText(certificate: Status["certificate"]): string[] {
 /** As the warnings in the log begin. */
 const EXPIRY_DAYS = 30;
 
+/** Nothing while all is taken. */
+function quarantineText(quarantine: Status["quarantine"]): string[] {
+  const { problem, holds = [], origins = [], frozen = null } = quarantine ?? {};
+  if (problem !== undefined) return [`EDGE     ${problem}`];
+  const lines: string[] = [];
+  if (frozen !== null) {
+    const since = new Date(frozen.sinceMs).toISOString();
+    lines.push(
+      `FROZEN   since ${since}, with ${frozen.peers} others bounced: patina quarantine thaw`,
+    );
+  }
+  if (holds.length + origins.length > 0) {
+    const changes = `${holds.length} ${holds.length === 1 ? "change" : "changes"}`;
+    const all = `${origins.length} ${origins.length === 1 ? "origin" : "origins"}`;
+    lines.push(`HELD     ${changes}, ${all}: patina quarantine list`);
+  }
+  return lines;
+}
+
 function summary(value: Status): string {
   const { actor, gossip, incarnation, members, heads, needs, store, fault, braked } = value;
   const needed = needs === 0 ? "nothing" : `${needs} versions`;
@@ -60,6 +86,7 @@ function summary(value: Status): string {
     ...(fault === null ? [] : [`FAULT    ${fault}`]),
     ...(braked.length === 0 ? [] : [`BRAKED   ${braked.join(", ")}`]),
     ...certificateText(value.certificate),
+    ...quarantineText(value.quarantine),
     `needs    ${needed}`,
     `members  ${members.length}, ${up} alive`,
   ];

@@ -86,8 +86,9 @@ async function main(): Promise<void> {
     }
   });
   try {
-    const { cautiousUntil } = data.quarantine;
-    loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil });
+    const { cautiousUntil, frozen } = data.quarantine;
+    const isFrozen = frozen !== null;
+    loadFirstTable(plane, { databasePath: config.db.path, log, cautiousUntil, isFrozen });
     if (plane.table.machineCount > 0) plane.setReady();
     plane.prepare(data.fds);
     await plane.listen();

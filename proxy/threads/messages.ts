@@ -29,6 +29,8 @@ export interface ReplicaThreadData extends ThreadData {
   readonly storePort: MessagePort;
   /** Where the watchdog tells of stalls; null for an agent. */
   readonly witnessPort: MessagePort | null;
+  /** What peers say of their bounces is written here. */
+  readonly bounces: SharedArrayBuffer;
 }
 
 /** What a data-plane thread gets. */
@@ -99,8 +101,12 @@ export type ThreadCommand =
   | { readonly kind: "ready" }
   | QuarantineNews
   | WaitingRelease
-  /** To the replica thread: what is held since this start. */
-  | { readonly kind: "held"; readonly changes: readonly HeldChange[] }
+  /** To the replica thread: what is held since this start, and when the bounce before it was. */
+  | {
+      readonly kind: "held";
+      readonly changes: readonly HeldChange[];
+      readonly bouncedMs: number | null;
+    }
   /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */

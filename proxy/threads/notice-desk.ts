@@ -15,6 +15,7 @@ import type { TransportCertificates } from "../../replica/driver/quic/tls-config
 import type { Replica } from "../../replica/replica.ts";
 import type { RowChange, Statement } from "../../replica/types.ts";
 import { readSuspect, type ChangeName } from "../../routing/core/quarantine.ts";
+import type { PeerBounces } from "../../watchdog/core/peer-bounces.ts";
 import type { LastWords } from "../../watchdog/types.ts";
 import { readBuildId } from "../build-id.ts";
 import type { PatinaConfig } from "../config.ts";
@@ -33,6 +34,8 @@ export interface NoticeDeskOptions {
   readonly config: Pick<PatinaConfig, "gossip" | "replica" | "watchdog">;
   readonly log: Logger;
   readonly metrics: MetricWriter;
+  /** Where what others say of their bounces goes. */
+  readonly bounces: PeerBounces;
   /** A notice that counts has come. */
   readonly onNotice: (news: NoticeNews) => void;
 }
@@ -76,13 +79,16 @@ export class NoticeDesk {
     this.#port = port;
   }
 
-  /** Tells of changes held since a start, unless that is known already. */
-  async held(changes: readonly HeldChange[]): Promise<void> {
+  /**
+   * Tells of changes held since a start, and of the bounce before it, unless that is known already:
+   * an edge that crashed had no time to say so.
+   */
+  async held(changes: readonly HeldChange[], bouncedMs: number | null): Promise<void> {
     const entries = changes.filter(({ change, expiresMs }) => {
       const hash = changeHash(change);
       return !this.#own.some((one) => one.change === hash && one.expires >= expiresMs);
     });
-    if (entries.length > 0) await this.#publish(entries, null);
+    await this.#publish(entries, bouncedMs);
   }
 
   /** Hears the others' notices, those in the database first, until `close` or the store's end. */
@@ -110,9 +116,10 @@ export class NoticeDesk {
   }
 
   /** A failure costs the others' warning, and nothing else. */
-  async #publish(held: readonly HeldChange[], bouncedMs: number | null): Promise<void> {
+  async #publish(all: readonly HeldChange[], bouncedMs: number | null): Promise<void> {
     const { replica, config, log, metrics } = this.#options;
-    if (config.watchdog.notice_ms === 0) return;
+    const held = config.watchdog.notice_ms === 0 ? [] : all;
+    if (held.length === 0 && bouncedMs === null) return;
     try {
       const entries = this.#entriesWith(held);
       const { certificatePem } = this.#certificates.server;
@@ -141,8 +148,10 @@ export class NoticeDesk {
   }
 
   #onRow({ row, actorId, version }: RowChange): void {
-    const { replica, config, onNotice, metrics, log } = this.#options;
+    const { replica, config, onNotice, metrics, log, bounces } = this.#options;
     if (row === null || actorId === replica.actorId) return;
+    // By who wrote it: nobody speaks for two.
+    bounces.note(actorId, { bouncedMs: Number(row["bounced_at"]), nowMs: Date.now() });
     const text = typeof row["notices"] === "string" ? row["notices"] : "";
     const rules = {
       authoritiesPem: this.#certificates.authoritiesPem,
@@ -183,14 +192,14 @@ function statementsOf(
 ): Statement[] {
   const now = BigInt(nowMs);
   const insert = "INSERT INTO edge_stalls (node_id) VALUES (?) ON CONFLICT (node_id) DO NOTHING";
-  const bounced = bouncedMs === null ? null : BigInt(bouncedMs);
+  const bounced = BigInt(bouncedMs ?? 0);
   return [
     { sql: insert, params: [nodeId] },
     {
       sql:
-        "UPDATE edge_stalls SET notices = ?, bounced_at = ifnull(?, bounced_at), updated_at = ?" +
-        " WHERE node_id = ?",
-      params: [text, bounced, now, nodeId],
+        "UPDATE edge_stalls SET notices = ?, bounced_at = max(bounced_at, ?), updated_at = ?" +
+        " WHERE node_id = ? AND (notices <> ? OR bounced_at < ?)",
+      params: [text, bounced, now, nodeId, text, bounced],
     },
   ];
 }

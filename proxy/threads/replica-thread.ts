@@ -4,6 +4,7 @@ import { errorText, PatinaError } from "#base/errors.ts";
 import { LEVELS, LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { startReplica, type Replica } from "../../replica/replica.ts";
+import { PeerBounces } from "../../watchdog/core/peer-bounces.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
 import { adminPathOf } from "../effective-config.ts";
 import { udpFaults } from "../fault.ts";
@@ -65,7 +66,7 @@ async function main(): Promise<void> {
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
     if (command.kind === "reload") void replica.reload();
-    if (command.kind === "held") void desk?.held(command.changes);
+    if (command.kind === "held") void desk?.held(command.changes, command.bouncedMs);
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: command.leave }).then(() => {
@@ -84,6 +85,7 @@ async function openDesk(replica: Replica, witnessPort: MessagePort): Promise<Not
     config,
     log: createThreadLog(new LogLevelCell(data.logLevel), "replica"),
     metrics: MetricSlots.attach(data.metrics).writer(data.bank),
+    bounces: new PeerBounces(data.bounces),
     onNotice: tell,
   });
   desk.listen(witnessPort);

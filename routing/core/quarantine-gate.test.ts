@@ -105,6 +105,57 @@ test("the first table takes the row before of a held one, and all of its own fil
   expect(own.admitFirst(first, true)).toBe(null);
 });
 
+test("a frozen table gets nothing; what goes down counts until its row says otherwise", () => {
+  const world = new World(FROZEN);
+  world.table.apply(rows([machine("m1", 1, "old")]));
+  expect(world.pick()).toBe("m1");
+  const down = [
+    machine("m1", 5, "here", "stopped"),
+    check("m1", 5, "critical"),
+    { ...hostname(5), row: null },
+    { ...service("m1", 5), row: null },
+  ];
+  const up = [machine("m1", 6, "moved"), check("m1", 6, "passing"), hostname(6), service("m1", 6)];
+  for (const [at, change] of down.entries()) {
+    expect(world.gate.countDown(change)).toBe(true);
+    expect(world.pick()).toBe(null);
+    expect(up[at] && world.gate.countDown(up[at])).toBe(false);
+    expect(world.pick()).toBe("m1");
+  }
+  expect(world.regions()).toEqual(["old"]);
+});
+
+test("what a stream of all rows does not have any more takes no traffic from a frozen table", () => {
+  const world = new World(FROZEN);
+  world.table.apply(rows([machine("m1", 1, "old"), machine("m2", 1, "old"), service("m2", 1)]));
+  expect(world.pick()).not.toBe(null);
+  world.gate.began();
+  // `m1` and the hostname are no more; the check of `m2` never was.
+  for (const change of [machine("m2", 2, "new"), service("m2", 2)]) world.gate.countDown(change);
+  expect(world.pick()).not.toBe(null);
+  world.gate.caughtUp();
+  expect(world.pick()).toBe(null);
+  world.gate.countDown(hostname(3));
+  expect(world.pick()).toBe("m2");
+});
+
+test("a table that is frozen no more takes everything, and nothing stays denied", () => {
+  const world = new World(FROZEN);
+  world.table.apply(rows([machine("m1", 1, "old")]));
+  world.gate.countDown(machine("m1", 5, "here", "stopped"));
+  world.gate.set(NO_QUARANTINE);
+  world.gate.began();
+  world.take(machine("m1", 6, "new"));
+  world.gate.caughtUp();
+  expect(world.regions()).toEqual(["new"]);
+  expect(world.pick()).toBe("m1");
+  expect(world.table.denied.size).toBe(0);
+});
+
+const FROZEN: QuarantineState = {
+  ...NO_QUARANTINE,
+  frozen: { stallId: "s", sinceMs: 0, peers: 6 },
+};
 const WATERMARK = { databaseId: "d", dbVersion: 1 };
 
 class World {
@@ -113,7 +164,11 @@ class World {
 
   constructor(state: QuarantineState) {
     const rowInUse = (change: RowChange): RowChange["row"] => this.table.row(change);
-    this.gate = new QuarantineGate({ denied: this.table.denied, rowInUse });
+    this.gate = new QuarantineGate({
+      denied: this.table.denied,
+      rowInUse,
+      rowsInUse: () => this.table.rows(),
+    });
     this.gate.set(state);
     this.table.apply(rows([hostname(1), service("m1", 1), check("m1", 1, "passing")]));
   }

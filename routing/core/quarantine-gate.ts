@@ -5,6 +5,9 @@
  * there is none, the row is absent. What takes something out of service is never replaced: it
  * counts through the deny-set, without the table's code. A newer version of a held row is let
  * through, and ends the hold when the table has taken it.
+ *
+ * A frozen table gets nothing at all (`countDown`): only what goes down counts, and ends when the
+ * row that denies it says otherwise.
  */
 import type { RowChange } from "../types.ts";
 import { DenySet, isDown, rowId } from "./deny-set.ts";
@@ -16,6 +19,8 @@ export interface QuarantineGateOptions {
   readonly denied: DenySet;
   /** The row in use. */
   readonly rowInUse: (change: RowChange) => RowChange["row"];
+  /** Every row in use. */
+  readonly rowsInUse: () => Iterable<Pick<RowChange, "table" | "key">>;
 }
 
 /** Decides row by row. */
@@ -27,10 +32,18 @@ export class QuarantineGate {
   readonly #superseded: string[] = [];
   /** What is denied according to the rows since `began`; null between streams. */
   #fresh: DenySet | null = null;
+  /** Rows that have come since `began`, while the table is frozen. */
+  readonly #come = new Set<string>();
+  #isFrozen = false;
 
   constructor(options: QuarantineGateOptions) {
     this.#options = options;
     this.set(NO_QUARANTINE);
+  }
+
+  /** Whether the table is to get nothing. */
+  get isFrozen(): boolean {
+    return this.#isFrozen;
   }
 
   /** Whether anything is held. */
@@ -45,6 +58,7 @@ export class QuarantineGate {
   set(state: QuarantineState): void {
     this.#holdByRow.clear();
     this.#origins.clear();
+    this.#isFrozen = state.frozen !== null;
     for (const hold of state.holds) {
       this.#holdByRow.set(`${hold.change.table} ${hold.change.key}`, hold);
       if (hold.isDown) this.#deny(nameToRow(hold));
@@ -83,21 +97,44 @@ export class QuarantineGate {
     return wasDown || previous === null ? null : { ...change, row: previous };
   }
 
+  /** Takes a change that the frozen table does not get; whether it takes something out of service. */
+  countDown(change: RowChange): boolean {
+    if (this.#fresh !== null) this.#come.add(rowId(change));
+    if (!isDown(change)) {
+      this.#pass(change);
+      return false;
+    }
+    this.#deny(change);
+    return true;
+  }
+
   /** The stream starts over: whatever is down comes again, but what is deleted does not. */
   began(): void {
     this.#fresh = new DenySet();
+    this.#come.clear();
     for (const hold of this.#holdByRow.values()) if (hold.isDown) this.#fresh.deny(nameToRow(hold));
   }
 
   /** All rows have come. */
   caughtUp(): void {
-    if (this.#fresh !== null) this.#options.denied.replaceWith(this.#fresh);
+    if (this.#fresh === null) return;
+    if (this.#isFrozen) this.#denyDeleted();
+    this.#options.denied.replaceWith(this.#fresh);
     this.#fresh = null;
+    this.#come.clear();
   }
 
   /** Takes out the holds whose newer version the table has taken. */
   drainSuperseded(): string[] {
     return this.#superseded.splice(0);
+  }
+
+  /** A frozen table has rows that are no more: a stream of all rows says nothing of them. */
+  #denyDeleted(): void {
+    for (const { table, key } of this.#options.rowsInUse()) {
+      const isGone = isDown({ table, row: null }) && !this.#come.has(rowId({ table, key }));
+      if (isGone) this.#fresh?.deny({ table, key });
+    }
   }
 
   #pass(change: RowChange): RowChange {

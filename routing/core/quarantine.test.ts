@@ -99,6 +99,20 @@ test("a dropped change stays out for good, until its row has a newer version", (
   expect([quarantine.drop("c1"), quarantine.release("c1")]).toEqual([false, false]);
 });
 
+test("a freeze is kept and told, and ended once; a file of a build that knew none is read", () => {
+  const quarantine = create();
+  const freeze = { stallId: "9", sinceMs: 5, peers: 7 };
+  quarantine.freeze(freeze);
+  expect(quarantine.drain()).toEqual([{ kind: "frozen", freeze }]);
+  expect(readState(JSON.parse(JSON.stringify(quarantine.state)))).toEqual(quarantine.state);
+  expect(readState({ ...quarantine.state, frozen: { ...freeze, sinceMs: "5" } })).toBe(null);
+  expect(quarantine.thaw("asked")).toBe(true);
+  expect(quarantine.drain()).toEqual([{ kind: "thawed", why: "asked" }]);
+  expect(quarantine.thaw("asked")).toBe(false);
+  expect(quarantine.drain()).toEqual([]);
+  expect(readState({ ...NO_QUARANTINE, frozen: undefined })).toEqual(NO_QUARANTINE);
+});
+
 test("what is kept is bounded, whatever stalls", () => {
   const quarantine = create();
   for (let at = 0; at < 500; at++) {

@@ -58,6 +58,15 @@ export interface OriginHold {
   readonly expiresMs: number | null;
 }
 
+/** The edge serves from its last known table alone, because too many others are bounced too. */
+export interface Freeze {
+  /** Evidence of the bounce that led to it. */
+  readonly stallId: string;
+  readonly sinceMs: number;
+  /** Edges bounced shortly before. */
+  readonly peers: number;
+}
+
 /** Everything that outlives the process. */
 export interface QuarantineState {
   readonly format: 1;
@@ -72,6 +81,7 @@ export interface QuarantineState {
   readonly cautiousUntil: number | null;
   /** Rows that were in use before the suspected batch: the next start may know older ones only. */
   readonly images: readonly RowImage[];
+  readonly frozen: Freeze | null;
 }
 
 /** A row that was in use. */
@@ -105,11 +115,16 @@ export type QuarantineNote =
   | { readonly kind: "held" | "dropped"; readonly hold: Hold }
   | { readonly kind: "originHeld"; readonly origin: OriginHold }
   | { readonly kind: "cautious"; readonly untilVersion: number }
+  | { readonly kind: "frozen"; readonly freeze: Freeze }
+  | { readonly kind: "thawed"; readonly why: ThawReason }
   | {
       readonly kind: "ended";
       readonly id: string;
       readonly why: "expired" | "released" | "superseded";
     };
+
+/** What ended a freeze. */
+export type ThawReason = "asked" | "the others are well again" | "no last known table";
 
 /** Holds, origins and their ends. Times are wall-clock milliseconds: they outlive the process. */
 export class Quarantine {
@@ -185,6 +200,20 @@ export class Quarantine {
   /** The batch that was to be taken row by row is through. */
   cautionOver(): void {
     this.#set({ cautiousUntil: null, images: [] });
+  }
+
+  /** The table is fed nothing from here on; one that is frozen already is so from `sinceMs` on. */
+  freeze(freeze: Freeze): void {
+    this.#set({ frozen: freeze });
+    this.#outbox.push({ kind: "frozen", freeze });
+  }
+
+  /** Ends a freeze. False when there is none. */
+  thaw(why: ThawReason): boolean {
+    if (this.#state.frozen === null) return false;
+    this.#set({ frozen: null });
+    this.#outbox.push({ kind: "thawed", why });
+    return true;
   }
 
   #hold(
@@ -265,6 +294,7 @@ export const NO_QUARANTINE: QuarantineState = {
   blamed: [],
   cautiousUntil: null,
   images: [],
+  frozen: null,
 };
 
 /** Reads what a breadcrumb's decoder said; null = it names no change. Total for any value. */
@@ -292,13 +322,16 @@ export function readState(value: unknown): QuarantineState | null {
   if (typeof value !== "object" || value === null) return null;
   const state = value as Partial<QuarantineState>;
   const { format, nextId, lastStallId, holds, origins, blamed, cautiousUntil, images } = state;
+  // Files of older builds have none.
+  const { frozen = null } = state;
   if (format !== 1 || !Number.isSafeInteger(nextId) || typeof lastStallId !== "string") return null;
   if (!Array.isArray(holds) || !holds.every(isHold)) return null;
   if (!Array.isArray(origins) || !origins.every(isOriginHold)) return null;
   if (!Array.isArray(blamed) || !blamed.every((one) => isName(one?.change))) return null;
   if (!Array.isArray(images) || !images.every(isRowImage)) return null;
   if (cautiousUntil !== null && !Number.isSafeInteger(cautiousUntil)) return null;
-  return state as QuarantineState;
+  if (frozen !== null && !isFreeze(frozen)) return null;
+  return { ...(state as QuarantineState), frozen };
 }
 
 /** Whether both name the same version of the same row. */
@@ -343,6 +376,10 @@ function isOriginHold(value: Partial<OriginHold> | null): boolean {
   return typeof value?.actorId === "string" && typeof value.id === "string"
     ? isTime(value.expiresMs)
     : false;
+}
+
+function isFreeze({ stallId, sinceMs, peers }: Partial<Freeze>): boolean {
+  return typeof stallId === "string" && Number.isFinite(sinceMs) && Number.isFinite(peers);
 }
 
 function isName(value: Partial<ChangeName> | undefined): boolean {

@@ -26,7 +26,7 @@ export const ALERT_KINDS: Readonly<
 > = {
   "edge-bounced": { severity: 2, subject: "stall" },
   "crash-loop": { severity: 2, subject: null },
-  "edge-frozen": { severity: 2, subject: null },
+  "edge-frozen": { severity: 2, subject: "stall" },
   "loop-stalled": { severity: 3, subject: "stall" },
   "loop-crashed": { severity: 3, subject: "stall" },
   "certificate-expired": { severity: 3, subject: "file" },

@@ -3,12 +3,15 @@ import { expect, test } from "vitest";
 import { alertLine, PipeLines, workLine } from "./pipe-lines.ts";
 
 test("each line has its meaning", () => {
-  const lines = take("b\nr\nd\ns 20260101T000000000Z-12-main\n");
+  const lines = take("b\nr\nd\ns 20260101T000000000Z-12-main\nf 12\nf 0\nf x\n");
   expect(lines).toEqual([
     { kind: "beat" },
     { kind: "ready" },
     { kind: "notReady" },
     { kind: "stall", id: "20260101T000000000Z-12-main" },
+    { kind: "fleet", peers: 12 },
+    { kind: "fleet", peers: 0 },
+    { kind: "unknown" },
   ]);
 });
 

@@ -11,6 +11,7 @@
  * | `p`     | the table is loaded; waits for the word to take over |
  * | `h`     | handed over: no replica, no database any more       |
  * | `w {}`  | a loop is late, and what it is at; or is no longer  |
+ * | `f <n>` | n peers were bounced, beyond the fleet's budget; 0 = it is not spent |
  *
  * The edge may die in the middle of a line, or be broken and write anything: unknown lines count as
  * a sign of life and nothing else, and no more than one line of 16 KiB is kept.
@@ -24,7 +25,8 @@ export type PipeLine =
   | { readonly kind: "beat" | "ready" | "notReady" | "loaded" | "handedOver" | "unknown" }
   | { readonly kind: "stall"; readonly id: string }
   | { readonly kind: "alert"; readonly alert: Alert }
-  | { readonly kind: "work"; readonly work: LateWork };
+  | { readonly kind: "work"; readonly work: LateWork }
+  | { readonly kind: "fleet"; readonly peers: number };
 
 /** What a loop is at that has not beaten for a while: all that is left when the process aborts. */
 export interface LateWork {
@@ -64,6 +66,8 @@ function parseLine(line: string): PipeLine {
   if (kind !== undefined) return { kind };
   if (line.startsWith("a ")) return parseAlert(line.slice(2));
   if (line.startsWith("w ")) return parseWork(line.slice(2));
+  const peers = FLEET.exec(line)?.[1];
+  if (peers !== undefined) return { kind: "fleet", peers: Number(peers) };
   const id = STALL.exec(line)?.[1];
   return id === undefined ? { kind: "unknown" } : { kind: "stall", id };
 }
@@ -100,7 +104,7 @@ function plainNumber(_key: string, value: unknown): unknown {
 
 const KIND_BY_LETTER: ReadonlyMap<
   string,
-  Exclude<PipeLine["kind"], "stall" | "alert" | "work">
+  Exclude<PipeLine["kind"], "stall" | "alert" | "work" | "fleet">
 > = new Map([
   ["b", "beat"],
   ["r", "ready"],
@@ -109,4 +113,5 @@ const KIND_BY_LETTER: ReadonlyMap<
   ["h", "handedOver"],
 ]);
 const LINE_MAX = 16_384;
+const FLEET = /^f (\d{1,6})$/;
 const STALL = /^s ([0-9A-Za-z][0-9A-Za-z-]{0,127})$/;

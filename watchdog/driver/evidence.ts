@@ -25,6 +25,7 @@ export interface EvidenceRequest extends Pick<
   | "misses"
   | "isLivelock"
   | "configHash"
+  | "fleet"
 > {
   readonly stack: StackEvidence;
   readonly error: string | null;

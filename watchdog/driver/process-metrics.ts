@@ -18,6 +18,7 @@ export class ProcessMetrics {
   readonly oversleeps: MetricCounter;
   readonly evidenceFailures: MetricCounter;
   readonly ready: MetricGauge;
+  readonly peersBounced: MetricGauge;
   readonly #resident: MetricGauge;
   readonly #openFiles: MetricGauge;
   readonly #threads: MetricGauge;
@@ -36,6 +37,7 @@ export class ProcessMetrics {
     this.oversleeps = writer.counter("patina_watchdog_oversleeps_total");
     this.evidenceFailures = writer.counter("patina_watchdog_evidence_failures_total");
     this.ready = writer.gauge("patina_ready");
+    this.peersBounced = writer.gauge("patina_watchdog_bounced_peers");
     this.#resident = writer.gauge("patina_process_resident_bytes");
     this.#openFiles = writer.gauge("patina_process_open_files");
     this.#threads = writer.gauge("patina_process_threads");

@@ -1,7 +1,7 @@
 /** What the watchdog thread and its owner say to each other. Never needed for a bounce. */
 import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
-import type { ReadyState, StallAction, StallBudgets } from "../types.ts";
+import type { FleetBudget, ReadyState, StallAction, StallBudgets } from "../types.ts";
 
 /** A declared loop with every default filled in. */
 export interface WatchedLoop {
@@ -27,6 +27,7 @@ export interface WatchdogThreadData {
   readonly configHash: string;
   readonly stallFilesMax: number;
   readonly stackLimitMs: number;
+  readonly fleet: FleetBudget | null;
 }
 
 /** Owner to thread. */

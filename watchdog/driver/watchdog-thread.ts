@@ -14,10 +14,11 @@ import { createLogger } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
 import { workLine } from "../core/pipe-lines.ts";
 import { LifeSigns } from "../core/life-signs.ts";
+import { fleetBounces } from "../core/peer-bounces.ts";
 import { CELL, type LoopRegion, VITAL, loopRegion, readLoop } from "../core/shared-layout.ts";
 import { type StallFacts, type StallOutput, StallDetector } from "../core/stall-detector.ts";
 import type { BreadcrumbDecoder, LoopStatus, ReadyState, StallAction } from "../types.ts";
-import type { LastWords, StackEvidence, StallEvidence } from "../types.ts";
+import type { FleetBounces, LastWords, StackEvidence, StallEvidence } from "../types.ts";
 import { AlertMetrics } from "./alert-file.ts";
 import { RUNNING_FACTOR, captureStack } from "./capture-stack.ts";
 import { buildEvidence, loopStatus, workInProgress } from "./evidence.ts";
@@ -37,6 +38,8 @@ class WatchdogThread implements HealthSource {
   readonly #detector: StallDetector;
   /** Breadcrumbs that the supervisor knows of, by loop: of those that are late. */
   readonly #toldCursors = new Map<number, number>();
+  /** Peers that the supervisor knows to be beyond the budget. */
+  #toldPeers = 0;
   /** By loop; null = it does not count its progress. */
   readonly #lifeSigns: readonly (LifeSigns | null)[];
   readonly #slots: readonly MetricSlots[];
@@ -142,6 +145,7 @@ class WatchdogThread implements HealthSource {
       loop?.utilisation.set(region.vitals[VITAL.utilisation] ?? 0);
       loop?.heapUsed.set(region.vitals[VITAL.heapUsed] ?? 0);
     }
+    this.#metrics.peersBounced.set(this.#fleet()?.peers ?? 0);
     this.#metrics.readProcess();
     return this.#slots.flatMap((slots) => slots.snapshot());
   }
@@ -156,7 +160,21 @@ class WatchdogThread implements HealthSource {
     });
     this.#detector.handle({ kind: "poll", wallMs: Date.now(), loops }, performance.now());
     this.#tellLateWork();
+    this.#tellFleet();
     this.#perform();
+  }
+
+  /** A process that aborts leaves the judgement on its bounce to its supervisor. */
+  #tellFleet(): void {
+    const fleet = this.#fleet();
+    const peers = fleet?.isSpent === true ? fleet.peers : 0;
+    if (peers === this.#toldPeers) return;
+    this.#toldPeers = peers;
+    this.#tellSupervisor(`f ${peers}`);
+  }
+
+  #fleet(): FleetBounces | undefined {
+    return fleetBounces(this.#data.fleet, Date.now());
   }
 
   /** A process that aborts leaves no evidence: what it was at then is what was told here. */
@@ -248,6 +266,7 @@ class WatchdogThread implements HealthSource {
       configHash: this.#data.configHash,
       stack,
       error: null,
+      fleet: action === "bounce" ? this.#fleet() : undefined,
       region,
       loops: this.#loopStatuses(),
       decoder: this.#decoder,

@@ -200,6 +200,7 @@ class Supervisor {
       stallId: null,
       isReady: false,
       work: null,
+      peersBounced: 0,
       bounce: null,
     };
     return run;
@@ -229,6 +230,9 @@ class Supervisor {
       case "work":
         run.work = line.work.breadcrumb === null ? null : line.work;
         return;
+      case "fleet":
+        run.peersBounced = line.peers;
+        return;
       case "loaded":
       case "handedOver":
         return this.#upgrades.told(run, line.kind);
@@ -257,7 +261,7 @@ class Supervisor {
    */
   #keepWork(run: EdgeRun, signal: string): void {
     if (run.work === null || run.stallId !== null || !ABORTS.includes(signal)) return;
-    run.stallId = this.#keepEvidence(abortEvidence(run.process.pid, run.work, signal));
+    run.stallId = this.#keepEvidence(run, abortEvidence(run.process.pid, run.work, signal));
   }
 
   /** Evidence of a loop that is only reported has its alert at once: no bounce will follow. */
@@ -290,12 +294,13 @@ class Supervisor {
   }
 
   #killSilent(run: EdgeRun, stall: StallFacts): void {
-    run.stallId = this.#keepEvidence(silenceEvidence(run.process.pid, stall));
+    run.stallId = this.#keepEvidence(run, silenceEvidence(run.process.pid, stall));
     run.process.signal("SIGKILL");
   }
 
   /** Returns its id; null where the disk refuses. */
-  #keepEvidence(evidence: StallEvidence): string | null {
+  #keepEvidence({ peersBounced: peers }: EdgeRun, known: StallEvidence): string | null {
+    const evidence = peers === 0 ? known : { ...known, fleet: { peers, isSpent: true } };
     try {
       writeStall(this.#parts.config.stateFolder, evidence, STALL_FILES_MAX);
       return evidence.id;

@@ -2,7 +2,7 @@
  * What the requests of the admin socket do: each is a few lines over the replica's machine and the
  * store. Whatever the store has to do goes through its client, so that it takes its turn there.
  */
-import type { PatinaError } from "#base/errors.ts";
+import { errorText, type PatinaError } from "#base/errors.ts";
 import type { ReplicaCore } from "../../core/replica-core.ts";
 import { missingSeqs } from "../../core/bookkeeping/bookkeeping.ts";
 import type { FullChangeset } from "../../types.ts";
@@ -63,7 +63,7 @@ export async function* performAdmin(
     case "ping":
       return;
     case "status":
-      yield json({ ...(context.status() as object), store: await context.store.stats() });
+      yield json(await statusOf(context));
       return;
     case "syncGenerate":
       yield note("generating sync state");
@@ -126,6 +126,15 @@ export async function* performAdmin(
     case "quarantine":
       yield json(await askEdge(context, request));
   }
+}
+
+/** With what its edge keeps out of the table; one that is stuck has a `problem` there. */
+async function statusOf({ status, store, edge }: AdminContext): Promise<unknown> {
+  const question = { kind: "quarantine", action: "list", id: "" } as const;
+  const quarantine = await edge?.(question).catch((error: unknown) => ({
+    problem: errorText(error),
+  }));
+  return { ...(status() as object), store: await store.stats(), quarantine: quarantine ?? null };
 }
 
 function* reloadDictionaries({ driver }: AdminContext): Generator<AdminNote> {

@@ -43,10 +43,10 @@ export type AdminRequest =
   | { readonly kind: "edgeExplain"; readonly host: string }
   | QuarantineQuestion;
 
-/** What is asked of an edge's quarantine, or to be done to one of its holds; `list` needs no id. */
+/** What is asked of an edge's quarantine, or to be done to it; `list` and `thaw` need no id. */
 export interface QuarantineQuestion {
   readonly kind: "quarantine";
-  readonly action: "list" | "show" | "release" | "drop";
+  readonly action: "list" | "show" | "release" | "drop" | "thaw";
   readonly id: string;
 }
 
@@ -202,7 +202,7 @@ function isSchemaFile(value: unknown): value is SchemaFile {
 
 function quarantineQuestion(fields: unknown): QuarantineQuestion | null {
   const { action, id } = (fields ?? {}) as Partial<QuarantineQuestion>;
-  const isAction = ["list", "show", "release", "drop"].includes(action ?? "");
+  const isAction = ["list", "show", "release", "drop", "thaw"].includes(action ?? "");
   if (!isAction || action === undefined || typeof id !== "string") return null;
   return { kind: "quarantine", action, id };
 }

@@ -14,17 +14,21 @@ export function evidenceFields(stateFolder: string, id: string): Readonly<Record
   const { kind, loop, phase, isLivelock, budgetMs, silentMs, breadcrumb, error } = evidence.value;
   const { stack } = evidence.value;
   const at = stack.kind === "javascript" ? topFrame(stack.frames) : stack.reason;
-  const where = { kind, loop, phase, isLivelock, budgetMs, silentMs };
+  const { fleet } = evidence.value;
+  const where = { kind, loop, phase, isLivelock, budgetMs, silentMs, fleet };
   return { stall: id, file, ...where, error, breadcrumb, at };
 }
 
 /** What evidence is of, in words, with the work that was at hand. */
-export function happened({ loop, kind, error, isLivelock, breadcrumb }: StallEvidence): string {
+export function happened(evidence: StallEvidence): string {
+  const { loop, kind, error, isLivelock, breadcrumb, fleet } = evidence;
   const stalled = isLivelock === true ? "turned without getting anywhere" : "stalled";
   const ended = kind === "crash" ? `crashed (${error})` : "fell silent";
   const what = kind === "stall" ? stalled : ended;
   const work = workText(breadcrumb);
-  return `loop ${loop} ${what}${work === null ? "" : ` at ${work}`}`;
+  const at = work === null ? "" : ` at ${work}`;
+  const others = fleet?.isSpent === true ? `; ${fleet.peers} other edges were bounced lately` : "";
+  return `loop ${loop} ${what}${at}${others}`;
 }
 
 function topFrame(frames: Frames): string {

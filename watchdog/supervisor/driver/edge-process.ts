@@ -37,6 +37,8 @@ export interface EdgeRun {
   isReady: boolean;
   /** What a late loop is at. */
   work: LateWork | null;
+  /** Peers that were bounced lately, when that is beyond the fleet's budget; else 0. */
+  peersBounced: number;
   /** Set when the edge ended unasked; the alert waits for the rest of its pipe. */
   bounce: Extract<RestartOutput, { kind: "bounced" }> | null;
 }

@@ -7,9 +7,10 @@ import { BRAKE_DEFAULTS } from "./brake/brake.ts";
 import { BROADCAST_DEFAULTS } from "./broadcast/types.ts";
 import { Hlc } from "./hlc.ts";
 import { ReplicaCore } from "./replica-core.ts";
-import type { ReplicaOutput } from "./replica-messages.ts";
+import type { ReplicaInput, ReplicaOutput } from "./replica-messages.ts";
 import { lanPreset } from "./swim/config.ts";
 import { packetBytes } from "./swim/codec.ts";
+import type { SwimMessage } from "./swim/packet.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "./sync/config.ts";
 import { estimateChangesetBytes } from "./wire/chunker.ts";
 
@@ -32,6 +33,19 @@ test("broadcast, sync and SWIM together keep within the budget", () => {
   expect(all).toBeLessThan(most);
 });
 
+test("what SWIM sends the others go without; it never waits itself", () => {
+  const pings = 10;
+  const all = run({ asks: 5_000, writes: 200, pings });
+  // An answer to every ping, however much is owed.
+  expect(all.acks).toBe((SECONDS * 1_000 * pings) / 10);
+  expect(all.swimBytes).toBeGreaterThan(0.4 * BUDGET * SECONDS);
+  expect(all.broadcastBytes + all.syncBytes).toBeLessThan(0.6 * BUDGET * (SECONDS + 2));
+  const sum = all.broadcastBytes + all.syncBytes + all.swimBytes;
+  expect(sum).toBeLessThan(
+    BUDGET * (SECONDS + 1) + 2 * ANSWER_BYTES_MAX + BROADCAST_DEFAULTS.flushBytes,
+  );
+});
+
 test("an urgent change leaves at once while both wait for the budget", () => {
   const { urgentMs, heldBack } = run({ asks: 5_000, writes: 200 });
   expect(heldBack).toBeGreaterThan(0);
@@ -44,15 +58,20 @@ const SECONDS = 20;
 /** A hundred versions of a kilobyte, with what is around them. */
 const ANSWER_BYTES_MAX = 120_000;
 
-/** A replica with one member, to which it sends; `asks` versions are asked by sync at the start. */
-function run(of: { asks: number; writes: number }) {
+/**
+ * A replica with one member, to which it sends. `asks` versions are asked by sync at the start, `writes`
+ * are committed each second, `pings` come each 10 ms.
+ */
+function run(of: { asks: number; writes: number; pings?: number }) {
   const core = createCore();
   const bytes = { broadcastBytes: 0, syncBytes: 0, swimBytes: 0 };
-  let [nowMs, answers, urgentMs] = [0, 0, Number.POSITIVE_INFINITY];
+  let [nowMs, answers, acks, urgentMs] = [0, 0, 0, Number.POSITIVE_INFINITY];
   const urgent = changesetOf(URGENT_VERSION, "state");
   const perform = (output: ReplicaOutput): void => {
-    if (output.kind === "sendPacket") bytes.swimBytes += packetBytes(output.packet);
-    else if (output.kind === "sendFrames") {
+    if (output.kind === "sendPacket") {
+      bytes.swimBytes += packetBytes(output.packet);
+      if (output.packet.message.kind === "ack") acks += 1;
+    } else if (output.kind === "sendFrames") {
       bytes.broadcastBytes += output.frames.reduce((sum, frame) => sum + frame.length, 0);
       if (output.isUrgent) urgentMs = Math.min(urgentMs, nowMs - URGENT_MS);
       core.handle({ kind: "sent", id: output.id, ok: true }, nowMs);
@@ -89,12 +108,16 @@ function run(of: { asks: number; writes: number }) {
       core.handle({ kind: "committed", commit: commitOf(changesetOf(version)) }, nowMs);
       settle();
     }
+    for (let probe = 0; probe < (of.pings ?? 0); probe += 1) {
+      core.handle(packetOf(core, { kind: "ping", probe }), nowMs);
+      settle();
+    }
     if (nowMs === URGENT_MS) core.handle({ kind: "committed", commit: commitOf(urgent) }, nowMs);
     settle();
     if (nowMs >= core.deadlineMs()) core.handle({ kind: "tick" }, nowMs);
     settle();
   }
-  return { ...bytes, answers, urgentMs, heldBack: core.uplink.stats.syncHeldBack };
+  return { ...bytes, answers, acks, urgentMs, heldBack: core.uplink.stats.syncHeldBack };
 }
 
 const URGENT_MS = 10_000;
@@ -119,12 +142,15 @@ function createCore(): ReplicaCore {
     hlc: new Hlc(),
     wallNtp64: (nowMs) => (BigInt(Math.floor(nowMs)) + 1n) << 32n,
   });
+  core.handle(packetOf(core, { kind: "gossip" }), 0);
+  return core;
+}
+
+function packetOf(core: ReplicaCore, message: SwimMessage): ReplicaInput {
   const member = { id: ACTOR_B, addr: "127.0.0.1:4002", ts: 1n << 32n, clusterId: 0 };
   const source = { ...member, memberId: null };
-  const message = { kind: "gossip" } as const;
   const packet = { source, target: core.swim.self, sourceIncarnation: 0, message, members: [] };
-  core.handle({ kind: "packet", packet, packetBytes: 100 }, 0);
-  return core;
+  return { kind: "packet", packet, packetBytes: 100 };
 }
 
 function askFor(core: ReplicaCore, versions: number): void {

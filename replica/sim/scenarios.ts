@@ -99,7 +99,7 @@ const STORY_TRAITS: SimReplicaTraits = {
   pendingChangesMax: 50_000,
   isEncoding: false,
   chunkBytes: 8_192,
-  method: "gossip",
+  broadcast: {},
   brake: BRAKE_DEFAULTS,
 };
 /** Long enough for everybody to have met everybody. */

@@ -76,7 +76,7 @@ export function drawSetup(seed: number): SimulationSetup {
       pendingChangesMax: prng.pick([10, 50_000]) ?? 50_000,
       // So that a transaction of a few dozen columns is cut into several chunks.
       chunkBytes: 400,
-      method: "gossip",
+      broadcast: {},
       brake: BRAKE_DEFAULTS,
     },
     hasLatecomer: prng.next() < 0.5,
@@ -89,7 +89,7 @@ export function drawSetup(seed: number): SimulationSetup {
   const powerLossEveryMs = maybe(10_000);
   const method = prng.pick(["gossip", "plumtree"] as const) ?? "gossip";
   const brake = prng.pick([BRAKE_DEFAULTS, TIGHT_BRAKE]) ?? BRAKE_DEFAULTS;
-  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, method, brake } };
+  return { ...setup, powerLossEveryMs, traits: { ...setup.traits, broadcast: { method }, brake } };
 }
 
 /** So that writes of a few a second wait and are taken over. */

@@ -68,8 +68,8 @@ export interface SimReplicaTraits {
   readonly isEncoding: boolean;
   /** Chunk size of own transactions. */
   readonly chunkBytes: number;
-  /** How changes are broadcast. */
-  readonly method: BroadcastConfig["method"];
+  /** How changes are broadcast, where it is not the default. */
+  readonly broadcast: Partial<Pick<BroadcastConfig, "method" | "budgetBytesPerSecond">>;
   /** What one origin may have broadcast. */
   readonly brake: BrakeConfig;
 }
@@ -308,7 +308,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
     return new ReplicaCore({
       self: { id: actorId, addr: this.#address, ts, clusterId: 0, memberId: null },
       swim: lanPreset,
-      broadcast: { ...BROADCAST_DEFAULTS, method: traits.method, actorId, clusterId: 0 },
+      broadcast: { ...BROADCAST_DEFAULTS, ...traits.broadcast, actorId, clusterId: 0 },
       brake: traits.brake,
       syncClient: {
         ...SYNC_CLIENT_LAN,

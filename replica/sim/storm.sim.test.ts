@@ -2,7 +2,8 @@
  * Storms: workers that rewrite their machines in a loop, as after a certificate expired somewhere.
  *
  * Each is first shown to hurt with the brake off. `PATINA_STORM=1` runs it in its whole size: 40
- * replicas, 20 workers of 50 machines.
+ * replicas, 20 workers of 50 machines. That is 10,000 versions a second, each for 39 others: a virtual
+ * second without the brake is 20 to 30 s of work, so that part is no longer than the harm takes to show.
  */
 import { expect, test } from "vitest";
 import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
@@ -13,23 +14,47 @@ import type { World } from "./world.ts";
 
 const SIZE =
   process.env["PATINA_STORM"] === "1"
-    ? { replicas: 40, workers: 20, machines: 50, limit: 200, changesetMs: 0.2, seconds: 13 }
-    : { replicas: 5, workers: 3, machines: 10, limit: 10, changesetMs: 6, seconds: 18 };
+    ? {
+        replicas: 40,
+        workers: 20,
+        machines: 50,
+        /** What a host may that wrote little lately. */
+        limit: 50,
+        changesetMs: 0.2,
+        budget: 2 * 1024 * 1024,
+        hurt: { warmMs: 2_000, watchedMs: 2_500 },
+        braked: { warmMs: 3_000, watchedMs: 10_000 },
+      }
+    : {
+        replicas: 5,
+        workers: 3,
+        machines: 10,
+        limit: 10,
+        changesetMs: 6,
+        budget: 32 * 1024,
+        hurt: { warmMs: 8_000, watchedMs: 10_000 },
+        braked: { warmMs: 8_000, watchedMs: 10_000 },
+      };
 
 test("workers that rewrite every machine each 100 ms bury what others write; with the brake not", () => {
   const hurt = runStorm({ isBraked: false, isReal: true });
-  expect(hurt.delayMs).toBeGreaterThan(5_000);
+  expect(hurt.delayMs).toBeGreaterThan(SIZE.hurt.watchedMs);
   const storm = runStorm({ isBraked: true, isReal: true });
   const { workers, machines } = SIZE;
   expect(storm.delayMs).toBeLessThan(1_000);
   expect(storm.urgentMs).toBeLessThan(1_000);
-  expect(storm.bytesSent).toBeLessThan(hurt.bytesSent / 2);
+  expect(storm.bytesPerSecond).toBeLessThan(hurt.bytesPerSecond / 2);
+  // With everything that it sends, and what the uplink may give at once.
+  const { braked, budget } = SIZE;
+  expect(storm.bytesMax).toBeLessThan(budget * (braked.watchedMs / 1_000 + 1));
   expect(storm.braked).toBe(workers);
   expect(storm.coalesced).toBeGreaterThan(workers * machines);
   // Nothing is lost: also of rows that are still in the loop everybody learns again and again.
   expect(storm.staleMsMax).toBeLessThan(15_000);
-  const holds = (): boolean => agree(storm.world);
-  expect(runUntilHolds(storm.world, { withinMs: 60_000, holds })).toBeLessThan(60_000);
+  const { queue } = storm.world;
+  const endMs = queue.nowMs + 60_000;
+  while (queue.nowMs < endMs && !agree(storm.world)) queue.runUntil(queue.nowMs + 1_000);
+  expect(queue.nowMs).toBeLessThan(endMs);
 }, 900_000);
 
 test("workers that rewrite every machine with what it says already send nothing", () => {
@@ -91,14 +116,17 @@ test("what a braked origin loses with its power hides no value from those who as
 
 /** A storm, and what becomes of a row written, and one deleted, by a replica that is no part of it. */
 function runStorm(of: { isBraked: boolean; isReal: boolean }) {
-  const { replicas, workers, machines, limit, changesetMs, seconds } = SIZE;
+  const { replicas, workers, machines, limit, changesetMs, budget } = SIZE;
+  const { warmMs, watchedMs } = of.isBraked || !of.isReal ? SIZE.braked : SIZE.hurt;
   const bounds = { rowsPerSecondMin: limit, rowsPerSecondMax: limit };
   const brake = { ...BRAKE_DEFAULTS, ...bounds, isEnabled: of.isBraked };
-  const world = startStory({ seed: 5, replicas, traits: { storeMs: 0, changesetMs, brake } });
+  const broadcast = of.isBraked ? { budgetBytesPerSecond: budget } : {};
+  const traits = { storeMs: 0, changesetMs, brake, broadcast };
+  const world = startStory({ seed: 5, replicas, traits });
   const { queue } = world;
   const calm = world.replicas[replicas - 1] as SimReplica;
   writeRow(calm, 60_000, "a machine that will go");
-  const endMs = queue.nowMs + seconds * 1_000;
+  const endMs = queue.nowMs + warmMs + watchedMs;
   for (const [at, worker] of world.replicas.slice(0, workers).entries()) {
     for (let machine = 0; machine < machines; machine += 1) {
       const key = at * machines + machine;
@@ -111,7 +139,7 @@ function runStorm(of: { isBraked: boolean; isReal: boolean }) {
       queue.after((LOOP_MS * machine) / machines, rewrite);
     }
   }
-  queue.runUntil(endMs - 10_000);
+  queue.runUntil(endMs - watchedMs);
   const times = watchVersions(world);
   const staleness = watchStaleness(calm, { rows: workers * machines, world });
   const bytesBefore = bytesOf(world);
@@ -121,7 +149,7 @@ function runStorm(of: { isBraked: boolean; isReal: boolean }) {
   queue.runUntil(writtenMs + 1_000);
   writeRow(calm, 60_000, null);
   queue.runUntil(endMs);
-  const bytesSent = (bytesOf(world) - bytesBefore) / replicas;
+  const bytes = bytesOf(world).map((sent, at) => sent - (bytesBefore[at] ?? 0));
   const knownAfterMs = (version: number, sinceMs: number): number => {
     const others = world.replicas.filter((each) => each !== calm);
     const name = `${calm.actorId} ${version}`;
@@ -130,12 +158,20 @@ function runStorm(of: { isBraked: boolean; isReal: boolean }) {
     );
   };
   const stats = world.replicas.map(({ core }) => core!.brakes.stats);
+  console.log({
+    bytes: Math.max(...bytes),
+    delay: knownAfterMs(upVersion, writtenMs),
+    urgent: knownAfterMs(upVersion + 1, writtenMs + 1_000),
+    stale: staleness.maxMs,
+    mean: bytes.reduce((a, b) => a + b, 0) / replicas,
+  });
   return {
     world,
     delayMs: knownAfterMs(upVersion, writtenMs),
     urgentMs: knownAfterMs(upVersion + 1, writtenMs + 1_000),
-    /** Payload bytes of broadcasts per replica in ten seconds. */
-    bytesSent,
+    /** All that a replica sent while it was watched: the mean, and the most of any in that time. */
+    bytesPerSecond: bytes.reduce((sum, sent) => sum + sent, 0) / replicas / (watchedMs / 1_000),
+    bytesMax: Math.max(...bytes),
     braked: world.replicas.filter(({ core, actorId }) => core!.brakes.origins.includes(actorId))
       .length,
     coalesced: stats.reduce((sum, { rowsCoalesced }) => sum + rowsCoalesced, 0),
@@ -165,8 +201,12 @@ function watchStaleness(
   return staleness;
 }
 
-function bytesOf(world: World): number {
-  return world.replicas.reduce((sum, { core }) => sum + core!.broadcast.stats.bytesSent, 0);
+/** Of broadcasts, sync and SWIM, by replica. */
+function bytesOf({ replicas }: World): number[] {
+  return replicas.map(({ core }) => {
+    const { swimBytes, syncBytes } = core!.uplink.stats;
+    return core!.broadcast.stats.bytesSent + swimBytes + syncBytes;
+  });
 }
 
 function agree(world: World): boolean {

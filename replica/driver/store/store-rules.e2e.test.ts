@@ -57,6 +57,43 @@ test("a version of more than 8 KiB is cut into chunks whose seqs tile it", () =>
   expect(next - 1).toBe(chunks[0]?.lastSeq);
 });
 
+test("a tombstone cannot be dropped by one alone, even when all have applied the delete", () => {
+  // What decision 26 rests on: cr-sqlite counts a row's lives in its clock table only.
+  const [owner, dropper, keeper] = [open(), open(), open()];
+  write(owner, "INSERT INTO t (id, a) VALUES ('x', 1)");
+  write(owner, "DELETE FROM t");
+  for (const store of [dropper, keeper]) copyAll(owner, store);
+  dropTombstones(dropper);
+  const again = write(dropper, "INSERT INTO t (id, a) VALUES ('x', 2)");
+  expect(apply(keeper, again)).toMatchObject([{ kind: "applied", rowsChanged: 0 }]);
+  expect(rowsOf(dropper, "SELECT id, a FROM t")).toEqual([["x", 2n]]);
+  expect(rowsOf(keeper, "SELECT id, a FROM t")).toEqual([]);
+  // With the tombstone the row's next life wins everywhere.
+  const next = write(keeper, "INSERT INTO t (id, a) VALUES ('x', 3)");
+  for (const store of [owner, dropper]) apply(store, next);
+  for (const store of [owner, dropper, keeper])
+    expect(rowsOf(store, "SELECT id, a FROM t")).toEqual([["x", 3n]]);
+});
+
+test("without a tombstone an old replica is told that the delete was Empty, and brings the row back", () => {
+  const [owner, dropper, old] = [open(), open(), open()];
+  write(owner, "INSERT INTO t (id, a) VALUES ('x', 1)");
+  copyAll(owner, old);
+  write(owner, "DELETE FROM t");
+  copyAll(owner, dropper);
+  dropTombstones(dropper);
+  const told = serve(dropper, owner.actorId, { start: 1, end: 2 });
+  expect(told).toMatchObject([{ kind: "empty", versions: { start: 1, end: 2 } }]);
+  apply(old, told);
+  const fresh = open();
+  copyAll(old, fresh);
+  for (const store of [old, fresh]) expect(rowsOf(store, "SELECT id FROM t")).toEqual([["x"]]);
+  // With the tombstone it is deleted there.
+  const other = open();
+  copyAll(owner, other);
+  expect(rowsOf(other, "SELECT id FROM t")).toEqual([]);
+});
+
 test("writes that change nothing use no version and emit nothing", () => {
   const store = open();
   write(store, "INSERT INTO t VALUES ('x', 1, 'b')");
@@ -575,6 +612,13 @@ function columnsServed(store: Store, writer: Store, version: number): string[] {
 }
 
 let counter = 0;
+
+/** What a garbage collection of deleted rows would do. */
+function dropTombstones({ databaseForTests }: Store): void {
+  const keys = "SELECT key FROM t__crsql_clock WHERE col_name = '-1' AND col_version % 2 = 0";
+  databaseForTests.exec(`DELETE FROM t__crsql_pks WHERE __crsql_key IN (${keys})`);
+  databaseForTests.exec(`DELETE FROM t__crsql_clock WHERE key IN (${keys})`);
+}
 
 function open(index?: number): Store {
   counter += 1;

@@ -209,13 +209,13 @@ test("a tie of two key-only inserts goes to the greater site in every order", ()
   }
 });
 
-test("columns reset by a resurrection are not served", () => {
+test("columns reset by a resurrection have their default, and are not served", () => {
   const { writer, resurrection } = resurrect();
   const reader = open();
   apply(reader, resurrection.slice(0, 1));
   // Of version 3, the writer has only the sentinel and `a` left: the reader's old `b` is reset.
   apply(reader, serve(writer, writer.actorId, { start: 3, end: 3 }));
-  expect(rowsOf(reader, "SELECT id, b FROM t")).toEqual([["x", "b"]]);
+  expect(rowsOf(reader, "SELECT id, b FROM t")).toEqual([["x", ""]]);
   expect(columnsServed(reader, writer, 3)).toEqual(["-1", "a"]);
 });
 

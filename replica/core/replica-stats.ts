@@ -1,5 +1,6 @@
 /** What a replica counts of the changesets that it receives, and how it weighs them. */
 import type { Changeset } from "../types.ts";
+import { changeCountOf } from "./wire/encoded-changeset.ts";
 
 /** Plain counters since the start. */
 export interface ReplicaStats {
@@ -50,5 +51,5 @@ export interface ApplyQueueStats {
 
 /** Column changes in a changeset, at least 1. */
 export function changeWeight(changeset: Changeset): number {
-  return changeset.kind === "full" ? Math.max(1, changeset.changes.length) : 1;
+  return changeset.kind === "full" ? Math.max(1, changeCountOf(changeset)) : 1;
 }

@@ -12,7 +12,7 @@
  */
 import type { SessionMessage } from "./sync/messages.ts";
 import { TokenBucket } from "./broadcast/token-bucket.ts";
-import { estimateChangesetBytes } from "./wire/chunker.ts";
+import { wireBytes } from "./wire/encoded-changeset.ts";
 
 /** What may be sent. */
 export interface UplinkConfig {
@@ -74,7 +74,7 @@ export class Uplink {
 function estimateMessageBytes(message: SessionMessage): number {
   switch (message.kind) {
     case "changesets":
-      return message.changesets.reduce((sum, one) => sum + estimateChangesetBytes(one), 0);
+      return message.changesets.reduce((sum, one) => sum + wireBytes(one), 0);
     case "state": {
       const { heads, need, partialNeed } = message.state;
       return ACTOR_BYTES * (heads.size + need.size + partialNeed.size) + CONTROL_BYTES;

@@ -364,7 +364,9 @@ export class ReplicaDriver {
     output: Extract<Extract<ReplicaOutput, { kind: "syncServer" }>["output"], { kind: "read" }>,
   ): Promise<void> {
     const { requestId, request } = output;
-    const changesets = await this.#ask(this.#options.store.readVersions(request));
+    const changesets = await this.#ask(
+      this.#options.store.readVersions(request, { isEncoded: true }),
+    );
     this.run({ kind: "syncServer", input: { kind: "versions", requestId, changesets } });
   }
 

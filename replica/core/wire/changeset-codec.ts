@@ -34,6 +34,7 @@ import type {
   VersionRange,
 } from "../../types.ts";
 import { ACTOR_ID_BYTES, actorIdToBytes, readActorId } from "./actor-id.ts";
+import { estimateChangesetBytes } from "./chunker.ts";
 import type { Decoded, SyncAnswer } from "./types.ts";
 
 /** Decodes a bare `ChangeV1`, as it comes out of decompression. */
@@ -65,7 +66,7 @@ export function readAnswer(reader: ByteReader): SyncAnswer {
 
 /** Encodes a bare `ChangeV1`. */
 export function encodeChange(changeset: Changeset): Uint8Array {
-  const writer = new ByteWriter(512);
+  const writer = new ByteWriter(estimateChangesetBytes(changeset));
   writeChange(writer, changeset);
   return writer.finish();
 }
@@ -370,9 +371,10 @@ export function readText(reader: ByteReader): string {
 const TAG_EMPTY = 0;
 const TAG_FULL = 1;
 const TAG_EMPTY_SET = 2;
-const TAG_FULL_V2 = 3;
+/** Of the form that is written. */
+export const TAG_FULL_V2 = 3;
 /** Empty cid (4), null (1), colVersion, seq and cl (8 each). */
-const COLUMN_BYTES_MIN = 29;
+export const COLUMN_BYTES_MIN = 29;
 /** A column with an empty table (4) and key (4), db_version (8) and site id (16). */
 const FULL_CHANGE_BYTES_MIN = COLUMN_BYTES_MIN + 32;
 /** Legacy and never sent by current peers; far above what such a message held. */

@@ -25,7 +25,7 @@ import {
   writeOptionalTs,
   writeText,
 } from "./changeset-codec.ts";
-import { estimateChangesetBytes } from "./chunker.ts";
+import { EncodedChangeset, keepAnswer, wireBytes } from "./encoded-changeset.ts";
 import { readBool, writeActorId } from "./plumtree-codec.ts";
 import type {
   Decoded,
@@ -64,11 +64,18 @@ export function encodeSyncStart(start: SyncStart): Uint8Array {
   return writer.finish();
 }
 
-/** Decodes any later frame of a session. Keys and blobs of the answer are views of `bytes`. */
-export function decodeSyncMessage(bytes: Uint8Array): Decoded<SyncMessage> {
+/**
+ * Decodes any later frame of a session. Keys and blobs of the answer are views of `bytes`. With
+ * `keepsAnswers` an answer is kept in its bytes; see `keepAnswer`.
+ */
+export function decodeSyncMessage(bytes: Uint8Array, keepsAnswers = false): Decoded<SyncMessage> {
   const reader = new ByteReader(bytes);
   if (reader.u32le() !== 0) reader.fail("unknown-tag");
-  const message = readMessage(reader, reader.u32le());
+  const tag = reader.u32le();
+  if (keepsAnswers && tag === TAG_CHANGESET && reader.failure === null) {
+    return keepAnswer(bytes.subarray(reader.offset));
+  }
+  const message = readMessage(reader, tag);
   return reader.failure === null ? success(message) : failure(reader.failure);
 }
 
@@ -98,10 +105,11 @@ export function encodeSyncMessage(message: SyncControl): Uint8Array {
 
 /** Encodes a changeset as the answer to a request. */
 export function encodeSyncChangeset(changeset: Changeset): Uint8Array {
-  const writer = new ByteWriter(estimateChangesetBytes(changeset));
+  const writer = new ByteWriter(wireBytes(changeset));
   writer.u32le(0);
   writer.u32le(TAG_CHANGESET);
-  writeChange(writer, changeset);
+  if (changeset instanceof EncodedChangeset) writer.raw(changeset.bytes);
+  else writeChange(writer, changeset);
   return writer.finish();
 }
 

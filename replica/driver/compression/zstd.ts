@@ -13,7 +13,8 @@ import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { errorText } from "#base/errors.ts";
 import { failure, success, type Result } from "#base/machine.ts";
 import { encodeBody, encodeCompressedBody } from "../../core/wire/uni-payload.ts";
-import { decodeAnswer, decodeChange, encodeChange } from "../../core/wire/changeset-codec.ts";
+import { decodeChange } from "../../core/wire/changeset-codec.ts";
+import { changeBytes, keepAnswer } from "../../core/wire/encoded-changeset.ts";
 import type { SyncAnswer } from "../../core/wire/types.ts";
 import type { Changeset, FullChangeset } from "../../types.ts";
 
@@ -104,7 +105,7 @@ export class Zstd {
 
   /** A change for a sync session whose client takes such; null = it would not be smaller. */
   compressChange(changeset: FullChangeset): Uint8Array | null {
-    const plain = encodeChange(changeset);
+    const plain = changeBytes(changeset);
     return plain.length < COMPRESSIBLE_BYTES_MIN ? null : this.#compress(plain, "sync");
   }
 
@@ -113,9 +114,9 @@ export class Zstd {
     return this.#decode(compressed, "broadcast", decodeChange);
   }
 
-  /** The same of one that was asked for; see `decodeAnswer`. */
+  /** The same of one that was asked for; see `keepAnswer`. */
   decompressAnswer(compressed: Uint8Array): Result<SyncAnswer, string> {
-    return this.#decode(compressed, "sync", decodeAnswer);
+    return this.#decode(compressed, "sync", keepAnswer);
   }
 
   #decode<Value>(

@@ -17,6 +17,7 @@
 import type Database from "better-sqlite3";
 import { errorText } from "#base/errors.ts";
 import type { ActorId, ApplyOutcome, Changeset, ColumnChange, FullChangeset } from "../../types.ts";
+import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type { CrrTables } from "./crr-tables.ts";
 import { checkChange, isKnownChange } from "./crr-tables.ts";
 import { isStorageFailure, toStoreError } from "./errors.ts";
@@ -213,6 +214,10 @@ export class Applier {
       this.#merger.finish();
       ledger.save();
       this.#statements.commit.run();
+      for (const one of job.changesets.slice(first, job.outcomes.length)) {
+        // Its decoded changes are many times its bytes, and the job may be long.
+        if (one instanceof EncodedChangeset) one.release();
+      }
       return null;
     } catch (thrown) {
       job.outcomes.length = first;
@@ -316,6 +321,8 @@ export class Applier {
   }
 
   #contentsReason(changeset: FullChangeset): string | null {
+    const problem = changeset instanceof EncodedChangeset ? changeset.problem : null;
+    if (problem !== null) return problem;
     const { seqs } = changeset;
     let previous: ColumnChange | null = null;
     for (const change of changeset.changes) {

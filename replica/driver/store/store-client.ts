@@ -5,6 +5,7 @@
 import type { MessagePort } from "node:worker_threads";
 import { MessageChannel } from "node:worker_threads";
 import { assert } from "#base/errors.ts";
+import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type {
   ActorBook,
   ActorId,
@@ -82,20 +83,28 @@ export class StoreClient implements ChangeStore {
   /**
    * See `ChangeStore.apply`; rejects only when the disk or the file fails (`STORE_FULL`,
    * `STORE_CORRUPT`, `STORE_BUSY`): a part may then be applied, and applying again is safe.
-   * `isUrgent` (deletes, health-downs) overtakes everything that waits.
+   * `isUrgent` (deletes, health-downs) overtakes everything that waits. Encoded changesets are handed
+   * over: they have no changes afterwards.
    */
   async apply(
     changesets: readonly Changeset[],
     options: { readonly isUrgent?: boolean } = {},
   ): Promise<readonly ApplyOutcome[]> {
-    const packed = packChangesets(changesets);
-    const isUrgent = options.isUrgent ?? false;
-    const records = await this.#calls.call<OutcomeRecord[]>({ kind: "apply", packed, isUrgent });
+    const buffers: ArrayBuffer[] = [];
+    const packed = packChangesets(changesets, buffers);
+    for (const one of changesets) if (one instanceof EncodedChangeset) one.release();
+    const request = { kind: "apply", packed, isUrgent: options.isUrgent ?? false } as const;
+    const records = await this.#calls.call<OutcomeRecord[]>(request, buffers);
     return records.map((record, index) => toOutcome(record, changesets[index]));
   }
 
-  async readVersions(request: ReadVersionsRequest): Promise<readonly Changeset[]> {
-    const packed = await this.#calls.call<PackedChangesets>({ kind: "readVersions", request });
+  /** With `isEncoded` full changesets come as `EncodedChangeset`s. */
+  async readVersions(
+    request: ReadVersionsRequest,
+    { isEncoded = false } = {},
+  ): Promise<readonly Changeset[]> {
+    const call: StoreRequest = { kind: "readVersions", request, isEncoded };
+    const packed = await this.#calls.call<PackedChangesets>(call);
     return unpackChangesets(packed);
   }
 
@@ -254,13 +263,13 @@ class CallPort {
     port.unref();
   }
 
-  call<Value>(request: StoreRequest, ports: MessagePort[] = []): Promise<Value> {
+  call<Value>(request: StoreRequest, given: (MessagePort | ArrayBuffer)[] = []): Promise<Value> {
     if (this.#isClosed) return Promise.reject(closedError());
     const id = this.#nextId++;
     return new Promise<Value>((resolve, reject) => {
       this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
       if (this.#pending.size === 1) this.#port.ref();
-      this.#port.postMessage({ id, request }, ports);
+      this.#port.postMessage({ id, request }, given);
     });
   }
 

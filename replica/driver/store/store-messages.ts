@@ -19,6 +19,7 @@ import type {
   Statement,
   TransactionAnswer,
 } from "../../types.ts";
+import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type { RowSlice } from "./books-check.ts";
 import type { ErrorRecord } from "./errors.ts";
 import type { ListRequest, ObjectKind, DocumentByKind } from "./objects.ts";
@@ -49,7 +50,11 @@ export type StoreRequest =
   /** OutcomeRecord[] */
   | { readonly kind: "apply"; readonly packed: PackedChangesets; readonly isUrgent: boolean }
   /** PackedChangesets */
-  | { readonly kind: "readVersions"; readonly request: ReadVersionsRequest }
+  | {
+      readonly kind: "readVersions";
+      readonly request: ReadVersionsRequest;
+      readonly isEncoded: boolean;
+    }
   /** PackedCommit | null */
   | {
       readonly kind: "putObject";
@@ -144,10 +149,15 @@ export type PackedChangesets = readonly unknown[];
 /**
  * Flattens changesets. Per full changeset `1, actorId, version, seqs.start, seqs.end, lastSeq, ts,
  * count`, then per change `table, pk, cid, val, colVersion, seq, cl`; per empty one `0, actorId,
- * start, end, ts`.
+ * start, end, ts`; per encoded one as of a full one, but `2` and, in place of the changes, its bytes.
+ * The bytes of all are one buffer, which is added to `buffers`: it may be transferred.
  */
-export function packChangesets(changesets: readonly Changeset[]): PackedChangesets {
+export function packChangesets(
+  changesets: readonly Changeset[],
+  buffers: ArrayBuffer[] = [],
+): PackedChangesets {
   const packed: unknown[] = [];
+  const joined = new JoinedBytes(changesets);
   // The columns of a row share one key: as one object it is copied once.
   let given: Uint8Array | null = null;
   let key: Uint8Array = new Uint8Array();
@@ -157,7 +167,13 @@ export function packChangesets(changesets: readonly Changeset[]): PackedChangese
       packed.push(0, changeset.actorId, start, end, changeset.ts);
       continue;
     }
-    const { actorId, version, seqs, lastSeq, ts, changes } = changeset;
+    const { actorId, version, seqs, lastSeq, ts } = changeset;
+    if (changeset instanceof EncodedChangeset) {
+      packed.push(2, actorId, version, seqs.start, seqs.end, lastSeq, ts, changeset.changeCount);
+      packed.push(joined.add(changeset.bytes));
+      continue;
+    }
+    const { changes } = changeset;
     packed.push(1, actorId, version, seqs.start, seqs.end, lastSeq, ts, changes.length);
     for (const change of changes) {
       const { table, pk, cid, val, colVersion, seq, cl } = change;
@@ -166,7 +182,27 @@ export function packChangesets(changesets: readonly Changeset[]): PackedChangese
       packed.push(table, key, cid, ownedValue(val), colVersion, seq, cl);
     }
   }
+  if (joined.buffer.byteLength > 0) buffers.push(joined.buffer);
   return packed;
+}
+
+/** The bytes of all encoded changesets, one after the other in one buffer. */
+class JoinedBytes {
+  readonly buffer: ArrayBuffer;
+  #offset = 0;
+
+  constructor(changesets: readonly Changeset[]) {
+    let length = 0;
+    for (const one of changesets) if (one instanceof EncodedChangeset) length += one.bytes.length;
+    this.buffer = new ArrayBuffer(length);
+  }
+
+  add(bytes: Uint8Array): Uint8Array {
+    const copy = new Uint8Array(this.buffer, this.#offset, bytes.length);
+    copy.set(bytes);
+    this.#offset += bytes.length;
+    return copy;
+  }
 }
 
 /** The changesets again; only for what `packChangesets` made. */
@@ -175,7 +211,8 @@ export function unpackChangesets(packed: PackedChangesets): Changeset[] {
   let at = 0;
   const take = (): unknown => packed[at++];
   while (at < packed.length) {
-    if (take() === 0) {
+    const kind = take();
+    if (kind === 0) {
       const actorId = take() as ActorId;
       const versions = { start: take() as number, end: take() as number };
       changesets.push({ kind: "empty", actorId, versions, ts: take() as bigint | null });
@@ -186,8 +223,14 @@ export function unpackChangesets(packed: PackedChangesets): Changeset[] {
     const seqs = { start: take() as number, end: take() as number };
     const lastSeq = take() as number;
     const ts = take() as bigint;
+    const changeCount = take() as number;
+    if (kind === 2) {
+      const header = { actorId, version, seqs, lastSeq, ts, changeCount };
+      changesets.push(new EncodedChangeset(header, take() as Uint8Array));
+      continue;
+    }
     const changes: ColumnChange[] = [];
-    for (let count = take() as number; count > 0; count -= 1) {
+    for (let count = changeCount; count > 0; count -= 1) {
       changes.push({
         table: take() as string,
         pk: take() as Uint8Array,

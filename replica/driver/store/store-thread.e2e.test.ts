@@ -4,6 +4,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterEach, expect, test } from "vitest";
+import { changeBytes, EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import { packKey } from "../../core/wire/packed-key.ts";
 import type { FullChangeset } from "../../types.ts";
 import { StoreClient } from "./store-client.ts";
@@ -54,6 +55,26 @@ test("outcomes come in the order of the changesets, and refusals say why", async
     { kind: "known", changeset: good },
   ]);
   expect(await client.apply([])).toEqual([]);
+});
+
+test("encoded changesets are applied and read like any, and handed over; a bad one alone is refused", async () => {
+  const { client } = await start(folder.options("a"));
+  const good = EncodedChangeset.of(changesetOf(1, "x"));
+  const bytes = EncodedChangeset.of(changesetOf(2, "y")).bytes.slice();
+  // The name of the column.
+  bytes[bytes.lastIndexOf(0x61)] = 0xff;
+  const bad = new EncodedChangeset({ ...changesetOf(2, "y"), changeCount: 1 }, bytes);
+  const plain = changesetOf(3, "z");
+  const outcomes = await client.apply([good, bad, plain]);
+  expect(outcomes.map(({ kind }) => kind)).toEqual(["applied", "refused", "applied"]);
+  expect(outcomes[1]).toMatchObject({ reason: "text-malformed", changeset: { version: 2 } });
+  expect([good.bytes.length, bytes.length > 0]).toEqual([0, true]);
+  const need = { kind: "full", versions: { start: 1, end: 3 } } as const;
+  const request = { actorId: actor(5), need, chunkBytes: 8192 };
+  const read = await client.readVersions(request, { isEncoded: true });
+  const plainly = await client.readVersions(request);
+  expect(plainly).toEqual([plain, changesetOf(1, "x")]);
+  expect(read.map(changeBytes)).toEqual(plainly.map(changeBytes));
 });
 
 test("an urgent change and a local write overtake bulk work that was sent before", async () => {

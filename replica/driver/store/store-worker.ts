@@ -10,12 +10,19 @@
 import type { MessagePort } from "node:worker_threads";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "#base/errors.ts";
-import type { LocalCommit } from "../../types.ts";
+import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
+import type { Changeset, LocalCommit } from "../../types.ts";
 import type { ApplyJob } from "./apply.ts";
 import { errorToRecord, storeError } from "./errors.ts";
 import type { StoreOptions } from "./store.ts";
 import { Store } from "./store.ts";
-import type { PackedCommit, StoreCall, StoreReply, StoreRequest } from "./store-messages.ts";
+import type {
+  PackedChangesets,
+  PackedCommit,
+  StoreCall,
+  StoreReply,
+  StoreRequest,
+} from "./store-messages.ts";
 import {
   packAnswer,
   packChangesets,
@@ -144,7 +151,10 @@ class WorkLoop {
     if (waiting === undefined) return;
     const { port, id, request, job } = waiting;
     try {
-      if (job !== null) {
+      if (request.kind === "readVersions") {
+        const buffers: ArrayBuffer[] = [];
+        this.#answer(waiting, this.#readVersions(request, buffers), buffers);
+      } else if (job !== null) {
         if (job.changesets.length > 0) this.#store.applySlice(job, SLICE_MS);
         if (job.outcomes.length < job.changesets.length) return;
         reply(port, { kind: "done", id, value: job.outcomes });
@@ -159,14 +169,25 @@ class WorkLoop {
   }
 
   /** What a peer will be told of our versions waits until the disk has what it rests on. */
-  #answer({ port, id, request }: Waiting, value: unknown): void {
-    const done = (): void => reply(port, { kind: "done", id, value });
+  #answer({ port, id, request }: Waiting, value: unknown, buffers: ArrayBuffer[] = []): void {
+    const done = (): void => reply(port, { kind: "done", id, value }, buffers);
     if (request.kind !== "readVersions" && request.kind !== "makeDurable") return done();
     this.#store.whenDurable((error) => {
       if (error === null) return done();
       this.#store.noteFailure(error);
       reply(port, { kind: "failed", id, error: errorToRecord(error) });
     });
+  }
+
+  /** The answer; its buffers are added to `buffers`. */
+  #readVersions(
+    { request, isEncoded }: Extract<StoreRequest, { kind: "readVersions" }>,
+    buffers: ArrayBuffer[],
+  ): PackedChangesets {
+    const read = this.#store.server.read(request);
+    const encode = (one: Changeset): Changeset =>
+      one.kind === "full" ? EncodedChangeset.of(one) : one;
+    return packChangesets(isEncoded ? read.map(encode) : read, buffers);
   }
 
   #perform(request: StoreRequest): unknown {
@@ -186,8 +207,6 @@ class WorkLoop {
         return withPackedCommit(store.applySchema(request.files, request.ts));
       case "saveMembers":
         return store.saveMembers(request.members);
-      case "readVersions":
-        return packChangesets(store.server.read(request.request));
       case "getObject":
         return store.objects.get(request.objectKind, request.objectId);
       case "listObjects":
@@ -231,8 +250,8 @@ function withPackedCommit<Answer extends { readonly commit: LocalCommit | null }
   return { ...answer, commit: packCommit(answer.commit) };
 }
 
-function reply(port: MessagePort, message: StoreReply): void {
-  port.postMessage(message);
+function reply(port: MessagePort, message: StoreReply, buffers: ArrayBuffer[] = []): void {
+  port.postMessage(message, buffers);
 }
 
 function start(): void {

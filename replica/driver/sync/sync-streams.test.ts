@@ -4,6 +4,8 @@ import { PatinaError } from "#base/errors.ts";
 import { ACTOR_A, ACTOR_B } from "../../../tests/wire-fixtures.ts";
 import type { SyncClientInput } from "../../core/sync/client-types.ts";
 import type { SyncServerInput } from "../../core/sync/sync-server.ts";
+import { encodeChange } from "../../core/wire/changeset-codec.ts";
+import { changeBytes } from "../../core/wire/encoded-changeset.ts";
 import { decodeSyncMessage, encodeSyncStart } from "../../core/wire/sync-messages.ts";
 import type { BiStream, FullChangeset, Transport } from "../../types.ts";
 import { Zstd } from "../compression/zstd.ts";
@@ -56,19 +58,12 @@ describe("as a client", () => {
     const answers = framesOf([changeset(1), changeset(2)]);
     for (const frame of answers) await stream.hear(frame);
     await stream.hear(null);
-    expect(heard.slice(1)).toEqual([
-      {
-        kind: "message",
-        sessionId: 1,
-        message: { kind: "changesets", changesets: [changeset(1)] },
-      },
-      {
-        kind: "message",
-        sessionId: 1,
-        message: { kind: "changesets", changesets: [changeset(2)] },
-      },
+    expect(heard.slice(1)).toMatchObject([
+      { kind: "message", sessionId: 1, message: { kind: "changesets" } },
+      { kind: "message", sessionId: 1, message: { kind: "changesets" } },
       { kind: "finished", sessionId: 1 },
     ]);
+    expect(heard.flatMap(bytesOfAnswer)).toEqual([changeset(1), changeset(2)].map(encodeChange));
     expect(streams.openCount).toBe(0);
   });
 
@@ -96,7 +91,7 @@ describe("as a client", () => {
     expect([stream.isAborted, streams.stats.badFrames, streams.openCount]).toEqual([true, 1, 0]);
   });
 
-  test("an answer with a value that is none does not end its session", async () => {
+  test("an answer with a value that is none does not end its session: the store tells", async () => {
     const stream = await open(1);
     const [frame, next] = framesOf([changeset(1), changeset(2)]);
     // The value, which is the only text with a d in it.
@@ -104,7 +99,7 @@ describe("as a client", () => {
     await stream.hear(frame!);
     await stream.hear(next!);
     expect(heard.slice(1)).toMatchObject([
-      { kind: "message", message: { kind: "unreadable", version: 1, reason: "text-malformed" } },
+      { message: { kind: "changesets", changesets: [{ version: 1, problem: "text-malformed" }] } },
       { kind: "message", message: { kind: "changesets" } },
     ]);
     expect([stream.isAborted, streams.stats.badFrames]).toEqual([false, 0]);
@@ -235,6 +230,11 @@ function recorded(
   const stream = new FakeStream();
   say(new SyncStreams({} as Transport, nobody, zstd), stream);
   return stream.sent;
+}
+
+function bytesOfAnswer(input: SyncClientInput | SyncServerInput): Uint8Array[] {
+  const message = input.kind === "message" ? input.message : null;
+  return message?.kind === "changesets" ? message.changesets.map(changeBytes) : [];
 }
 
 /** Lets promises that are due be settled. */

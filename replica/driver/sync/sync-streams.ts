@@ -259,7 +259,7 @@ export class SyncStreams {
   }
 
   #readMessage(frame: Uint8Array): Result<SessionMessage, string> {
-    const message = decodeSyncMessage(frame);
+    const message = decodeSyncMessage(frame, true);
     if (!message.ok) return message;
     if (message.value.kind !== "compressedChangeset") return success(message.value);
     return this.#zstd.decompressAnswer(message.value.compressed);

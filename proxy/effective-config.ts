@@ -2,7 +2,7 @@
  * The effective config: what the command line validated, frozen in a file, so that a bounce starts
  * the edge with the config that it ran with, whatever has become of the operator's file meanwhile.
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { errorText, PatinaError } from "#base/errors.ts";
@@ -80,11 +80,14 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
   const inForce = effectiveConfigFile(stateFolder);
   const path = upgradeId === undefined ? inForce : nextConfigFile(inForce);
   const temporary = `${path}.${process.pid}`;
+  const text = `${JSON.stringify(effective, null, 2)}\n`;
   try {
     mkdirSync(stateFolder, { recursive: true });
     mkdirSync(dirname(config.db.path), { recursive: true });
+    // A start with the config of the last one needs no room on the disk.
+    if (existsSync(path) && readFileSync(path, "utf8") === text) return path;
     // It may hold a bearer token.
-    writeFileSync(temporary, `${JSON.stringify(effective, null, 2)}\n`, { mode: 0o600 });
+    writeFileSync(temporary, text, { mode: 0o600 });
     renameSync(temporary, path);
   } catch (error) {
     const isFull = (error as NodeJS.ErrnoException).code === "ENOSPC";

@@ -3,11 +3,15 @@
  * replica with its gossip port, API and admin socket. It is opened and closed as one, because at an
  * upgrade one process gives it up and another one takes it, while both serve requests.
  */
+import { existsSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker, type MessagePort } from "node:worker_threads";
 import { PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import { CheckpointKeeper } from "../replica/driver/checkpoints/checkpoint-keeper.ts";
+import { StoreFaultWatch } from "../replica/driver/store-fault.ts";
+import type { StoreOptions } from "../replica/driver/store/store.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
@@ -111,20 +115,15 @@ export class ReplicaSide {
       log: options.log,
     });
     await checkpoints.boot();
-    const store = await startStore(
-      {
-        path: config.db.path,
-        extensionPath,
-        deadlinePath,
-        nodeId: config.replica.node,
-        synchronous: config.db.synchronous,
-        schemaFiles: readSchemaFiles(config.db.schema_paths),
-      },
-      {
-        entry: new URL("./threads/store-thread.ts", import.meta.url),
-        workerData: { beat: options.store.beat },
-      },
-    );
+    const storeOptions = {
+      path: config.db.path,
+      extensionPath,
+      deadlinePath,
+      nodeId: config.replica.node,
+      synchronous: config.db.synchronous,
+      schemaFiles: readSchemaFiles(config.db.schema_paths),
+    };
+    const store = await openStore(storeOptions, options);
     const client = await StoreClient.connect(store.connect());
     return new ReplicaSide(options, { store, client, checkpoints });
   }
@@ -153,6 +152,41 @@ export class ReplicaSide {
   }
 }
 
+/**
+ * Opens the store. One that is there and cannot be written is waited for: without a write it cannot be
+ * opened safely (`run-marks.ts`), and a process that ends and starts again gains nothing, while this
+ * one goes on serving by the last known table.
+ */
+async function openStore(
+  storeOptions: StoreOptions,
+  { log, events, store }: ReplicaSideOptions,
+): Promise<StoreThread> {
+  const { path } = storeOptions;
+  const isThere = existsSync(path);
+  const fault = new StoreFaultWatch({
+    db: { path },
+    log,
+    events: { storeFault: (reason) => events.event({ kind: "storeFault", reason }) },
+  });
+  for (;;) {
+    try {
+      const opened = await startStore(storeOptions, {
+        entry: new URL("./threads/store-thread.ts", import.meta.url),
+        workerData: { beat: store.beat },
+      });
+      fault.take(null, performance.now());
+      return opened;
+    } catch (error) {
+      const isFull = error instanceof PatinaError && error.code === "STORE_FULL";
+      if (!isFull || !isThere) throw error;
+      fault.take(error, performance.now());
+    }
+    await sleep(ROOM_CHECK_MS);
+  }
+}
+
+/** As often as a running store looks whether there is room again. */
+const ROOM_CHECK_MS = 1_000;
 /**
  * Messages of a repair are garbage as soon as the store has them: V8's default lets three times
  * 16 MiB pile up before it looks (docs/performance.md).

@@ -94,6 +94,35 @@ test("killed while the disk is full, it comes back with all that was acknowledge
   await expectAllEverywhere();
 });
 
+test.skipIf(!canMount())(
+  "started without a free byte, it waits for room and says so, instead of ending again and again",
+  async () => {
+    fillDisk();
+    expect((await writeUntilRefused()).status).toBe(507);
+    const from = host.log.length;
+    process.kill(host.edgePid(), "SIGKILL");
+    await host.logged("edge-bounced", { from });
+    const bounced = host.log.length;
+    await host.logged("store-cannot-write", { from: bounced });
+    const pid = host.edgePid();
+    await until("it is told outside", async () =>
+      /patina\.db cannot be written/.test((await readiness()).text),
+    );
+    expect((await readiness()).status).toBe(503);
+
+    emptyDisk();
+    await host.logged("replica-started", { from: bounced });
+    await host.ready();
+    expect(host.edgePid()).toBe(pid);
+    const told = host.log.slice(bounced).map(({ event }) => event);
+    expect(told.filter((event) => event === "store-cannot-write")).toHaveLength(1);
+    expect(told).not.toContain("edge-bounced");
+    expect((await write(host)).status).toBe(200);
+    await expectAllEverywhere();
+    await expectBooksRight();
+  },
+);
+
 test("told to stop on a disk that takes no writes, it ends in good order", async () => {
   limitFiles(0);
   expect((await writeUntilRefused()).status).toBe(507);

@@ -153,6 +153,8 @@ export const replicaSection = z.strictObject({
   /** Where it stands, in degrees; only used until distances are measured. */
   latitude: z.number().min(-90).max(90).optional(),
   longitude: z.number().min(-180).max(180).optional(),
+  /** Actors whose changes are known, beyond which only those of members are taken. */
+  actors_max: z.int().min(1_000, "at least 1000").max(1_000_000, "at most 1000000").default(20_000),
   /** Columns whose updates overtake everything queued, by table. */
   urgent: z
     .record(z.string(), z.array(z.string()))

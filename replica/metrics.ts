@@ -53,6 +53,8 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
     "patina_set_aside_versions",
     "Versions that came, could not be taken and are asked seldom.",
   ),
+  gauge("patina_books_origins", "Actors of whose changes anything is known."),
+  counter("patina_strangers_refused_total", "Changes and heads of actors that found no place."),
   counter("patina_clock_skews_total", "Stamps over 300 ms ahead of this host's clock."),
   counter("patina_hostile_packets_total", "Packets and frames that could not be read."),
   counter("patina_quic_packets_sent_total", "UDP packets sent."),

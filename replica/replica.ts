@@ -307,6 +307,7 @@ class RunningReplica implements Replica {
       syncClient: sync,
       syncServer: syncServerOf(gossip),
       books: this.#store.books,
+      actorsMax: identity.actors_max,
       prng: createPrng(crypto.getRandomValues(new Uint32Array(1))[0] ?? 1),
       hlc,
       wallNtp64,

@@ -11,6 +11,7 @@ import { ReplicaCore } from "./replica-core.ts";
 import type { ReplicaInput } from "./replica-messages.ts";
 import { lanPreset } from "./swim/config.ts";
 import type { SwimPacket } from "./swim/packet.ts";
+import type { SyncClientInput } from "./sync/client-types.ts";
 import { SYNC_CLIENT_LAN, SYNC_SERVER_DEFAULTS } from "./sync/config.ts";
 
 const GREATEST = Number.MAX_SAFE_INTEGER;
@@ -58,13 +59,59 @@ describe("by broadcast", () => {
 test("actors that a peer invents have no entry in the books until something of theirs is stored", () => {
   const core = createCore();
   for (let n = 0; n < 1000; n += 1) {
-    const actorId = `0d0d0d0d-0d0d-4d0d-8d0d-${n.toString(16).padStart(12, "0")}`;
+    const actorId = inventedId(n);
     core.handle(broadcastOf({ ...fullOf({ version: 6 }), actorId }), 1);
     core.handle(broadcastOf({ ...emptyOf(1, 6), actorId }), 1);
     core.drain();
   }
   expect(core.stats.invalid).toBe(1000);
   expect([...core.books.actors()]).toEqual([ACTOR_B]);
+});
+
+describe("actors that a peer invents with a valid change each", () => {
+  test("find so many places and no more, are not passed on, and crowd no member out", () => {
+    const core = createCore({ actorsMax: 10 });
+    hear(core, packetFrom(core, {}));
+    core.drain();
+    const kinds: string[] = [];
+    for (let n = 0; n < 1_000; n += 1) {
+      const changeset = { ...fullOf({ version: 1 }), actorId: inventedId(n) };
+      core.handle(broadcastOf(changeset), 1);
+      for (const output of core.drain()) {
+        kinds.push(output.kind);
+        if (output.kind === "apply") applyAll(core, output.batchId, output.changesets);
+      }
+    }
+    expect(core.books.actorCount).toBe(10);
+    expect(core.admission.refused).toBe(991);
+    expect(kinds.filter((kind) => kind === "apply")).toHaveLength(9);
+    expect(kinds.filter((kind) => kind === "strangerRefused")).toHaveLength(991);
+    expect(core.books.syncState(ACTOR_A).heads.size).toBe(10);
+    // Whoever is known, or is a member, is taken as ever.
+    expect(takes(core, fullOf({ version: 6 }))).toBe(true);
+    expect(takes(core, { ...fullOf({ version: 1 }), actorId: ACTOR_C })).toBe(false);
+    hear(core, packetFrom(core, { id: ACTOR_C, addr: "10.0.0.9:1" }));
+    core.drain();
+    expect(takes(core, { ...fullOf({ version: 1 }), actorId: ACTOR_C })).toBe(true);
+  });
+
+  test("and that a server says it has are not asked for", () => {
+    const core = createCore({ actorsMax: 10 });
+    hear(core, packetFrom(core, {}));
+    const session = openSession(core);
+    const heads = new Map(Array.from({ length: 1_000 }, (_, n) => [inventedId(n), 1]));
+    heads.set(ACTOR_B, 7);
+    const state = { ...core.books.syncState(ACTOR_B), heads };
+    tellSync(core, { kind: "message", sessionId: session, message: { kind: "state", state } });
+    tellSync(core, { kind: "message", sessionId: session, message: { kind: "clock", ts: 1n } });
+    const asked = core.drain().flatMap((output) => {
+      if (output.kind !== "syncClient" || output.output.kind !== "send") return [];
+      const { message } = output.output;
+      return message.kind === "request" ? message.requests.map(({ actorId }) => actorId) : [];
+    });
+    expect(asked).toContain(ACTOR_B);
+    expect(new Set(asked).size).toBe(10);
+  });
 });
 
 describe("by membership", () => {
@@ -86,8 +133,35 @@ describe("by membership", () => {
 
 const ACTOR_C = "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c";
 
+function inventedId(n: number): ActorId {
+  return `0d0d0d0d-0d0d-4d0d-8d0d-${n.toString(16).padStart(12, "0")}`;
+}
+
+function applyAll(core: ReplicaCore, batchId: number, changesets: readonly Changeset[]): void {
+  const outcomes = changesets.map(
+    (changeset) => ({ kind: "applied", changeset, rowsChanged: 1 }) as const,
+  );
+  core.handle({ kind: "applied", batchId, outcomes }, 1);
+}
+
+/** The first sync session, opened; its id. */
+function openSession(core: ReplicaCore): number {
+  core.handle({ kind: "tick" }, core.syncClient.deadlineMs());
+  for (const output of core.drain()) {
+    if (output.kind !== "syncClient" || output.output.kind !== "open") continue;
+    const { sessionId } = output.output;
+    tellSync(core, { kind: "opened", sessionId });
+    return sessionId;
+  }
+  throw new Error("no session was begun");
+}
+
+function tellSync(core: ReplicaCore, input: SyncClientInput): void {
+  core.handle({ kind: "syncClient", input }, core.syncClient.deadlineMs());
+}
+
 /** Knows versions 1 to 5 of B. */
-function createCore(): ReplicaCore {
+function createCore(more: { actorsMax?: number } = {}): ReplicaCore {
   const books = new Map<ActorId, ActorBook>([
     [ACTOR_B, { head: 5, gaps: [], partials: new Map() }],
   ]);
@@ -99,6 +173,7 @@ function createCore(): ReplicaCore {
     syncClient: SYNC_CLIENT_LAN,
     syncServer: SYNC_SERVER_DEFAULTS,
     books,
+    ...more,
     prng: createPrng(1),
     hlc: new Hlc(),
     wallNtp64: (nowMs) => (BigInt(Math.floor(nowMs)) + 1n) << 32n,

@@ -19,6 +19,7 @@
 import type { Machine } from "#base/machine.ts";
 import type { Prng } from "#base/prng.ts";
 import type { ActorBook, ActorId, Address, ApplyOutcome, Changeset } from "../types.ts";
+import { ACTORS_DEFAULT, Admission } from "./bookkeeping/admission.ts";
 import { Bookkeeping } from "./bookkeeping/bookkeeping.ts";
 import type { BrakeConfig } from "./brake/brake.ts";
 import { Brakes } from "./brake/brakes.ts";
@@ -59,6 +60,8 @@ export interface ReplicaCoreOptions {
   readonly syncServer: SyncServerConfig;
   /** The books as stored. */
   readonly books: ReadonlyMap<ActorId, ActorBook>;
+  /** See `Admission`. Default: `ACTORS_DEFAULT`. */
+  readonly actorsMax?: number;
   readonly prng: Prng;
   readonly hlc: Hlc;
   /** The wall clock as NTP64 at the machine's monotonic time. */
@@ -76,6 +79,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
   readonly syncClient: SyncClient;
   readonly syncServer: SyncServer;
   readonly books: Bookkeeping;
+  readonly admission: Admission;
   readonly rings = new RingTable();
   readonly stats: ReplicaStats = createReplicaStats();
   readonly #options: ReplicaCoreOptions;
@@ -94,6 +98,11 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     const stamp = (nowMs: number): bigint => this.stamp(nowMs);
     const swim = new Swim({ self, config: options.swim, prng, stampTs: stamp });
     this.swim = swim;
+    this.admission = new Admission({
+      books: this.books,
+      isMember: (id) => id === self.id || (swim.memberById(id)?.state ?? "down") !== "down",
+      actorsMax: options.actorsMax ?? ACTORS_DEFAULT,
+    });
     this.uplink = new Uplink({
       bytesPerSecond: options.broadcast.budgetBytesPerSecond,
       syncShare: options.syncServer.uplinkShare,
@@ -352,6 +361,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       return;
     }
     const isNews = verdict !== "known";
+    if (isNews && !this.#admits(changeset.actorId)) return;
     if (isNews) this.stats.news++;
     else this.stats.known++;
     if (isNews) this.brakes.received(input, nowMs);
@@ -361,6 +371,13 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     if (!isNews) return;
     const dropped = this.#inbox.add(changeset, this.#isUrgent(changeset));
     if (dropped) this.#missed([dropped], nowMs);
+  }
+
+  /** Says so where an actor finds no place. */
+  #admits(actorId: ActorId): boolean {
+    if (this.admission.admits(actorId)) return true;
+    this.#outbox.push({ kind: "strangerRefused", actorId, times: this.admission.refused });
+    return false;
   }
 
   /** Received and given up before it was recorded: another copy is news, and sync asks for it. */
@@ -395,6 +412,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     if (outcomes.length === 0) return this.#missed(batch.changesets, nowMs);
     for (const outcome of outcomes) {
       this.books.follow(outcome);
+      this.admission.decided(outcome.changeset.actorId);
       if (outcome.kind === "refused") {
         this.stats.refused++;
         this.broadcast.forget(outcome.changeset);
@@ -409,7 +427,16 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
     if (input.kind === "applied") {
       for (const outcome of input.outcomes) this.books.follow(outcome);
     }
-    this.syncClient.handle(input, nowMs);
+    this.syncClient.handle(this.#withoutStrangers(input), nowMs);
+  }
+
+  /** What a server has of actors that find no place is not asked for. */
+  #withoutStrangers(input: SyncClientInput): SyncClientInput {
+    if (input.kind !== "message" || input.message.kind !== "state") return input;
+    const { state } = input.message;
+    const heads = new Map([...state.heads].filter(([actorId]) => this.#admits(actorId)));
+    if (heads.size === state.heads.size) return input;
+    return { ...input, message: { kind: "state", state: { ...state, heads } } };
   }
 
   #mergeClock(ts: bigint, nowMs: number): void {
@@ -439,6 +466,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         if (output.kind === "send") this.uplink.tookSync(output.message);
         this.#outbox.push({ kind: "syncClient", output });
         const isRoundOver = output.kind === "notify" && output.event.kind === "roundFinished";
+        if (isRoundOver) this.admission.forget();
         if (isRoundOver) this.#own.roundFinished(nowMs);
       }
     }

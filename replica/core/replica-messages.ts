@@ -1,5 +1,5 @@
 /** What a replica's machine is told, and what it wants done. */
-import type { Address, ApplyOutcome, Changeset, LocalCommit } from "../types.ts";
+import type { ActorId, Address, ApplyOutcome, Changeset, LocalCommit } from "../types.ts";
 import type { BrakeEvent } from "./brake/brakes.ts";
 import type {
   BroadcastArrival,
@@ -79,4 +79,6 @@ export type ReplicaOutput =
   | { readonly kind: "makeDurable" }
   | (BrakeEvent & { readonly kind: "braked" })
   | { readonly kind: "notify"; readonly event: SwimEvent }
+  /** A change, or a head, of an actor for which there is no place; how many have been so. */
+  | { readonly kind: "strangerRefused"; readonly actorId: ActorId; readonly times: number }
   | { readonly kind: "dropped"; readonly reason: string; readonly count: number };

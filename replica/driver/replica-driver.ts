@@ -253,6 +253,8 @@ export class ReplicaDriver {
         return this.#options.onSwimEvent(output.event);
       case "braked":
         return this.#logBrake(output);
+      case "strangerRefused":
+        return this.#logStranger(output);
       case "dropped":
         return this.#options.log.debug?.("broadcast-dropped", output.reason, {
           count: output.count,
@@ -414,6 +416,17 @@ export class ReplicaDriver {
       `${who} writes more than ${rate} rows a second: of each row only the newest value is` +
         " broadcast, at that pace. Find what writes in a loop there",
       fields,
+    );
+  }
+
+  #logStranger({ actorId, times }: Extract<ReplicaOutput, { kind: "strangerRefused" }>): void {
+    // Once, then at powers of ten: whoever invents one invents thousands.
+    if (!/^10*$/.test(String(times))) return;
+    this.#options.log.warn?.(
+      "actor-refused",
+      `changes of ${actorId}, which is no member, are not taken: changes of as many actors are known` +
+        " as there are places. Find who invents actors, or raise replica.actors_max",
+      { actorId, times, actors: this.#core.books.actorCount },
     );
   }
 

@@ -125,6 +125,8 @@ export function coreFigures(core: ReplicaCore): Record<string, number> {
     changesets_refused_total: core.stats.refused + sync.changesetsRefused,
     changesets_unreadable_total: sync.changesetsUnreadable,
     set_aside_versions: core.syncClient.setAside.size,
+    books_origins: core.books.actorCount,
+    strangers_refused_total: core.admission.refused,
     clock_skews_total: core.stats.clockSkews,
   };
 }

@@ -409,6 +409,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       case "braked":
         return this.#mark(output.isOn ? "braked" : "brake off");
       case "dropped":
+      case "strangerRefused":
         return this.#mark("broadcast dropped");
       case "makeDurable": {
         const durable = (): void => this.#put(life, { kind: "durable", isStored: true });

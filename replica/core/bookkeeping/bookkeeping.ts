@@ -103,6 +103,16 @@ export class Bookkeeping {
     return this.#books.keys();
   }
 
+  /** Number of them. */
+  get actorCount(): number {
+    return this.#books.size;
+  }
+
+  /** Whether anything is known of an actor. */
+  knows(actorId: ActorId): boolean {
+    return this.#books.has(actorId);
+  }
+
   /** Greatest version known of; 0 = none. */
   head(actorId: ActorId): number {
     return this.#books.get(actorId)?.head ?? 0;

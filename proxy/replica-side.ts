@@ -11,7 +11,6 @@ import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import { CheckpointKeeper } from "../replica/driver/checkpoints/checkpoint-keeper.ts";
 import { StoreFaultWatch } from "../replica/driver/store-fault.ts";
-import type { StoreOptions } from "../replica/driver/store/store.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
@@ -158,7 +157,7 @@ export class ReplicaSide {
  * one goes on serving by the last known table.
  */
 async function openStore(
-  storeOptions: StoreOptions,
+  storeOptions: Parameters<typeof startStore>[0],
   { log, events, store }: ReplicaSideOptions,
 ): Promise<StoreThread> {
   const { path } = storeOptions;

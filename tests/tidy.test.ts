@@ -327,6 +327,8 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "proxy -> replica/schema": "the app gives the store Patina's own tables, whoever else adds some",
   "proxy -> replica/driver/store/store-thread.ts":
     "the app owns the store: data planes follow its stream beside the replica",
+  "proxy -> replica/driver/store-fault.ts":
+    "a store that cannot be opened for want of room is told of as one that cannot be written",
   "proxy -> replica/driver/checkpoints/checkpoint-keeper.ts":
     "checkpoints are taken beside the replica, and may come before it",
   "proxy -> replica/driver/store/store-worker.ts": "entry of that thread",

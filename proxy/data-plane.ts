@@ -18,6 +18,8 @@ import { EngineMetrics } from "./engine-metrics.ts";
 import { rowFault, tcpDelays, withFaultPaths } from "./fault.ts";
 import { createEngine, type Engine } from "./http1/engine.ts";
 import { addressTest } from "./listeners/address-list.ts";
+import type { ConnectionCounts } from "./types.ts";
+import { connectionCountsOf } from "./upstream/connection-counts.ts";
 import { ProcessLimits, type ProcessLimitsPlan } from "./listeners/core/process-limits.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
@@ -75,6 +77,7 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #router: TableRouter;
   readonly #limits: ProcessLimits;
+  readonly #connectionCounts: ConnectionCounts;
   readonly #engine: Engine;
   readonly #accessLog: AccessLog | null;
   readonly #stale: MetricGauge;
@@ -102,9 +105,11 @@ export class DataPlane {
       waiting: config.proxy.queued_max,
       keptBodies: config.proxy.kept_bodies_max,
     });
+    const load = new LoadSlots(options.load);
+    this.#connectionCounts = connectionCountsOf(load, this.#limits);
     this.table = new RoutingTable({
       standpoint: standpointOf(config.replica),
-      load: new LoadSlots(options.load),
+      load,
       onRow: (change, previous) => {
         noteRow(beat, change, previous);
         fault?.(change, "apply");
@@ -329,6 +334,8 @@ export class DataPlane {
       observer,
       places: this.#limits.waiting,
       bodyPlaces: this.#limits.keptBodies,
+      retryCell: this.#limits.retryCell,
+      connectionCounts: this.#connectionCounts,
       forwarding: {
         viaName: viaNameOf(config),
         isTrusted: addressTest(proxy.trusted_proxies) ?? (() => false),
@@ -359,6 +366,7 @@ export class DataPlane {
         idlePerUpstreamMax: proxy.upstream_idle_connections_max,
         retryShare: proxy.retry_share,
         retriesPerSecond: proxy.retries_per_second,
+        threads: proxy.threads,
         requestsPerConnectionMax: proxy.requests_per_connection_max,
       },
       ...(delay ? { delay } : {}),

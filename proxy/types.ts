@@ -276,6 +276,8 @@ export interface SizeLimits {
   readonly idlePerUpstreamMax: number;
   /** Connections per upstream, idle and in use, a count; then it counts as full. 10,000. */
   readonly openPerUpstreamMax: number;
+  /** Data-plane threads that share a budget of repeats. */
+  readonly threads: number;
 }
 
 /**
@@ -285,6 +287,23 @@ export interface SizeLimits {
 export interface DelayEmulation {
   /** One-way delay in ms added to connects and to bytes in each direction; 0 = none. */
   readonly oneWayDelayMs: (upstream: Upstream) => number;
+}
+
+// ---------------------------------------------------------------- Connections to machines
+
+/** Connections per upstream, counted in all data-plane threads: slots of shared memory. */
+export interface ConnectionCounts {
+  /** The slot of a key until `letGo`; 0 = there is none left, and nothing is counted. */
+  hold(key: string): number;
+  letGo(slot: number): void;
+  /** Counts one more unless there are `max`, 0 = any number; false = there are. */
+  take(slot: number, max: number): boolean;
+  give(slot: number): void;
+  /** How many there are; 0 for slot 0. */
+  count(slot: number): number;
+  /** Somebody was refused one, here or in another thread: a number that is another each time. */
+  readonly refusals: number;
+  refused(): void;
 }
 
 // ---------------------------------------------------------------- Client sockets

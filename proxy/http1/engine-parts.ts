@@ -32,6 +32,8 @@ export interface EngineSettings {
   readonly places: Places;
   /** For bodies that are kept to be sent again. */
   readonly bodyPlaces: Places;
+  /** What is spent of the budget of repeats. */
+  readonly retryCell: Int32Array;
   readonly forwarding: ForwardingOptions;
   readonly times: TimeLimits;
   readonly sizes: SizeLimits;
@@ -67,10 +69,8 @@ export class EngineParts {
       bytesMax: sizes.keptBodyBytesMax,
       places: settings.bodyPlaces,
     });
-    this.retryBudget = new RetryBudget({
-      share: sizes.retryShare,
-      perSecond: sizes.retriesPerSecond,
-    });
+    const { retryShare: share, retriesPerSecond: perSecond, threads } = sizes;
+    this.retryBudget = new RetryBudget({ share, perSecond, threads }, settings.retryCell);
     this.requestHeads = new Spares(() => new RequestHead(settings.sizes));
     this.responseHeads = new Spares(() => new ResponseHead(settings.sizes));
     this.writer = new HeadWriter(settings.forwarding.viaName);

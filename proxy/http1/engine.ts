@@ -10,6 +10,7 @@ import type { Socket } from "node:net";
 import { SharedLimit } from "#base/shared-counts.ts";
 
 import type {
+  ConnectionCounts,
   DelayEmulation,
   EngineObserver,
   ForwardingOptions,
@@ -44,6 +45,10 @@ export interface EngineOptions {
   readonly places?: Places;
   /** For bodies that are kept, likewise. Default: its own, `sizes.keptBodiesMax`. */
   readonly bodyPlaces?: Places;
+  /** A cell for the budget of repeats, likewise. Default: its own. */
+  readonly retryCell?: Int32Array;
+  /** Connections to machines, counted with other engines. Default: none but its own count. */
+  readonly connectionCounts?: ConnectionCounts | undefined;
 }
 
 /** What a listener is to its connections. */
@@ -90,6 +95,7 @@ export class Engine {
       idleMs: times.upstreamIdleMs,
       perUpstreamMax: sizes.idlePerUpstreamMax,
       openMax: sizes.openPerUpstreamMax,
+      counts: options.connectionCounts,
       delay: options.delay ?? null,
       tls: options.upstreamTls,
     });
@@ -100,6 +106,7 @@ export class Engine {
       buffers,
       places: options.places ?? SharedLimit.own(sizes.queuedMax),
       bodyPlaces: options.bodyPlaces ?? SharedLimit.own(sizes.keptBodiesMax),
+      retryCell: options.retryCell ?? new Int32Array(1),
       forwarding: { ...DEFAULT_FORWARDING, ...options.forwarding },
       times,
       sizes,
@@ -147,6 +154,7 @@ export class Engine {
     this.#parts.retryBudget.tick(nowMs);
     this.#parts.waiting.serve();
     this.pool.expire(nowMs);
+    this.pool.relieve();
   }
 
   /** Answers every request with `Connection: close` from here on; nothing is closed unasked. */
@@ -225,6 +233,7 @@ export const DEFAULT_SIZES: SizeLimits = {
   queuedMax: 1_000,
   retryShare: 0.2,
   retriesPerSecond: 10,
+  threads: 1,
   attemptsMax: 4,
   idlePerUpstreamMax: 128,
   openPerUpstreamMax: 10_000,

@@ -350,14 +350,14 @@ export class Exchange implements UpstreamOwner, Waiting {
     const failedBefore = record.excluded;
     for (;;) {
       const pick = router.pick(record);
-      const isFull = pick.kind === "upstream" && pool.isFull(pick.upstream.key);
+      const isFull = pick.kind === "upstream" && !pool.reserve(pick.upstream.key);
       if (isFull) record.excluded = [...record.excluded, pick.upstream.key];
       // Another thread may have taken the last place since the router looked.
       else if (pick.kind === "none" || router.started(pick.upstream)) {
         const hasPassedOver = record.excluded !== failedBefore;
         record.excluded = failedBefore;
         return pick.kind === "none" && hasPassedOver ? ALL_FULL : pick;
-      }
+      } else pool.unreserve();
     }
   }
 
@@ -438,15 +438,14 @@ export class Exchange implements UpstreamOwner, Waiting {
       const isAgain = decision.kind === "again";
       this.#countAttempt(isAgain ? "retried" : "failed", "reset-before-response");
     }
-    if (decision.kind === "skip") {
-      this.record.retrySkipped = decision.reason;
+    const isMoved = stage !== "connect" && decision.kind === "exclude";
+    // Another thread may have had the last of the budget since it was looked at.
+    if (decision.kind === "skip" || (isMoved && !this.parts.retryBudget.spend())) {
+      this.record.retrySkipped = decision.kind === "skip" ? decision.reason : "budget-spent";
       this.fail(this.#lastCode ?? "UPSTREAM_RESET");
       return;
     }
-    if (stage !== "connect" && decision.kind === "exclude") {
-      this.#wasMoved = true;
-      this.parts.retryBudget.spend();
-    }
+    if (isMoved) this.#wasMoved = true;
     if (decision.kind === "again") this.#wasRepeated = true;
     else this.record.excluded = [...this.record.excluded, (this.record.upstream as Upstream).key];
     // Body bytes wait for the next connection, also those that were held back.

@@ -6,6 +6,9 @@ import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterEach, expect, test } from "vitest";
 
+import { LoadSlots } from "../../routing/core/load-slots.ts";
+import { ProcessLimits } from "../listeners/core/process-limits.ts";
+import { connectionCountsOf } from "../upstream/connection-counts.ts";
 import type { TestClient } from "../testing/test-client.ts";
 import type { TestProxy, TestProxyOptions } from "../testing/test-proxy.ts";
 import { TestStack } from "../testing/test-stack.ts";
@@ -43,6 +46,8 @@ test("a machine whose last place another thread took since the pick is picked an
     ports: [machine.port],
     hardLimit: 1,
     isOvertaken: () => overtakes > 0 && (overtakes -= 1) >= 0,
+    // What was meant for a pick that came to nothing is free for the next.
+    sizes: { openPerUpstreamMax: 1 },
   });
   const first = await asking(proxy, "/1");
   const answerFirst = await machine.next();
@@ -151,6 +156,34 @@ test("a machine with as many connections as it may have is passed over", async (
   expect(proxy.engine.pool.openCount(`m0/web/127.0.0.1:${near.port}`)).toBe(1);
 });
 
+test("threads have one limit of connections to a machine; an idle one is closed for whoever waits", async () => {
+  const { machine, one, two, open } = await twoThreads({ openPerUpstreamMax: 2 });
+  // Both places are taken by the first thread, and idle then.
+  const first = [await asking(one, "/1"), await asking(one, "/2")];
+  const answers = [await machine.next(), await machine.next()];
+  const waiting = await asking(two, "/3");
+  await two.queued(1);
+  for (const { engine } of [one, two]) engine.tick(performance.now());
+  expect(machine.targets).toHaveLength(2);
+  for (const answer of answers) answer();
+  for (const client of first) await client.response();
+  // The engines' own timers: the second thread asks again, the first makes room, and the second has it.
+  (await machine.next())();
+  expect((await waiting.response()).status).toBe(200);
+  expect(open()).toEqual([1, 1]);
+});
+
+test("a thread that ends leaves its connections to the others", async () => {
+  const { machine, one, two, endTwo } = await twoThreads({ openPerUpstreamMax: 1 });
+  await asking(two, "/1");
+  await machine.next();
+  const waiting = await asking(one, "/2");
+  await one.queued(1);
+  endTwo();
+  (await machine.next())();
+  expect((await waiting.response()).status).toBe(200);
+});
+
 test("repeats of what a machine may have acted on end with their budget, and the log says so", async () => {
   let taken = 0;
   const breaking = await stack.raw((socket) => {
@@ -235,6 +268,28 @@ async function full(
   const machine = await heldMachine();
   const proxy = await stack.proxy({ ports: [machine.port], hardLimit: 1, ...options });
   return { proxy, machine };
+}
+
+/** Two engines that count with each other as those of two data-plane threads do. */
+async function twoThreads(sizes: NonNullable<TestProxyOptions["sizes"]>) {
+  const machine = await heldMachine();
+  const plan = LoadSlots.allocate({ capacity: 64 });
+  const slots = new LoadSlots(plan);
+  const planOfTwo = slots.planOfThread();
+  const max = { connections: 9, connectionsPerClient: 0, waiting: 9, keptBodies: 0 };
+  const limits = new ProcessLimits(ProcessLimits.allocate([1, 2]), max);
+  const start = (own: LoadSlots): Promise<TestProxy> =>
+    stack.proxy({
+      ports: [machine.port],
+      sizes,
+      times: { queueMs: 60_000 },
+      connectionCounts: connectionCountsOf(own, limits),
+    });
+  const one = await start(slots);
+  const two = await start(new LoadSlots(planOfTwo));
+  const key = `m0/web/127.0.0.1:${machine.port}`;
+  const open = (): number[] => [one, two].map(({ engine }) => engine.pool.openCount(key));
+  return { machine, one, two, open, endTwo: () => slots.forget(planOfTwo) };
 }
 
 async function asking(proxy: TestProxy, target: string): Promise<TestClient> {

@@ -4,7 +4,7 @@
  * The policy is `core/idle-pool.ts`; this closes what the policy lets go.
  */
 import type { ReadBuffers } from "../read-buffers.ts";
-import type { DelayEmulation, Upstream } from "../types.ts";
+import type { ConnectionCounts, DelayEmulation, Upstream } from "../types.ts";
 import { IdlePool } from "./core/idle-pool.ts";
 import { UpstreamConnection } from "./upstream-connection.ts";
 import { upstreamTlsOf, type UpstreamTls } from "./upstream-tls.ts";
@@ -14,8 +14,10 @@ export interface UpstreamPoolOptions {
   readonly idleMs: number;
   /** Idle connections per upstream. */
   readonly perUpstreamMax: number;
-  /** Connections per upstream, idle and in use. */
+  /** Connections per upstream, idle and in use, in all threads. */
   readonly openMax: number;
+  /** What they are counted in with other threads; absent = there are none. */
+  readonly counts?: ConnectionCounts | undefined;
   readonly buffers: ReadBuffers;
   /** Fault injection; `null` in production. */
   readonly delay: DelayEmulation | null;
@@ -30,9 +32,12 @@ export class UpstreamPool {
   readonly #delay: DelayEmulation | null;
   #tls: UpstreamTls | undefined;
   readonly #openMax: number;
-  readonly #openByKey = new Map<string, number>();
-  /** Upstreams with as many connections as they may have. */
-  readonly #fullKeys = new Set<string>();
+  readonly #counts: ConnectionCounts;
+  readonly #openByKey = new Map<string, Open>();
+  /** Of the connection that is dialled next. */
+  #reservedKey: string | null = null;
+  /** What was known of refusals when this thread last made room. */
+  #refusalsSeen: number;
   /** Connections ever dialled and uses of idle ones: plain counters for metrics and tests. */
   readonly stats = { dialled: 0, reused: 0, expired: 0, dropped: 0 };
 
@@ -40,6 +45,8 @@ export class UpstreamPool {
     this.#buffers = options.buffers;
     this.#delay = options.delay;
     this.#openMax = options.openMax;
+    this.#counts = options.counts ?? NO_OTHERS;
+    this.#refusalsSeen = this.#counts.refusals;
     this.#tls = options.tls;
     this.#idle = new IdlePool({ idleMs: options.idleMs, perUpstreamMax: options.perUpstreamMax });
   }
@@ -49,14 +56,30 @@ export class UpstreamPool {
     return this.#idle.count;
   }
 
-  /** Whether an upstream has no idle connection and may get no other. */
-  isFull(key: string): boolean {
-    return this.#fullKeys.size > 0 && this.#fullKeys.has(key) && !this.#idle.has(key);
+  /**
+   * Makes sure that an upstream can be used: it has an idle connection, or may get another one,
+   * which is counted from here on. False = it has as many as it may. After true comes `take`, with
+   * `dial` where that gave nothing, or `unreserve`.
+   */
+  reserve(key: string): boolean {
+    if (this.#idle.has(key)) return true;
+    if (!this.#count(key, this.#openMax)) {
+      this.#counts.refused();
+      return false;
+    }
+    this.#reservedKey = key;
+    return true;
   }
 
-  /** Connections of an upstream, idle and in use. */
+  /** What was reserved is not needed. */
+  unreserve(): void {
+    if (this.#reservedKey !== null) this.#uncount(this.#reservedKey);
+    this.#reservedKey = null;
+  }
+
+  /** Connections of an upstream in this thread, idle and in use. */
   openCount(key: string): number {
-    return this.#openByKey.get(key) ?? 0;
+    return this.#openByKey.get(key)?.count ?? 0;
   }
 
   /** An idle connection of this upstream, or `null`: then `dial`. */
@@ -71,9 +94,9 @@ export class UpstreamPool {
   /** Starts a connection; its owner hears how it went. */
   dial(upstream: Upstream): UpstreamConnection {
     this.stats.dialled += 1;
-    const open = this.openCount(upstream.key) + 1;
-    this.#openByKey.set(upstream.key, open);
-    if (open >= this.#openMax) this.#fullKeys.add(upstream.key);
+    // Instead of an idle one that is not to be trusted: that much more than the limit.
+    if (this.#reservedKey !== upstream.key) this.#count(upstream.key, 0);
+    this.#reservedKey = null;
     return new UpstreamConnection({
       upstream,
       buffers: this.#buffers,
@@ -110,14 +133,59 @@ export class UpstreamPool {
     for (const connection of this.#idle.clear()) connection.destroy();
   }
 
-  readonly #countGone = ({ upstream: { key } }: UpstreamConnection): void => {
-    const open = this.openCount(key) - 1;
-    if (open > 0) this.#openByKey.set(key, open);
-    else this.#openByKey.delete(key);
-    if (open < this.#openMax) this.#fullKeys.delete(key);
-  };
+  /**
+   * Closes an idle connection of each upstream that is at its limit, if somebody was refused one: a
+   * thread that has traffic for it gets what another keeps for later. Cost: upstreams, then.
+   */
+  relieve(): void {
+    const { refusals } = this.#counts;
+    if (refusals === this.#refusalsSeen) return;
+    this.#refusalsSeen = refusals;
+    for (const [key, { slot }] of this.#openByKey) {
+      if (this.#counts.count(slot) >= this.#openMax) this.#idle.take(key)?.destroy();
+    }
+  }
+
+  /** Counts one more of an upstream; 0 = whatever its number. */
+  #count(key: string, max: number): boolean {
+    const open = this.#openByKey.get(key) ?? { slot: this.#counts.hold(key), count: 0 };
+    const isBelow = (max === 0 || open.count < max) && this.#counts.take(open.slot, max);
+    if (isBelow) {
+      open.count += 1;
+      this.#openByKey.set(key, open);
+    } else if (open.count === 0) this.#counts.letGo(open.slot);
+    return isBelow;
+  }
+
+  #uncount(key: string): void {
+    const open = this.#openByKey.get(key);
+    if (open === undefined) return;
+    open.count -= 1;
+    this.#counts.give(open.slot);
+    if (open.count > 0) return;
+    this.#openByKey.delete(key);
+    this.#counts.letGo(open.slot);
+  }
+
+  readonly #countGone = ({ upstream: { key } }: UpstreamConnection): void => this.#uncount(key);
 
   readonly #forget = (connection: UpstreamConnection): void => {
     this.#idle.remove(connection);
   };
 }
+
+/** Connections of one upstream in this thread. */
+interface Open {
+  readonly slot: number;
+  count: number;
+}
+
+const NO_OTHERS: ConnectionCounts = {
+  hold: () => 0,
+  letGo: () => undefined,
+  take: () => true,
+  give: () => undefined,
+  count: () => 0,
+  refusals: 0,
+  refused: () => undefined,
+};

@@ -1,8 +1,10 @@
 /**
  * Limits that hold for the whole process, however many data-plane threads it has: connections in
- * all and by client, requests that wait for a machine, and request bodies that are kept.
+ * all and by client, requests that wait for a machine, request bodies that are kept, and repeats.
+ * Connections to machines are counted elsewhere; here is who was refused one.
  *
- * Layout: counters `[connections | waiting requests | kept bodies | clients x CLIENT_CELLS]`.
+ * Layout: counters `[connections | waiting requests | kept bodies | budget of repeats | refused
+ * connections to machines | clients x CLIENT_CELLS]`.
  */
 import { SaltedHash, type Salt } from "#base/salted-hash.ts";
 import { SharedCounts, SharedLimit, type SharedCountsPlan } from "#base/shared-counts.ts";
@@ -30,9 +32,14 @@ export class ProcessLimits {
   readonly waiting: SharedLimit;
   /** Request bodies that are kept to be sent again. */
   readonly keptBodies: SharedLimit;
+  /** For the budget of repeats. What a thread has spent stays spent when it ends. */
+  readonly retryCell: Int32Array;
+  readonly #counts: SharedCounts;
 
   constructor(plan: ProcessLimitsPlan, max: ProcessMaxima) {
     const counts = new SharedCounts(plan);
+    this.#counts = counts;
+    this.retryCell = new Int32Array(plan.counts, RETRIES * Int32Array.BYTES_PER_ELEMENT, 1);
     this.connections = new SharedLimit(counts, { at: CONNECTIONS, max: max.connections });
     this.waiting = new SharedLimit(counts, { at: WAITING, max: max.waiting });
     this.keptBodies = new SharedLimit(counts, { at: KEPT_BODIES, max: max.keptBodies });
@@ -44,6 +51,16 @@ export class ProcessLimits {
     });
   }
 
+  /** Another number after each `upstreamRefused` of any thread. */
+  get upstreamRefusals(): number {
+    return this.#counts.count(REFUSED_UPSTREAMS);
+  }
+
+  /** A machine has as many connections as it may, and one more was wanted. */
+  upstreamRefused(): void {
+    this.#counts.add(REFUSED_UPSTREAMS);
+  }
+
   /** Memory for a process; the plan of the thread that ends with it. */
   static allocate(salt: Salt): ProcessLimitsPlan {
     return { counts: SharedCounts.allocate(CLIENTS + CLIENT_CELLS), share: null, salt };
@@ -53,4 +70,6 @@ export class ProcessLimits {
 const CONNECTIONS = 0;
 const WAITING = 1;
 const KEPT_BODIES = 2;
-const CLIENTS = 3;
+const RETRIES = 3;
+const REFUSED_UPSTREAMS = 4;
+const CLIENTS = 5;

@@ -38,7 +38,10 @@ async function* run(context: BenchContext): AsyncIterable<Sample> {
     name: "edge",
     kind: "edge",
     bootstrap: [],
-    config: { fault: { enabled: true, stall_path: STALL_PATH } },
+    config: {
+      fault: { enabled: true, stall_path: STALL_PATH },
+      watchdog: { allow_fault_injection: true },
+    },
     onLog: (line) => starts.note(line),
   });
   await edge.ready();

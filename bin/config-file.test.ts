@@ -61,7 +61,11 @@ describe("overrides", () => {
   });
 
   test("may set what the file says nothing of, in a section that it lacks", () => {
-    const overrides = overridesFromFlags(["fault.enabled=true", "fault.stall_path=/x"]);
+    const overrides = overridesFromFlags([
+      "fault.enabled=true",
+      "fault.stall_path=/x",
+      "watchdog.allow_fault_injection=true",
+    ]);
     expect(loadConfig({ file, overrides }).config.fault).toMatchObject({ stall_path: "/x" });
   });
 });
@@ -178,15 +182,29 @@ describe("rules over several keys", () => {
     expect(withFlags(`api.addr=${at}`)).toEqual([]);
   });
 
+  test.each(['fault.udp_rtt_ms={"127.0.0.1:1":5}', 'fault.tcp_rtt_ms={"[::1]:1":5}'])(
+    "%s alone injects nothing: faults have to be enabled",
+    (fault) => {
+      expect(withFlags(fault)).toEqual([
+        expect.stringMatching(/fault\.enabled: found .*allowed: true, because faults/),
+      ]);
+      expect(withFlags(fault, "fault.enabled=true")).toEqual([]);
+    },
+  );
+});
+
+describe("faults that stall or end an edge", () => {
   test.each([
-    'fault.udp_rtt_ms={"127.0.0.1:1":5}',
-    'fault.tcp_rtt_ms={"[::1]:1":5}',
     "fault.stall_path=/x",
-  ])("%s alone injects nothing: faults have to be enabled", (fault) => {
-    expect(withFlags(fault)).toEqual([
-      expect.stringMatching(/fault\.enabled: found .*allowed: true, because faults/),
+    "fault.livelock_path=/x",
+    "fault.crash_path=/x",
+    'fault.stall_row={"table":"machines","column":"region","value":"x"}',
+  ])("%s is refused unless the watchdog allows it, even with faults enabled", (fault) => {
+    expect(withFlags(fault, "fault.enabled=true")).toEqual([
+      expect.stringMatching(/fault\.\w+: found .*refused unless watchdog\.allow_fault_injection/),
     ]);
-    expect(withFlags(fault, "fault.enabled=true")).toEqual([]);
+    const allowed = "watchdog.allow_fault_injection=true";
+    expect(withFlags(fault, "fault.enabled=true", allowed)).toEqual([]);
   });
 });
 

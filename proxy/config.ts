@@ -168,7 +168,7 @@ export const watchdogSection = z.strictObject({
   fleet_bounces_max: wholeNumber.max(200, "at most 200").default(5),
   /** See `fleet_bounces_max`. Default 60,000. */
   fleet_window_ms: milliseconds.default(60_000),
-  /** Allows the faults that end an edge: `fault.stall_row`, `fault.livelock_path`. Default false. */
+  /** Allows the faults that end an edge: all of `[fault]` but emulated round trips. Default false. */
   allow_fault_injection: z.boolean().default(false),
   /** Folder for evidence and run-time files. Default: beside the database. */
   state_folder: path.optional(),
@@ -297,13 +297,13 @@ function checkWhole(
     });
   }
   const { enabled, ...faults } = fault;
-  for (const key of ["stall_row", "livelock_path"] as const) {
+  for (const key of ["stall_row", "stall_path", "livelock_path", "crash_path"] as const) {
     if (faults[key] === undefined || watchdog.allow_fault_injection) continue;
     context.addIssue({
       code: "custom",
       path: ["fault", key],
       input: faults[key],
-      message: "refused unless watchdog.allow_fault_injection = true: it stalls the edge for good",
+      message: "refused unless watchdog.allow_fault_injection = true: it stalls or ends the edge",
     });
   }
   const asked =

@@ -25,7 +25,7 @@ beforeAll(async () => {
   const fault = { enabled: true, stall_path: STALL_PATH };
   const secondFault = { ...fault, crash_path: CRASH_PATH, loop: SECOND_LOOP };
   // Long enough for other connections to be answered, and for the other tests' load.
-  const watchdog = { steady_ms: 3_000, replace_ms: 60_000 };
+  const watchdog = { allow_fault_injection: true, steady_ms: 3_000, replace_ms: 60_000 };
   // A thread that does not end by itself would be ended after the longest drain: never, here.
   const proxy = {
     threads: 2,

@@ -8,6 +8,7 @@ import { dirname, join, normalize } from "node:path";
 import { expect, test } from "vitest";
 import { loadConfig } from "../bin/config-file.ts";
 import { COMMAND_ERRORS } from "../bin/errors.ts";
+import { exitCodeOf } from "../proxy/exit-code-of.ts";
 import { PROXY_ERRORS } from "../proxy/errors.ts";
 import { ADMIN_ERRORS } from "../replica/driver/admin/errors.ts";
 import { CHECKPOINT_ERRORS } from "../replica/driver/checkpoints/errors.ts";
@@ -94,6 +95,12 @@ test("the example files fit: configs are valid, the machine document too", () =>
   }
   const { id, ...body } = JSON.parse(document("docs/examples/machine.json").text) as { id: string };
   expect(readDocument("machines", id, body)).toMatchObject({ ok: true, value: { warnings: [] } });
+});
+
+test("only a bug ends a command with the exit code of a bug", () => {
+  const codes = Object.keys({ ...COMMAND_ERRORS, ...ADMIN_ERRORS, ...CHECKPOINT_ERRORS });
+  const found = codes.filter((code) => exitCodeOf(code) === EXIT.internal);
+  expect(found).toEqual(["INTERNAL"]);
 });
 
 test("the table of exit codes has every code", () => {

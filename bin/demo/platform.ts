@@ -278,7 +278,11 @@ export class Platform {
       log: { level: "info" },
       fault: this.#faultsOf(host),
       ...(host.kind === "edge"
-        ? { proxy: { http: `127.0.0.1:${host.httpPort}`, connect_timeout_ms: 2_000 } }
+        ? {
+            proxy: { http: `127.0.0.1:${host.httpPort}`, connect_timeout_ms: 2_000 },
+            // A request of the tour stalls an edge.
+            watchdog: { allow_fault_injection: true },
+          }
         : {}),
     };
   }

@@ -5,6 +5,7 @@ import type { RowChange } from "../types.ts";
 import { Canary } from "./canary.ts";
 import { isDown, rowId } from "./deny-set.ts";
 import type { ChangeName } from "./quarantine.ts";
+import { DueHeap } from "./due-heap.ts";
 import { SeenShapes } from "./shapes.ts";
 
 const WAIT_MS = 3_000;
@@ -136,7 +137,7 @@ test("a table that starts with nothing learns without waiting, until it knows th
   canary.applied();
   canary.membersKnown();
   expect(canary.admit(machine("n", { state: "started" }), at0())).toBe(true);
-  expect(canary.stats).toEqual({ first: 0, waited: 0 });
+  expect(canary.stats).toMatchObject({ first: 0, waited: 0 });
 });
 
 test("an edge that restarts among others waits until it knows them", () => {
@@ -274,6 +275,45 @@ test("an operator can have a change applied that waits, whatever is said of it a
   expect(canary.release("wm/1/w")).toBe(true);
   canary.notice({ hash: "m/1/w", victim: "a", untilMs: 3_600_000 });
   expect(canary.takeDue(0)).toMatchObject({ key: ["m"] });
+});
+
+test("what it costs to find what is due does not grow with what waits", () => {
+  const canary = waitingEdge();
+  const waiting = 2_000;
+  for (let at = 0; at < waiting; at++) {
+    canary.admit(machine(`m${at}`, { state: "started" }), { nowMs: waiting - at, since: null });
+    // As after each batch of the stream.
+    expect(canary.deadlineMs).toBe(waiting - at + WAIT_MS);
+  }
+  canary.notice({ hash: "m7/1/w", victim: "a", untilMs: 3_600_000 });
+  for (let at = waiting - 1; at >= 0; at--) {
+    if (at === 7) continue;
+    expect(canary.takeDue(Infinity)).toMatchObject({ key: [`m${at}`] });
+    expect(canary.deadlineMs).toBeLessThan(Infinity);
+  }
+  expect(canary.takeDue(Infinity)).toMatchObject({ key: ["m7"] });
+  expect(canary.deadlineMs).toBe(Infinity);
+  expect(canary.stats.looks).toBeLessThan(4 * waiting);
+});
+
+test("the earliest comes first, in whatever order it was added and taken", () => {
+  const step = fc.oneof(fc.nat({ max: 50 }), fc.constant(null));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 100 }), (steps) => {
+      const heap = new DueHeap<number>();
+      let model: number[] = [];
+      for (const dueMs of steps) {
+        if (dueMs === null) {
+          heap.shift();
+          model = model.slice(1);
+        } else {
+          heap.add({ dueMs, value: dueMs });
+          model = [...model, dueMs].toSorted((a, b) => a - b);
+        }
+        expect([heap.size, heap.first?.value]).toEqual([model.length, model[0]]);
+      }
+    }),
+  );
 });
 
 test("shapes survive as JSON, and what is no image of shapes is refused", () => {

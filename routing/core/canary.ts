@@ -21,6 +21,7 @@
 import type { ActorId, Watermark } from "../../replica/types.ts";
 import type { RowChange } from "../types.ts";
 import { isDown, keyText, rowId } from "./deny-set.ts";
+import { DueHeap } from "./due-heap.ts";
 import { Immunity, type StallNotice } from "./immunity.ts";
 import type { ChangeName } from "./quarantine.ts";
 import { SeenShapes, shapeText } from "./shapes.ts";
@@ -55,6 +56,8 @@ export interface CanaryStats {
   first: number;
   /** The same that it waited for. */
   waited: number;
+  /** Entries looked at to find what is due. */
+  looks: number;
 }
 
 interface Waiting {
@@ -73,11 +76,13 @@ interface Waiting {
 
 /** One per routing table. */
 export class Canary {
-  readonly stats: CanaryStats = { first: 0, waited: 0 };
+  readonly stats: CanaryStats = { first: 0, waited: 0, looks: 0 };
   readonly #options: CanaryOptions;
   readonly #immunity: Immunity;
   #shapes = new SeenShapes();
   readonly #waiting = new Map<string, Waiting>();
+  /** The same by when they are due, with entries that are out of date. */
+  #due = new DueHeap<Waiting>();
   /** Of unseen shape, on their way into the table. */
   readonly #admitted: RowChange[] = [];
   readonly #up = new Set<ActorId>();
@@ -98,11 +103,7 @@ export class Canary {
 
   /** When `takeDue` is next to be asked. */
   get deadlineMs(): number {
-    let deadlineMs = Infinity;
-    for (const { dueMs, isCurrent } of this.#waiting.values()) {
-      if (isCurrent) deadlineMs = Math.min(deadlineMs, dueMs);
-    }
-    return deadlineMs;
+    return this.#firstDue()?.dueMs ?? Infinity;
   }
 
   /** Changes that wait. */
@@ -166,20 +167,20 @@ export class Canary {
    * again is not: its row may be gone.
    */
   takeDue(nowMs: number): RowChange | null {
-    for (const [id, { change, dueMs, isCurrent }] of this.#waiting) {
-      if (!isCurrent || dueMs > nowMs) continue;
-      this.#waiting.delete(id);
-      this.#admitted.push(change);
-      return change;
-    }
-    return null;
+    const first = this.#firstDue();
+    if (first === null || first.dueMs > nowMs) return null;
+    const { change } = first;
+    this.#waiting.delete(rowId(change));
+    this.#due.shift();
+    this.#admitted.push(change);
+    return change;
   }
 
   /** An edge says that a change stalled it. What is applied already stays so. */
   notice(notice: StallNotice): void {
     this.#immunity.take(notice);
     for (const waiting of this.#waiting.values()) {
-      if (waiting.hash === notice.hash) waiting.dueMs = this.#dueMsOf(waiting);
+      if (waiting.hash === notice.hash) this.#setDue(waiting, this.#dueMsOf(waiting));
     }
   }
 
@@ -187,7 +188,7 @@ export class Canary {
   release(id: string): boolean {
     for (const waiting of this.#waiting.values()) {
       if (idOf(waiting) !== id) continue;
-      waiting.dueMs = -Infinity;
+      this.#setDue(waiting, -Infinity);
       return true;
     }
     return false;
@@ -244,7 +245,32 @@ export class Canary {
     const id = rowId(waiting.change);
     if (this.#waiting.get(id)?.hash !== waiting.hash) this.stats.waited++;
     this.#waiting.set(id, waiting);
+    this.#setDue(waiting, waiting.dueMs);
     return false;
+  }
+
+  #setDue(waiting: Waiting, dueMs: number): void {
+    waiting.dueMs = dueMs;
+    // A row that comes again and again must not leave an entry for each time.
+    if (this.#due.size > 2 * this.#waiting.size + SPARE_ENTRIES) {
+      this.#due = new DueHeap();
+      for (const value of this.#waiting.values()) this.#due.add({ dueMs: value.dueMs, value });
+    } else {
+      this.#due.add({ dueMs, value: waiting });
+    }
+  }
+
+  /** What is out of date is dropped on the way: once for each time that it was added. */
+  #firstDue(): Waiting | null {
+    for (;;) {
+      const { first } = this.#due;
+      if (first === undefined) return null;
+      this.stats.looks++;
+      const { dueMs, value } = first;
+      const isWaiting = this.#waiting.get(rowId(value.change)) === value;
+      if (isWaiting && value.isCurrent && value.dueMs === dueMs) return value;
+      this.#due.shift();
+    }
   }
 
   #dueMsOf({ dueMs, ownDueMs, hash, seenMs }: Waiting): number {
@@ -295,5 +321,7 @@ export function rankOf(shape: string, actorId: ActorId): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
+/** Arbitrary: below it nothing is worth tidying. */
+const SPARE_ENTRIES = 64;
 /** One may be down without anybody having noticed. */
 const CANARIES = 2;

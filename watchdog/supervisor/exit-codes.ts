@@ -24,10 +24,14 @@ export const EXIT = {
   crashLoop: 9,
   /** An upgrade came to nothing, and the edge process before it goes on. */
   upgradeFailed: 10,
-  /** Nobody runs where a command asked. */
+  /** Nobody runs, or answers in time, where a command asked. */
   unreachable: 11,
   /** A running replica answered a command with a refusal, whose text follows. */
   refused: 12,
+  /** A backup or checkpoint could not be taken or used: its file, its store or what is in it. */
+  copyUnusable: 13,
+  /** A host or machine of the demo did not start. */
+  demoFailed: 14,
 } as const;
 
 /** A meaning that has an exit code. */

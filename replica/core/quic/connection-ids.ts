@@ -28,6 +28,8 @@ export class LocalIds {
   readonly #source: IdSource;
   #active: OfferedId[] = [];
   #next = 0;
+  /** The largest sequence number that the peer may know. */
+  #told = 0;
 
   constructor(source: IdSource) {
     this.#source = source;
@@ -53,19 +55,29 @@ export class LocalIds {
     while (this.#active.length < wanted) this.pending.push(this.#issue());
   }
 
+  /** The next offer to send. */
+  takeOffer(): OfferedId | undefined {
+    const offer = this.pending.shift();
+    if (offer !== undefined) this.#told = Math.max(this.#told, offer.sequence);
+    return offer;
+  }
+
   /** The offer was lost on its way. */
   offerLost(sequence: number): void {
     const offer = this.#active.find((active) => active.sequence === sequence);
-    if (offer !== undefined) this.pending.push(offer);
+    if (offer !== undefined && !this.pending.includes(offer)) this.pending.push(offer);
   }
 
   /** Takes RETIRE_CONNECTION_ID. Returns a transport error, or `NO_ERROR`. */
   onRetire(sequence: number): number {
-    if (sequence >= this.#next) return PROTOCOL_VIOLATION;
+    // Guessed: each would make us offer another, without a word of ours in between.
+    if (sequence > this.#told) return PROTOCOL_VIOLATION;
     const at = this.#active.findIndex((active) => active.sequence === sequence);
     const retired = this.#active[at];
     if (retired === undefined) return NO_ERROR;
     this.#active.splice(at, 1);
+    const again = this.pending.indexOf(retired);
+    if (again >= 0) this.pending.splice(again, 1);
     this.#source.retire(retired.id);
     this.pending.push(this.#issue());
     return NO_ERROR;

@@ -54,6 +54,12 @@ export interface ConnectionEnd {
  */
 export type ConnectionPhase = "handshaking" | "open" | "closing" | "draining" | "closed";
 
+/**
+ * Bytes of the handshake kept out of order, for peers of whom nothing is known yet. RFC 9000, section
+ * 7.5, asks for 4096 at least; parameters are some hundred, certificates some thousand.
+ */
+export const HANDSHAKE_BYTES_MAX = 16_384;
+
 /** One packet number space. */
 export class PacketSpace {
   readonly received: ReceivedPackets;
@@ -215,8 +221,6 @@ export class ConnectionState {
 
 /** What a client sends before it knows what the server reads. */
 const INITIAL_BYTES = 1_200;
-/** Bytes of the handshake kept out of order; the RFC asks for 4096 at least. */
-const HANDSHAKE_BYTES_MAX = 65_536;
 /** Share of the announced delay that is used: timers are late. */
 const ACK_DELAY_USED = 0.4;
 /** RFC 9000, section 13.2.2. */

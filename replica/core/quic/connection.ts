@@ -10,8 +10,8 @@
  *     receive ──► PacketReceiver ──► streams, datagrams, ids, loss detection
  *     send    ◄── PacketSender   ◄── the same
  *
- * Not here: 0-RTT, Retry, migration, key update, path MTU discovery. Packets of the peer from
- * another address are taken, and answered to the old one.
+ * Not here: 0-RTT, Retry, migration, key update, path MTU discovery (decision 27). Packets of the
+ * peer from another address are taken, and answered to the old one.
  */
 import {
   ConnectionState,

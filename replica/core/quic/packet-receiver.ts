@@ -5,7 +5,7 @@
  * Whatever is not authentic is dropped without a trace. What is authentic and breaks the protocol
  * closes the connection with the error that the RFC names. Nothing throws.
  */
-import type { ConnectionState, PacketSpace } from "./connection-state.ts";
+import { HANDSHAKE_BYTES_MAX, type ConnectionState, type PacketSpace } from "./connection-state.ts";
 import { FRAME, FrameCursor, isAckEliciting, RESET_TOKEN_BYTES } from "./frames.ts";
 import { APPLICATION_SPACE, HANDSHAKE_SPACE, INITIAL_SPACE } from "./loss-detection.ts";
 import {
@@ -24,7 +24,6 @@ import {
 } from "./packet.ts";
 import {
   CRYPTO_BUFFER_EXCEEDED,
-  FLOW_CONTROL_ERROR,
   NO_ERROR,
   PROTOCOL_VIOLATION,
   TRANSPORT_PARAMETER_ERROR,
@@ -262,8 +261,8 @@ export class PacketReceiver {
     const { offset, dataStart, dataEnd } = this.#frame;
     handshakeIn.maxData = handshakeIn.readAt + HANDSHAKE_BYTES_MAX;
     const error = handshakeIn.add(offset, datagram.subarray(dataStart, dataEnd), false);
-    if (error === FLOW_CONTROL_ERROR) return CRYPTO_BUFFER_EXCEEDED;
-    if (error !== NO_ERROR) return error;
+    // Too far ahead, or in too many pieces.
+    if (error !== NO_ERROR) return CRYPTO_BUFFER_EXCEEDED;
     while (handshakeIn.isReadable) {
       const bytes = new Uint8Array(handshakeIn.received - handshakeIn.readAt);
       const refusal = state.handshake.receive(spaceId, bytes.subarray(0, handshakeIn.read(bytes)));
@@ -461,7 +460,6 @@ const IN_HANDSHAKE: ReadonlySet<number> = new Set([
   FRAME.cryptoData,
   FRAME.connectionClose,
 ]);
-const HANDSHAKE_BYTES_MAX = 65_536;
 const PATH_RESPONSES_MAX = 8;
 /** A peer chooses this text; enough to read in a log line. */
 const REASON_BYTES_MAX = 200;

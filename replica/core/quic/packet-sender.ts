@@ -212,9 +212,9 @@ export class PacketSender {
     while (pathResponses.length > 0 && hasRoom()) {
       writePath(writer, FRAME.pathResponse, pathResponses.shift() ?? NO_BYTES);
     }
-    const { pending } = state.localIds;
-    while (pending.length > 0 && hasRoom()) {
-      const offer = pending.shift();
+    const { localIds } = state;
+    while (localIds.pending.length > 0 && hasRoom()) {
+      const offer = localIds.takeOffer();
       if (offer === undefined) break;
       writeNewConnectionId(writer, offer);
       frames.push(FRAME.newConnectionId, offer.sequence, 0, 0);

@@ -77,7 +77,8 @@ export class RecvStream {
       return NO_ERROR;
     }
     if (bytes.length > 0) this.#insert(offset, bytes);
-    return this.#gaps > GAPS_MAX ? PROTOCOL_VIOLATION : NO_ERROR;
+    const gapsMax = Math.min(GAPS_MAX, GAPS_MIN + this.#window / BYTES_PER_GAP);
+    return this.#gaps > gapsMax ? PROTOCOL_VIOLATION : NO_ERROR;
   }
 
   /** The peer gives the stream up. Returns a transport error, or `NO_ERROR`. */
@@ -217,7 +218,12 @@ function compact(bytes: Uint8Array): Uint8Array {
 }
 
 const EMPTY_SEGMENT: Segment = { offset: 0, bytes: new Uint8Array(0) };
-/** Far more than loss makes of a window of 1.25 MB; what a peer can make us keep beside its bytes. */
+/**
+ * What a peer can make us keep beside its bytes: far more than loss makes of a window of 1.25 MB, and
+ * less for less. Packets are larger than this.
+ */
 const GAPS_MAX = 8_192;
+const GAPS_MIN = 16;
+const BYTES_PER_GAP = 128;
 /** Arbitrary; read segments are dropped from the array this many at a time. */
 const COMPACT_SEGMENTS = 64;

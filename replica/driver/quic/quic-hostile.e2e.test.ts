@@ -3,13 +3,21 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { PlaintextProtection } from "../../core/quic/protection.ts";
 import { createTestCertificates, openEndpoint, type Endpoint } from "./transport-fixture.ts";
 
 const certificates = await createTestCertificates();
+/** Quiche with TLS, and the core of our own. */
+const MODES = [
+  ["with TLS", certificates],
+  ["in plaintext", { resetSeed: "end to end" }],
+] as const;
+/** `PATINA_QUIC_HANDSHAKES=100000` takes some 8 s of CPU. */
+const HANDSHAKES = Number(process.env["PATINA_QUIC_HANDSHAKES"] ?? 10_000);
 
-test("random bytes are counted and change nothing", async () => {
-  await using left = await openEndpoint({ certificates });
-  await using right = await openEndpoint({ certificates });
+test.each(MODES)("random bytes are counted and change nothing, %s", async (_, mode) => {
+  await using left = await openEndpoint({ certificates: mode });
+  await using right = await openEndpoint({ certificates: mode });
   await using attacker = await openSocket();
   const packets = fc.sample(hostilePacket(), { numRuns: 400, seed: 7 });
   const { stats } = right.transport;
@@ -55,10 +63,39 @@ test("a flood of 50,000 datagrams costs no connection, no message and no memory"
   expect(process.memoryUsage().rss - before).toBeLessThan(128 * 1024 * 1024);
 });
 
-test("packets damaged on the way are as good as lost", async () => {
+test(`of ${HANDSHAKES} handshakes that never finish, a bounded number is held at a time`, async () => {
+  // Method: first packets in plaintext, each for a connection of its own, whose sender never answers.
+  const plaintext = { certificates: { resetSeed: "flooded" }, connectTimeoutMs: 100 };
+  const limits = { inboundHandshakesMax: 64 };
+  await using right = await openEndpoint({ ...plaintext, limits });
+  await using attacker = await openSocket();
+  const { stats } = right.transport;
+  const firstPacket = createFirstPackets();
+  const before = process.memoryUsage().rss;
+  let mostHeld = 0;
+  // Those that the system dropped are made up for.
+  while (stats.packetsReceived < HANDSHAKES) {
+    for (let sent = 0; sent < 200; sent += 1) attacker.send(firstPacket(), right);
+    await new Promise((resolve) => setImmediate(resolve));
+    mostHeld = Math.max(mostHeld, right.transport.connectionCount);
+  }
+  // An attempt that was given up lingers for one turn.
+  expect(mostHeld).toBeLessThanOrEqual(2 * limits.inboundHandshakesMax);
+  await everyTurn(() => right.transport.connectionCount === 0);
+  expect(stats.handshakesAccepted).toBe(0);
+  expect(stats.connectionsRefused).toBeGreaterThan(0);
+  expect(stats.connectionsRefused + stats.handshakesFailed).toBe(stats.packetsReceived);
+  expect(stats.bytesSent).toBeLessThanOrEqual(3 * 1_200 * stats.handshakesFailed);
+  expect(process.memoryUsage().rss - before).toBeLessThan(128 * 1024 * 1024);
+  await using left = await openEndpoint({ certificates: plaintext.certificates });
+  expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(true);
+  await right.events.until(() => right.events.unis.length === 1);
+});
+
+test.each(MODES)("packets damaged on the way are as good as lost, %s", async (_, mode) => {
   // Method: a relay between the two flips one bit in every seventh packet.
-  await using right = await openEndpoint({ certificates });
-  await using left = await openEndpoint({ certificates });
+  await using right = await openEndpoint({ certificates: mode });
+  await using left = await openEndpoint({ certificates: mode });
   await using relay = await openRelay(right, left);
   const frame = Buffer.alloc(200_000, 9);
   const sends = [1, 2, 3].map(() => left.transport.sendUni(relay.address, [frame]));
@@ -95,19 +132,22 @@ test("replies to strangers are smaller than the question and limited in number",
   expect(stats.statelessRepliesHeldBack).toBeGreaterThan(0);
 });
 
-test("handshakes beyond the limit are refused without harm to those that are there", async () => {
-  const limits = { inboundConnectionsMax: 1 };
-  await using right = await openEndpoint({ certificates, limits });
-  await using first = await openEndpoint({ certificates });
-  await using second = await openEndpoint({ certificates, connectTimeoutMs: 300 });
-  const target = right.transport.local;
-  expect(await first.transport.sendUni(target, [Buffer.from("1")])).toBe(true);
-  await right.events.until(() => right.events.unis.length === 1);
-  expect(await second.transport.sendUni(target, [Buffer.from("2")])).toBe(false);
-  expect(right.transport.stats.connectionsRefused).toBeGreaterThan(0);
-  expect(await first.transport.sendUni(target, [Buffer.from("3")])).toBe(true);
-  await right.events.until(() => right.events.unis.length === 2);
-});
+test.each(MODES)(
+  "handshakes beyond the limit are refused without harm to those that are there, %s",
+  async (_, mode) => {
+    const limits = { inboundConnectionsMax: 1 };
+    await using right = await openEndpoint({ certificates: mode, limits });
+    await using first = await openEndpoint({ certificates: mode });
+    await using second = await openEndpoint({ certificates: mode, connectTimeoutMs: 300 });
+    const target = right.transport.local;
+    expect(await first.transport.sendUni(target, [Buffer.from("1")])).toBe(true);
+    await right.events.until(() => right.events.unis.length === 1);
+    expect(await second.transport.sendUni(target, [Buffer.from("2")])).toBe(false);
+    expect(right.transport.stats.connectionsRefused).toBeGreaterThan(0);
+    expect(await first.transport.sendUni(target, [Buffer.from("3")])).toBe(true);
+    await right.events.until(() => right.events.unis.length === 2);
+  },
+);
 
 /** Bytes from pure noise to nearly a first packet. */
 function hostilePacket(): fc.Arbitrary<Buffer> {
@@ -122,6 +162,22 @@ function hostilePacket(): fc.Arbitrary<Buffer> {
     sized.map(prefixed("e00000000108a1a2a3a4a5a6a7a800")),
     noise.map(prefixed("40a1a2a3a4a5a6a7a8")),
   );
+}
+
+/** Makes a client's first packets, each under ids of its own. */
+function createFirstPackets(): () => Buffer {
+  const protection = new PlaintextProtection();
+  let made = 0;
+  return () => {
+    made += 1;
+    const packet = Buffer.alloc(1_200);
+    // Ids of 8 bytes, no token, number 0, a PING.
+    packet.set(Buffer.from("c0000000010800000000000000000800000000000000000044960001", "hex"));
+    packet.writeUInt32BE(made, 6);
+    packet.writeUInt32BE(made, 15);
+    protection.seal(packet, { start: 0, numberStart: 26, numberBytes: 1, end: packet.length });
+    return packet;
+  };
 }
 
 interface RawSocket extends AsyncDisposable {

@@ -6,16 +6,22 @@ import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import type { BiStream } from "../../types.ts";
 import { createCertificateAuthority } from "../certificates/certificates.ts";
+import type { QuicTransportOptions } from "./options.ts";
 import { QuicTransport } from "./quic-transport.ts";
 import { createTestCertificates, openEndpoint, RecordedEvents } from "./transport-fixture.ts";
 
 const NOW_MS = Date.now();
 const authority = await createCertificateAuthority({ nowMs: NOW_MS });
 const certificates = await createTestCertificates({ authority });
+/** Quiche with TLS, and the core of our own. */
+const MODES = [
+  ["with TLS", certificates],
+  ["in plaintext", { resetSeed: "end to end" }],
+] as const;
 
-test("20 MB go both ways at once on one stream, byte for byte", async () => {
-  await using left = await openEndpoint({ certificates });
-  await using right = await openEndpoint({ certificates });
+test.each(MODES)("20 MB go both ways at once on one stream, byte for byte, %s", async (_, mode) => {
+  await using left = await openEndpoint({ certificates: mode });
+  await using right = await openEndpoint({ certificates: mode });
   const received = [receiver(), receiver()] as const;
   right.events.onBiStream((stream) => {
     stream.onFrame(received[1].onFrame);
@@ -48,9 +54,9 @@ test("one dual-stack socket serves IPv4 and IPv6, and IPv4 addresses stay plain"
   await four.events.until(() => four.events.unis.length === 1);
 });
 
-test("a datagram sent right before the close still arrives", async () => {
-  await using left = await openEndpoint({ certificates });
-  await using right = await openEndpoint({ certificates });
+test.each(MODES)("a datagram sent right before the close still arrives, %s", async (_, mode) => {
+  await using left = await openEndpoint({ certificates: mode });
+  await using right = await openEndpoint({ certificates: mode });
   await left.transport.sendUni(right.transport.local, [Buffer.from("x")]);
   left.transport.sendDatagram(right.transport.local, Buffer.from("leaving"));
   await left.transport.close();
@@ -117,32 +123,32 @@ test("an incoming stream over a limit is given up, and the connection goes on", 
   expect(right.transport.stats.streamsBroken).toBe(2);
 });
 
-test("a stream beyond what the peer grants is refused by code", async () => {
-  await using left = await openEndpoint({ certificates });
-  await using right = await openEndpoint({ certificates });
+test.each(MODES)("a stream beyond what the peer grants is refused by code, %s", async (_, mode) => {
+  await using left = await openEndpoint({ certificates: mode });
+  await using right = await openEndpoint({ certificates: mode });
   const opens = Array.from({ length: 33 }, () => left.transport.openBi(right.transport.local));
   const outcomes = await Promise.allSettled(opens);
   expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBe(32);
   expect(outcomes[32]).toMatchObject({ reason: { code: "TRANSPORT_LIMIT" } });
 });
 
-test("the emulated delay is what the round-trip time measures", async () => {
+test.each(MODES)("the emulated delay is what the round-trip time measures, %s", async (_, mode) => {
   const faults = { delayMs: () => 20 };
-  await using left = await openEndpoint({ certificates, faults });
-  await using right = await openEndpoint({ certificates, faults });
+  await using left = await openEndpoint({ certificates: mode, faults });
+  await using right = await openEndpoint({ certificates: mode, faults });
   left.transport.sendDatagram(right.transport.local, Buffer.from("x"));
   await left.events.until(() => left.events.rtts.length > 0);
   expect(left.events.rtts[0]?.target).toBe(right.transport.local);
   expect(left.events.rtts[0]?.rttMs).toBeGreaterThanOrEqual(39);
 });
 
-test("lost packets are sent again", async () => {
+test.each(MODES)("lost packets are sent again, %s", async (_, mode) => {
   // Goal: streams survive a bad network. Method: lose one packet in ten, by a fixed sequence.
   let turn = 0;
   const random = (): number => (turn++ % 10) / 10;
   const faults = { dropRate: 0.05 };
-  await using left = await openEndpoint({ certificates, faults, random });
-  await using right = await openEndpoint({ certificates });
+  await using left = await openEndpoint({ certificates: mode, faults, random });
+  await using right = await openEndpoint({ certificates: mode });
   const frame = Buffer.alloc(300_000, 5);
   expect(await left.transport.sendUni(right.transport.local, [frame])).toBe(true);
   await right.events.until(() => right.events.unis.length === 1);
@@ -150,59 +156,71 @@ test("lost packets are sent again", async () => {
   expect(left.transport.stats.packetsLostOnPurpose).toBeGreaterThan(0);
 });
 
-test("keep-alive holds a quiet connection open, and silence ends it", async () => {
-  const faults = { dropRate: 0 };
-  const options = { certificates, idleTimeoutMs: 1_000 };
-  await using left = await openEndpoint({ ...options, faults });
-  await using right = await openEndpoint(options);
-  left.transport.sendDatagram(right.transport.local, Buffer.from("x"));
-  await left.events.until(() => left.events.edges.length === 1);
-  const sentBefore = left.transport.stats.packetsSent;
-  await everyTurn(() => left.transport.stats.packetsSent >= sentBefore + 6);
-  expect(left.events.edges.map(({ state }) => state)).toEqual(["up"]);
-  faults.dropRate = 1;
-  await left.events.until(() => left.events.edges.length === 2);
-  expect(left.events.edges[1]).toMatchObject({ state: "down", reason: "idle timeout" });
-});
+test.each(MODES)(
+  "keep-alive holds a quiet connection open, and silence ends it, %s",
+  async (_, mode) => {
+    const faults = { dropRate: 0 };
+    const options = { certificates: mode, idleTimeoutMs: 1_000 };
+    await using left = await openEndpoint({ ...options, faults });
+    await using right = await openEndpoint(options);
+    left.transport.sendDatagram(right.transport.local, Buffer.from("x"));
+    await left.events.until(() => left.events.edges.length === 1);
+    const sentBefore = left.transport.stats.packetsSent;
+    await everyTurn(() => left.transport.stats.packetsSent >= sentBefore + 6);
+    expect(left.events.edges.map(({ state }) => state)).toEqual(["up"]);
+    faults.dropRate = 1;
+    await left.events.until(() => left.events.edges.length === 2);
+    expect(left.events.edges[1]).toMatchObject({ state: "down", reason: "idle timeout" });
+  },
+);
 
-test("a restarted peer tells the first packet of its predecessor's connection so", async () => {
-  const { left, restart, close } = await openAndKillPeer();
-  await using reborn = await restart(certificates);
-  const target = reborn.transport.local;
-  left.transport.sendDatagram(target, Buffer.from("into the void"));
-  await left.events.until(() => left.events.edges.length === 2);
-  expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
-  expect(await left.transport.sendUni(target, [Buffer.from("first")])).toBe(true);
-  await reborn.events.until(() => reborn.events.unis.length === 1);
-  await close();
-});
+test.each(MODES)(
+  "a restarted peer tells the first packet of its predecessor's connection so, %s",
+  async (_, mode) => {
+    const { left, restart, close } = await openAndKillPeer(mode);
+    await using reborn = await restart(mode);
+    const target = reborn.transport.local;
+    left.transport.sendDatagram(target, Buffer.from("into the void"));
+    await left.events.until(() => left.events.edges.length === 2);
+    expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
+    expect(await left.transport.sendUni(target, [Buffer.from("first")])).toBe(true);
+    await reborn.events.until(() => reborn.events.unis.length === 1);
+    await close();
+  },
+);
 
-test("a restarted peer's own first handshake ends connections to its predecessor", async () => {
-  const { left, restart, close } = await openAndKillPeer();
-  await using reborn = await restart(certificates);
-  reborn.transport.sendDatagram(left.transport.local, Buffer.from("I am new"));
-  await left.events.until(() => left.events.edges.length === 2);
-  expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
-  await close();
-});
+test.each(MODES)(
+  "a restarted peer's own first handshake ends connections to its predecessor, %s",
+  async (_, mode) => {
+    const { left, restart, close } = await openAndKillPeer(mode);
+    await using reborn = await restart(mode);
+    reborn.transport.sendDatagram(left.transport.local, Buffer.from("I am new"));
+    await left.events.until(() => left.events.edges.length === 2);
+    expect(left.events.edges[1]?.reason).toBe("the peer no longer knows the connection");
+    await close();
+  },
+);
 
-test("connections made and forgotten over and over leave nothing behind", async () => {
-  // Also guards against closing at a moment when quiche would send for ever: see `close` of
-  // connection.ts; it struck once in some hundred connections.
-  await using left = await openEndpoint({ certificates });
-  await using right = await openEndpoint({ certificates });
-  const target = right.transport.local;
-  for (let round = 1; round <= 300; round += 1) {
-    expect(await left.transport.sendUni(target, [Buffer.from("x")])).toBe(true);
-    await right.events.until(() => right.events.unis.length === round);
-    left.transport.forget(target, "test");
-  }
-  await everyTurn(() => left.transport.connectionCount + right.transport.connectionCount === 0);
-  expect(left.transport.stats.packetsSent).toBeLessThan(300 * 100);
-});
+test.each(MODES)(
+  "connections made and forgotten over and over leave nothing behind, %s",
+  async (_, mode) => {
+    // Also guards against closing at a moment when quiche would send for ever: see `close` of
+    // connection.ts; it struck once in some hundred connections.
+    await using left = await openEndpoint({ certificates: mode });
+    await using right = await openEndpoint({ certificates: mode });
+    const target = right.transport.local;
+    for (let round = 1; round <= 300; round += 1) {
+      expect(await left.transport.sendUni(target, [Buffer.from("x")])).toBe(true);
+      await right.events.until(() => right.events.unis.length === round);
+      left.transport.forget(target, "test");
+    }
+    await everyTurn(() => left.transport.connectionCount + right.transport.connectionCount === 0);
+    expect(left.transport.stats.packetsSent).toBeLessThan(300 * 100);
+  },
+);
 
 test("after forget the first message reaches a peer restarted with another key", async () => {
-  const { left, restart, close } = await openAndKillPeer();
+  const { left, restart, close } = await openAndKillPeer(certificates);
   await using reborn = await restart(await createTestCertificates({ authority }));
   const target = reborn.transport.local;
   left.transport.forget(target, "its identity is newer");
@@ -233,26 +251,32 @@ test("a handshake from a peer that was unreachable ends the wait for it", async 
   expect(await left.transport.sendUni(target, [Buffer.from("welcome")])).toBe(true);
 });
 
-test("a loop that comes late does not blame the peer whose answer it has not read", async () => {
-  // Method: stop the thread in the middle of the handshake, for longer than that may take.
-  await using left = await openEndpoint({ certificates, connectTimeoutMs: 300 });
-  await using right = await openEndpoint({ certificates });
-  const sent = left.transport.sendUni(right.transport.local, [Buffer.from("x")]);
-  const { stats } = left.transport;
-  while (stats.packetsSent === 0) await new Promise((resolve) => setImmediate(resolve));
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
-  expect(await sent).toBe(true);
-  expect(stats.dials).toBe(1);
-});
+test.each(MODES)(
+  "a loop that comes late does not blame the peer whose answer it has not read, %s",
+  async (_, mode) => {
+    // Method: stop the thread in the middle of the handshake, for longer than that may take.
+    await using left = await openEndpoint({ certificates: mode, connectTimeoutMs: 300 });
+    await using right = await openEndpoint({ certificates: mode });
+    const sent = left.transport.sendUni(right.transport.local, [Buffer.from("x")]);
+    const { stats } = left.transport;
+    while (stats.packetsSent === 0) await new Promise((resolve) => setImmediate(resolve));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
+    expect(await sent).toBe(true);
+    expect(stats.dials).toBe(1);
+  },
+);
 
-test("late answers to a dial that was given up begin no handshake of their own", async () => {
-  await using left = await openEndpoint({ certificates, connectTimeoutMs: 100 });
-  await using right = await openEndpoint({ certificates, faults: { delayMs: () => 400 } });
-  expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(false);
-  const { stats } = left.transport;
-  await everyTurn(() => stats.packetsUnknown >= 2);
-  expect(stats.handshakesFailed).toBe(0);
-});
+test.each(MODES)(
+  "late answers to a dial that was given up begin no handshake of their own, %s",
+  async (_, mode) => {
+    await using left = await openEndpoint({ certificates: mode, connectTimeoutMs: 100 });
+    await using right = await openEndpoint({ certificates: mode, faults: { delayMs: () => 400 } });
+    expect(await left.transport.sendUni(right.transport.local, [Buffer.from("x")])).toBe(false);
+    const { stats } = left.transport;
+    await everyTurn(() => stats.packetsUnknown >= 2);
+    expect(stats.handshakesFailed).toBe(0);
+  },
+);
 
 test("an address in use, or none of ours, is refused by code", async () => {
   await using left = await openEndpoint({ certificates });
@@ -284,10 +308,10 @@ test("a process that closed its transports ends by itself", async () => {
 });
 
 /** A pair with a connection from left, of which the right side then dies without a goodbye. */
-async function openAndKillPeer() {
-  const left = await openEndpoint({ certificates });
+async function openAndKillPeer(mode: Mode) {
+  const left = await openEndpoint({ certificates: mode });
   const faults = { dropRate: 0 };
-  const right = await openEndpoint({ certificates, faults });
+  const right = await openEndpoint({ certificates: mode, faults });
   const local = right.transport.local;
   left.transport.sendDatagram(local, Buffer.from("hello"));
   await right.events.until(() => right.events.datagrams.length === 1);
@@ -295,7 +319,7 @@ async function openAndKillPeer() {
   await right.transport.close();
   return {
     left,
-    restart: (renewed: typeof certificates) => openEndpoint({ certificates: renewed, local }),
+    restart: (renewed: Mode) => openEndpoint({ certificates: renewed, local }),
     close: () => left.transport.close(),
   };
 }
@@ -324,5 +348,6 @@ async function everyTurn(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
+type Mode = QuicTransportOptions["certificates"];
 const BULK_BYTES = 20_000_000;
 const FRAME_BYTES = 50_000;

@@ -126,7 +126,8 @@ describe.skipIf(!isThere).each(WAYS)("beside nodes of PATINA_CORROSION_BIN, by $
     }
   });
 
-  test("in the end nobody lacks anything, and all tables are equal row by row", async () => {
+  test("in the end all know all, nobody lacks anything, and tables are equal row by row", async () => {
+    await everybodyKnows(5);
     for (const host of patinas) {
       await until(`${host.options.name} needs nothing`, async () => {
         return (await host.status()).needs === 0;

@@ -15,6 +15,7 @@ import {
   SHORT,
 } from "./packet.ts";
 import { PlaintextProtection } from "./protection.ts";
+import { TestNetwork } from "./quic-network-fixture.ts";
 import { NO_ERROR } from "./transport-error.ts";
 import { decodeParameters } from "./transport-parameters.ts";
 
@@ -60,6 +61,26 @@ test("the client's first packet and the server's handshake carry transport param
   // The server confirms the id that the client made up for it.
   const made = bytesToHex(captured[0]!.bytes.subarray(6, 6 + captured[0]!.bytes[5]!));
   expect(bytesToHex(decoded.value.originalDestinationConnectionId!)).toBe(made);
+});
+
+test("packets of our own, of both sides, are read by the same decoder", () => {
+  const network = new TestNetwork(9);
+  const sent: Uint8Array[] = [];
+  network.onPacket = (_, packet) => sent.push(packet.slice()) > 0;
+  const { client, server } = network.connected();
+  client.write(client.streams.open(1), new Uint8Array(5_000), true);
+  server.sendDatagram(new Uint8Array(900));
+  network.pass(200);
+  client.close(0, "done", network.nowMs);
+  network.pass(200);
+  const packets = sent.flatMap((bytes) => readDatagram(bytes));
+  expect(packets.every(({ isAuthentic, failure }) => isAuthentic && failure === NO_ERROR)).toBe(
+    true,
+  );
+  expect(new Set(packets.map(({ kind }) => kind))).toEqual(new Set([INITIAL, HANDSHAKE, SHORT]));
+  const types = new Set(packets.flatMap(({ frames }) => frames.map(({ type }) => type)));
+  expect(types).toContain(FRAME.datagramWithLength);
+  expect(types).toContain(FRAME.applicationClose);
 });
 
 test("the captured datagram is the SWIM packet of the first contact", () => {

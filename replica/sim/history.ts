@@ -60,6 +60,11 @@ export class History {
     );
   }
 
+  /** A writer is no more: what no disk has heard of by now was never given out. */
+  abandon(actorId: ActorId): void {
+    this.settle(actorId, Math.max(...[...this.#disks()].map(({ books }) => books.head(actorId))));
+  }
+
   /** Whether a version was endangered and no disk has it whole. */
   isLost(actorId: ActorId, version: number): boolean {
     if (this.#endangered.get(actorId)?.has(version) !== true) return false;

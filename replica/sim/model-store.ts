@@ -124,9 +124,44 @@ export class ModelStore {
     }
     if (seq === 0) return null;
     this.#hasUnsyncedOwn = true;
+    return this.#record(version, seq - 1, ts);
+  }
+
+  /**
+   * The disk under another actor id, and the version by which it publishes what was its own: with the
+   * column versions that they have, as in the database.
+   */
+  renewed(actorId: ActorId, ts: bigint): { store: ModelStore; commit: LocalCommit | null } {
+    const store = new ModelStore(actorId, this.#chunkBytes, `${this.databaseId}*`);
+    for (const known of this.#books.actors()) {
+      const need = { kind: "full", versions: { start: 1, end: this.#books.head(known) } } as const;
+      store.apply(this.readVersions({ actorId: known, need, chunkBytes: this.#chunkBytes }));
+    }
+    const commit = store.#takeOver(this.actorId, ts);
+    store.sync();
+    return { store, commit };
+  }
+
+  #takeOver(former: ActorId, ts: bigint): LocalCommit | null {
+    this.#journal.push((store) => void store.#takeOver(former, ts));
+    const writer = { actorId: this.actorId, version: 1 };
+    let seq = 0;
+    for (let version = 1; version <= this.#books.head(former); version += 1) {
+      for (const change of this.rows.changesOf({ actorId: former, version })) {
+        assert(
+          this.rows.merge({ ...change, seq }, writer),
+          "of equal values the greater actor's wins",
+        );
+        seq += 1;
+      }
+    }
+    return seq === 0 ? null : this.#record(writer.version, seq - 1, ts);
+  }
+
+  #record(version: number, lastSeq: number, ts: bigint): LocalCommit {
+    const writer = { actorId: this.actorId, version };
     this.rows.endVersion(writer);
     const changes = this.rows.changesOf(writer);
-    const lastSeq = seq - 1;
     this.#tsByVersion.set(versionKey(this.actorId, version), ts);
     this.#storedBooks.store(
       this.#books.recordComplete(this.actorId, { start: version, end: version }),

@@ -6,7 +6,8 @@ import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import type { Address } from "../types.ts";
 import { calmNetwork, type SimulationSetup } from "./setup.ts";
 import type { NetworkFaults } from "./sim-network.ts";
-import type { SimReplica, SimReplicaTraits } from "./sim-replica.ts";
+import type { SimReplica } from "./sim-replica.ts";
+import type { SimReplicaTraits } from "./sim-replica-options.ts";
 import { World } from "./world.ts";
 
 /** A quiet world; whatever is given differs from it. */

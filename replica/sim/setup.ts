@@ -5,7 +5,7 @@
 import { createPrng } from "#base/prng.ts";
 import { BRAKE_DEFAULTS } from "../core/brake/brake.ts";
 import type { NetworkFaults } from "./sim-network.ts";
-import type { SimReplicaTraits } from "./sim-replica.ts";
+import type { SimReplicaTraits } from "./sim-replica-options.ts";
 
 /** One run. */
 export interface SimulationSetup {

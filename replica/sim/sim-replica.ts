@@ -7,9 +7,8 @@
  * now and then and restored at the start.
  */
 import { assert } from "#base/errors.ts";
-import { createPrng, type Prng } from "#base/prng.ts";
-import type { BrakeConfig } from "../core/brake/brake.ts";
-import { BROADCAST_DEFAULTS, type BroadcastConfig } from "../core/broadcast/types.ts";
+import { createPrng } from "#base/prng.ts";
+import { BROADCAST_DEFAULTS } from "../core/broadcast/types.ts";
 import { RECOVERY_DEFAULTS } from "../core/recovery/recovery.ts";
 import { Hlc, unixMsToNtp64 } from "../core/hlc.ts";
 import { ReplicaCore } from "../core/replica-core.ts";
@@ -23,64 +22,16 @@ import type { SessionMessage } from "../core/sync/messages.ts";
 import { versionsOf } from "../core/sync/needs.ts";
 import type { SyncServerOutput } from "../core/sync/sync-server.ts";
 import type { BroadcastBody, UniPayload } from "../core/wire/types.ts";
-import type { ActorId, Address, ApplyOutcome, LocalCommit } from "../types.ts";
-import type { EventQueue } from "./event-queue.ts";
+import type { ActorId, Address } from "../types.ts";
 import { ModelStore, type ModelWrite } from "./model-store.ts";
-import { type FrameDecoder, recodePacket } from "./sim-codec.ts";
-import type { NetworkEndpoint, SimNetwork } from "./sim-network.ts";
+import { recodePacket } from "./sim-codec.ts";
+import type { NetworkEndpoint } from "./sim-network.ts";
 import { SimSessions } from "./sim-sessions.ts";
 import { SimReader } from "./sim-reader.ts";
 import { SimStoreWorker } from "./sim-store-worker.ts";
 import type { StreamEnd } from "./sim-stream.ts";
 import { describeInput } from "./describe-input.ts";
-import type { Trace } from "./trace.ts";
-
-/** Who a replica is, and the world it lives in. */
-export interface SimReplicaOptions {
-  readonly actorId: ActorId;
-  readonly address: Address;
-  readonly bootstrap: readonly Address[];
-  readonly queue: EventQueue;
-  readonly network: SimNetwork<SwimPacket, SessionMessage>;
-  readonly trace: Trace;
-  readonly prng: Prng;
-  /** The reader's own: what it does changes nothing else. */
-  readonly readerPrng: Prng;
-  readonly traits: SimReplicaTraits;
-  /** Shared by the replicas of a world. */
-  readonly frames: FrameDecoder;
-  /** How far the wall clock is ahead of the world's. */
-  readonly skewMs: number;
-  readonly observer: SimReplicaObserver;
-}
-
-/** How a replica works. */
-export interface SimReplicaTraits {
-  /** Greatest virtual time of one store operation. */
-  readonly storeMs: number;
-  /** And of each changeset applied or read, on top of that. */
-  readonly changesetMs: number;
-  /** Greatest width of a sync need. */
-  readonly pieceVersions: number;
-  /** Column changes waiting for the store above which a sync client asks for no more. */
-  readonly pendingChangesMax: number;
-  /** Send messages through their bytes. */
-  readonly isEncoding: boolean;
-  /** Chunk size of own transactions. */
-  readonly chunkBytes: number;
-  /** How changes are broadcast, where it is not the default. */
-  readonly broadcast: Partial<Pick<BroadcastConfig, "method" | "budgetBytesPerSecond">>;
-  /** What one origin may have broadcast. */
-  readonly brake: BrakeConfig;
-}
-
-/** Who hears what comes to a replica's disk. */
-export interface SimReplicaObserver {
-  readonly onCommit: (commit: LocalCommit) => void;
-  readonly onApplied: (outcomes: readonly ApplyOutcome[]) => void;
-  /** Own versions go on above `head`, after a doubt. */
-  readonly onSettled: (head: number) => void;
-}
+import type { SimReplicaOptions } from "./sim-replica-options.ts";
 
 /** A broadcast but for its change. */
 type FrameOrigin = Omit<Extract<ReplicaInput, { kind: "broadcast" }>, "kind" | "changeset">;
@@ -127,7 +78,7 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   }
 
   get actorId(): ActorId {
-    return this.#options.actorId;
+    return this.#store.actorId;
   }
 
   /** Where it lives, or lived last. */
@@ -302,7 +253,8 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   // ---------------------------------------------------------------- running the core
 
   #createCore(): ReplicaCore {
-    const { queue, actorId, prng, traits } = this.#options;
+    const { queue, prng, traits } = this.#options;
+    const { actorId } = this;
     const hlc = new Hlc();
     const ts = hlc.stamp(this.#wall(queue.nowMs));
     return new ReplicaCore({
@@ -418,9 +370,20 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
       case "settleOwnVersions":
         return this.#settleOwnVersions(life, output.head);
       case "renewIdentity":
-        // Power is lost only where others can be asked afterwards.
-        return assert(false, `${output.kind} is not asked for`);
+        return this.#renew(life);
     }
+  }
+
+  /** Ends, and starts as another actor with the same rows. */
+  #renew({ core }: Life): void {
+    const { queue, observer } = this.#options;
+    const former = this.actorId;
+    const { store, commit } = this.#store.renewed(greaterId(former), core.stamp(queue.nowMs));
+    this.crash();
+    this.#store = store;
+    this.#mark("identity renewed");
+    observer.onRenewed(former, commit);
+    queue.after(RENEWED_AFTER_MS, () => this.start());
   }
 
   #settleOwnVersions(life: Life, head: number): void {
@@ -492,9 +455,17 @@ export class SimReplica implements NetworkEndpoint<SwimPacket, SessionMessage> {
   }
 }
 
+/** That of a replica which has none of its own any more; once in its life. */
+function greaterId(former: ActorId): ActorId {
+  assert(former.startsWith("0"), "actor ids of a world are small numbers");
+  return `e${former.slice(1)}`;
+}
+
 /** Time zero of every world: a date after that of the protocol's captures. */
 const EPOCH_UNIX_MS = 1_770_000_000_000;
 /** A machine that is due at once is run again after this; keeps virtual time moving. */
 const LEAST_TICK_MS = 0.01;
+/** From the end of a life to the next, under another actor id. */
+const RENEWED_AFTER_MS = 500;
 /** How often members are saved, as in production. */
 const MEMBERS_PERIOD_MS = 10_000;

@@ -137,9 +137,10 @@ export class World implements WorldView {
       // The protocol wants clocks within 300 ms of each other.
       skewMs: this.#prng.next() * 200,
       observer: {
-        onCommit: (commit) => this.#onCommit(actorId, commit),
+        onCommit: (commit) => this.#onCommit(replica.actorId, commit),
         onApplied: (outcomes) => this.#onApplied(replica, outcomes),
         onSettled: (head) => this.#onSettled(replica, head),
+        onRenewed: (former, commit) => this.#onRenewed(replica, former, commit),
       },
     });
     return replica;
@@ -155,6 +156,12 @@ export class World implements WorldView {
     if (head < (this.committed.get(actorId) ?? 0)) this.trace.sometimes("own version was nowhere");
     this.#history.settle(actorId, head);
     if (store.books.missingVersions(actorId) > 0) this.trace.sometimes("own version skipped");
+    if (this.#victim === replica) this.#victim = null;
+  }
+
+  #onRenewed(replica: SimReplica, former: ActorId, commit: LocalCommit | null): void {
+    this.#history.abandon(former);
+    if (commit !== null) this.#onCommit(replica.actorId, commit);
     if (this.#victim === replica) this.#victim = null;
   }
 

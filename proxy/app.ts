@@ -221,6 +221,7 @@ export class App {
       log,
       metrics: this.#metrics.writer(0),
       fleet: { budget: restartBudgetOf(effective.config), bounces: this.#bounces },
+      onReleased: (change) => this.#side?.tell({ kind: "released", change }),
       onThaw: () => {
         this.#readiness.thawed();
         this.#onceThawed();

@@ -190,9 +190,9 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
   },
   {
     name: "patina_quarantine_notices_total",
-    help: "Notices of changes that stalled an edge: sent by this one, taken of others, or dropped.",
+    help: "Notices of changes that stalled an edge: sent by this one, taken of others, taken back by them, or dropped.",
     type: "counter",
-    labels: { result: ["sent", "taken", "forged", "expired", "otherBuild"] },
+    labels: { result: ["sent", "taken", "retracted", "forged", "expired", "otherBuild"] },
   },
   {
     name: "patina_table_saves_total",

@@ -14,6 +14,7 @@ import {
   Quarantine,
   readState,
   readSuspect,
+  type ChangeName,
   type QuarantineNote,
   type QuarantineState,
   type Suspect,
@@ -36,6 +37,8 @@ export interface QuarantineKeeperOptions {
   readonly fleet: FleetBudget;
   /** What is held has changed; with `isRefeed`, rows that passed before are to come again. */
   readonly onChange: (state: QuarantineState, isRefeed: boolean) => void;
+  /** The operator has a change applied that was held: others need not be warned of it. */
+  readonly onReleased: (change: ChangeName) => void;
   /** A freeze has ended; `onChange` came first. */
   readonly onThaw: () => void;
 }
@@ -225,6 +228,7 @@ export class QuarantineKeeper {
         log.info?.("change-dropped", "a held change stays out for good", { id: note.hold.id });
         return;
       case "ended":
+        if (note.why === "released" && note.change) this.#options.onReleased(note.change);
         log.info?.("hold-ended", `a hold has ended: ${note.why}`, { id: note.id, why: note.why });
         return;
     }

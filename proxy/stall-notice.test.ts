@@ -47,6 +47,14 @@ test("a notice of another build and one that has expired are told from forged on
   expect(read(signed({ ...ENTRY, expires: NOW_MS }))).toEqual([refused("expired")]);
 });
 
+test("a retraction counts as long as there is one, of the same build and when signed alone", () => {
+  const retracted = { ...ENTRY, expires: 0 };
+  expect(read(signed(retracted))).toMatchObject([{ ok: true, value: { expires: 0 } }]);
+  expect(read(signed({ ...retracted, build: "b2" }))).toEqual([refused("expired")]);
+  const forged = signed().replace(String(ENTRY.expires), "0");
+  expect(read(forged)).toEqual([refused("forged")]);
+});
+
 test("nothing that the writer has not signed counts", async () => {
   const text = signed();
   const altered = [

@@ -31,7 +31,7 @@ export interface NoticeEntry {
   /** Of the edge that stalled, see `readBuildId`. */
   readonly build: string;
   readonly actor: ActorId;
-  /** Unix milliseconds. */
+  /** Unix milliseconds; 0 = retracted: the change may be applied. */
   readonly expires: number;
 }
 
@@ -92,6 +92,7 @@ function judge(
   if (entry === null || key === null || entry.actor !== writer) return failure("forged");
   const signature = Buffer.from(entry.signature, "base64");
   if (!isSigned(entry, key, signature)) return failure("forged");
+  if (entry.expires === 0 && entry.build === build) return success(entry);
   if (entry.expires <= nowMs) return failure("expired");
   if (entry.build !== build) return failure("otherBuild");
   return success({ ...entry, expires: Math.min(entry.expires, nowMs + validMs) });
@@ -155,7 +156,7 @@ function digestOf({ asymmetricKeyType }: KeyObject): string | null {
 }
 
 /** Changes that stall one edge within the time of a hold are few: then its origin is held. */
-const ENTRIES_MAX = 8;
+export const ENTRIES_MAX = 8;
 /** Eight entries are 3 KB, and a certificate with its chain hardly more. */
 const TEXT_MAX = 16_384;
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;

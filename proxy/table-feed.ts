@@ -162,9 +162,9 @@ export class TableFeed {
     this.#canary.setUp(actorId, isUp);
   }
 
-  /** A change stalled another edge. */
+  /** A change stalled another edge, or that takes its word back. */
   notice({ actorId, hash, expiresMs }: Omit<NoticeNews, "kind">): void {
-    const untilMs = performance.now() + expiresMs - Date.now();
+    const untilMs = expiresMs === 0 ? -Infinity : performance.now() + expiresMs - Date.now();
     this.#canary.notice({ hash, victim: actorId, untilMs });
     this.#scheduleDue();
   }

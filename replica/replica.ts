@@ -47,6 +47,7 @@ import { transportProtection } from "./driver/certificates/transport-certificate
 import type { FaultInjection } from "./driver/quic/options.ts";
 import { mayBeAmong } from "./driver/quic/peer-identity.ts";
 import { QuicTransport } from "./driver/quic/quic-transport.ts";
+import type { TransportCertificates } from "./driver/quic/tls-config.ts";
 import { ReplicaDriver } from "./driver/replica-driver.ts";
 import { ReplicaMetrics } from "./driver/replica-metrics.ts";
 import { statusOf } from "./driver/replica-status.ts";
@@ -105,6 +106,8 @@ export interface Replica {
   readonly actorId: ActorId;
   /** Address under which others dial it. */
   readonly gossipAddress: Address;
+  /** What it proves itself with at present; null with `gossip.plaintext`. */
+  readonly certificates: TransportCertificates | null;
   /** The first one at which the API is served. */
   readonly apiAddress: Address;
   /** Members, heads and needs, as plain JSON. */
@@ -167,6 +170,10 @@ class RunningReplica implements Replica {
 
   get gossipAddress(): Address {
     return this.#core?.swim.self.addr ?? "";
+  }
+
+  get certificates(): TransportCertificates | null {
+    return this.#certificates?.current ?? null;
   }
 
   get apiAddress(): Address {
@@ -233,7 +240,8 @@ class RunningReplica implements Replica {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#admin?.close();
     await this.#api?.close();
-    if (this.#core && this.#hasJoined) await this.#saveMembersAtLast(this.#core);
+    // A store that fails must not keep the replica from leaving.
+    if (this.#hasJoined) await this.#keep(this.#saveMembers(), "members-not-saved");
     this.#driver?.stop(options);
     await this.#transport?.close();
     this.#store.close();
@@ -344,7 +352,7 @@ class RunningReplica implements Replica {
       onSyncFinished: (appliedVersions) => this.#noteSynced(appliedVersions),
       onSettled: (head) => {
         log.info?.("own-versions-settled", `writing goes on above version ${head}`, { head });
-        this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
+        void this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
       },
       onStoreFailure: (error) => events.failed(error),
     });
@@ -360,7 +368,7 @@ class RunningReplica implements Replica {
     if (appliedVersions > 0 && this.#core.books.isLacking()) return;
     this.#hasSynced = true;
     this.#options.events.synced();
-    this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
+    void this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
   }
 
   #onSwimEvent(event: SwimEvent): void {
@@ -448,7 +456,7 @@ class RunningReplica implements Replica {
   #startTimers(self: Address): void {
     const databasePath = this.#options.db.path;
     const every = (periodMs: number, what: string, task: () => Promise<void>): void => {
-      this.#timers.push(setInterval(() => this.#keep(task(), what), periodMs));
+      this.#timers.push(setInterval(() => void this.#keep(task(), what), periodMs));
     };
     every(METRICS_PERIOD_MS, "metrics-failed", async () => {
       const [core, driver, transport, api] = [this.#core, this.#driver, this.#transport, this.#api];
@@ -462,9 +470,7 @@ class RunningReplica implements Replica {
     every(watching.CERTIFICATES_PERIOD_MS, "certificates-failed", async () =>
       this.#certificates?.look(),
     );
-    every(MEMBERS_PERIOD_MS, "members-not-saved", async () => {
-      if (this.#core) await this.#saveMembers(this.#core);
-    });
+    every(MEMBERS_PERIOD_MS, "members-not-saved", () => this.#saveMembers());
     every(BOOTSTRAP_PERIOD_MS, "bootstrap-failed", async () => {
       const { addresses } = await this.#resolve(self);
       this.#driver?.run({ kind: "bootstrap", addresses });
@@ -473,20 +479,13 @@ class RunningReplica implements Replica {
   }
 
   /** Owns a promise whose failure changes nothing: the next period tries again. */
-  #keep(task: Promise<void>, what: string): void {
-    task.catch((error: unknown) => this.#options.log.warn?.(what, errorText(error)));
+  async #keep(task: Promise<void>, what: string): Promise<void> {
+    await task.catch((error: unknown) => this.#options.log.warn?.(what, errorText(error)));
   }
 
-  /** A store that fails must not keep the replica from leaving. */
-  async #saveMembersAtLast(core: ReplicaCore): Promise<void> {
-    try {
-      await this.#saveMembers(core);
-    } catch (error) {
-      this.#options.log.warn?.("members-not-saved", errorText(error));
-    }
-  }
-
-  async #saveMembers(core: ReplicaCore): Promise<void> {
+  async #saveMembers(): Promise<void> {
+    const core = this.#core;
+    if (core === null) return;
     const nowMs = performance.now() + this.#wallOffsetMs;
     await this.#store.saveMembers(
       core.swim.records.map((member) => toRecord(member, core.rings, nowMs)),

@@ -74,6 +74,7 @@ async function main(): Promise<void> {
         return plane.refreshCertificates();
       case "answer":
       case "held":
+      case "released":
         // For the replica thread alone.
         return;
       case "stop":

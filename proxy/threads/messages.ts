@@ -4,7 +4,7 @@ import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { EdgeQuestion } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
 import type { LoadPlan } from "../../routing/core/load-slots.ts";
-import type { QuarantineState } from "../../routing/core/quarantine.ts";
+import type { ChangeName, QuarantineState } from "../../routing/core/quarantine.ts";
 import type { HeldChange } from "./notice-desk.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
@@ -57,7 +57,7 @@ export interface NoticeNews {
   readonly kind: "notice";
   readonly actorId: ActorId;
   readonly hash: string;
-  /** Unix milliseconds. */
+  /** Unix milliseconds; 0 = it takes its word back. */
   readonly expiresMs: number;
 }
 
@@ -107,6 +107,8 @@ export type ThreadCommand =
       readonly changes: readonly HeldChange[];
       readonly bouncedMs: number | null;
     }
+  /** To the replica thread: an operator has a change applied that was held. */
+  | { readonly kind: "released"; readonly change: ChangeName }
   /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */

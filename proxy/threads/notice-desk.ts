@@ -7,7 +7,7 @@
  * no time for it (a crash by an exception).
  */
 import type { MessagePort } from "node:worker_threads";
-import { errorText } from "#base/errors.ts";
+import { assert, errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricWriter } from "#base/metric-slots.ts";
 import { transportCertificates } from "../../replica/driver/certificates/transport-certificates.ts";
@@ -21,6 +21,7 @@ import { readBuildId } from "../build-id.ts";
 import type { PatinaConfig } from "../config.ts";
 import {
   changeHash,
+  ENTRIES_MAX,
   readNotices,
   signEntry,
   writeNotices,
@@ -30,7 +31,7 @@ import type { NoticeNews } from "./messages.ts";
 
 /** What a desk needs. */
 export interface NoticeDeskOptions {
-  readonly replica: Pick<Replica, "actorId" | "publish" | "changes">;
+  readonly replica: Pick<Replica, "actorId" | "publish" | "changes" | "certificates">;
   readonly config: Pick<PatinaConfig, "gossip" | "replica" | "watchdog">;
   readonly log: Logger;
   readonly metrics: MetricWriter;
@@ -47,25 +48,39 @@ export interface HeldChange {
   readonly expiresMs: number;
 }
 
+/** What this edge says of a change; see `NoticeEntry`. */
+interface OwnNotice {
+  readonly change: string;
+  readonly expires: number;
+  /** When it is left out of the row. */
+  readonly keptUntilMs: number;
+}
+
 /** One per edge process. */
 export class NoticeDesk {
   readonly #options: NoticeDeskOptions;
   readonly #build = readBuildId();
-  readonly #certificates: TransportCertificates;
-  #own: readonly SignedEntry[] = [];
+  /** What there is instead of the replica's, with `gossip.plaintext`. */
+  readonly #unauthenticated: TransportCertificates | null;
+  #own: readonly OwnNotice[] = [];
+  /** The certificate that goes with the row as it was published last. */
+  #publishedWith = "";
+  #renewal: NodeJS.Timeout | undefined;
   #port: MessagePort | null = null;
   #changes: ReturnType<Replica["changes"]> | null = null;
   /** Already counted: a row comes whole with each of its changes. */
   readonly #counted = new Set<string>();
 
-  private constructor(options: NoticeDeskOptions, certificates: TransportCertificates) {
+  private constructor(options: NoticeDeskOptions, unauthenticated: TransportCertificates | null) {
     this.#options = options;
-    this.#certificates = certificates;
+    this.#unauthenticated = unauthenticated;
   }
 
   /** Rejects with `CERTIFICATE_UNREADABLE`. */
   static async open(options: NoticeDeskOptions): Promise<NoticeDesk> {
-    return new NoticeDesk(options, await transportCertificates(options.config.gossip, Date.now()));
+    const { replica, config } = options;
+    if (replica.certificates !== null) return new NoticeDesk(options, null);
+    return new NoticeDesk(options, await transportCertificates(config.gossip, Date.now()));
   }
 
   /** Answers the watchdog's last words when the notice is on its way, whatever became of it. */
@@ -84,11 +99,23 @@ export class NoticeDesk {
    * an edge that crashed had no time to say so.
    */
   async held(changes: readonly HeldChange[], bouncedMs: number | null): Promise<void> {
-    const entries = changes.filter(({ change, expiresMs }) => {
-      const hash = changeHash(change);
-      return !this.#own.some((one) => one.change === hash && one.expires >= expiresMs);
+    const news = changes.map(noticeOf).filter(({ change, expires }) => {
+      return !this.#own.some((one) => one.change === change && one.expires >= expires);
     });
-    await this.#publish(entries, bouncedMs);
+    await this.#publish(news, bouncedMs);
+  }
+
+  /** Takes a warning back: an operator has the change applied here. */
+  async released(change: ChangeName): Promise<void> {
+    const keptUntilMs = Date.now() + this.#validMs;
+    await this.#publish([{ change: changeHash(change), expires: 0, keptUntilMs }], null);
+  }
+
+  /** Signs anew what others are to know, where the certificate has been renewed since. */
+  async renew(): Promise<void> {
+    const isCurrent = this.#publishedWith === this.#certificates.server.certificatePem;
+    if (isCurrent || this.#entriesWith([]).length === 0) return;
+    await this.#publish([], null, { isRenewal: true });
   }
 
   /** Hears the others' notices, those in the database first, until `close` or the store's end. */
@@ -101,6 +128,7 @@ export class NoticeDesk {
 
   /** Lets go of what would keep the thread alive. */
   close(): void {
+    clearInterval(this.#renewal);
     this.#port?.close();
     void this.#changes?.return?.();
   }
@@ -112,43 +140,64 @@ export class NoticeDesk {
     // What goes down must reach everybody, and what has no name cannot be told.
     const isNamed = suspect?.kind === "row" && !suspect.isDown && suspect.change.version > 0;
     const held = isNamed ? [{ change: suspect.change, expiresMs: nowMs + quarantine_ms }] : [];
-    await this.#publish(held, action === "bounce" ? nowMs : null);
+    await this.#publish(held.map(noticeOf), action === "bounce" ? nowMs : null);
   }
 
   /** A failure costs the others' warning, and nothing else. */
-  async #publish(all: readonly HeldChange[], bouncedMs: number | null): Promise<void> {
+  async #publish(
+    all: readonly OwnNotice[],
+    bouncedMs: number | null,
+    { isRenewal = false } = {},
+  ): Promise<void> {
     const { replica, config, log, metrics } = this.#options;
-    const held = config.watchdog.notice_ms === 0 ? [] : all;
-    if (held.length === 0 && bouncedMs === null) return;
+    const added = config.watchdog.notice_ms === 0 ? [] : all;
+    if (added.length === 0 && bouncedMs === null && !isRenewal) return;
     try {
-      const entries = this.#entriesWith(held);
+      const entries = this.#entriesWith(added);
       const { certificatePem } = this.#certificates.server;
-      const text = entries.length === 0 ? "" : writeNotices(certificatePem, entries);
+      const text = entries.length === 0 ? "" : writeNotices(certificatePem, this.#signed(entries));
       const row = { nodeId: config.replica.node, text, bouncedMs };
       if (!(await replica.publish(statementsOf(row, Date.now())))) return;
       this.#own = entries;
-      metrics.counter("patina_quarantine_notices_total", { result: "sent" }).add(held.length);
+      this.#publishedWith = certificatePem;
+      this.#renewal ??= setInterval(() => void this.renew(), RENEWAL_PERIOD_MS).unref();
+      const sent = added.filter(({ expires }) => expires > 0).length;
+      metrics.counter("patina_quarantine_notices_total", { result: "sent" }).add(sent);
     } catch (error) {
       log.warn?.("notice-not-sent", `others are not warned: ${errorText(error)}`);
     }
   }
 
-  #entriesWith(held: readonly HeldChange[]): readonly SignedEntry[] {
-    const { actorId } = this.#options.replica;
-    const { keyPem } = this.#certificates.server;
-    const added = held.map(({ change, expiresMs }) => {
-      // Longer than the own hold: this edge tries again first, and says so if it stalls again.
-      const entry = { change: changeHash(change), build: this.#build, actor: actorId };
-      return signEntry({ ...entry, expires: expiresMs + AFTER_HOLD_MS }, keyPem);
-    });
+  #entriesWith(added: readonly OwnNotice[]): readonly OwnNotice[] {
+    const nowMs = Date.now();
     const kept = this.#own.filter(
-      (one) => one.expires > Date.now() && !added.some(({ change }) => change === one.change),
+      ({ change, keptUntilMs }) =>
+        keptUntilMs > nowMs && !added.some((one) => one.change === change),
     );
-    return [...added, ...kept];
+    return [...added, ...kept].slice(0, ENTRIES_MAX);
+  }
+
+  /** All of them by the key of today: one certificate goes with the row. */
+  #signed(entries: readonly OwnNotice[]): readonly SignedEntry[] {
+    const { keyPem } = this.#certificates.server;
+    const signer = { build: this.#build, actor: this.#options.replica.actorId };
+    return entries.map(({ change, expires }) => signEntry({ change, expires, ...signer }, keyPem));
+  }
+
+  /** As they are at present: they may be renewed while this runs. */
+  get #certificates(): TransportCertificates {
+    const certificates = this.#options.replica.certificates ?? this.#unauthenticated;
+    assert(certificates !== null, "a replica has certificates, or the desk has some instead");
+    return certificates;
+  }
+
+  /** Longest that a notice holds. */
+  get #validMs(): number {
+    return this.#options.config.watchdog.quarantine_ms * DOUBLINGS + AFTER_HOLD_MS;
   }
 
   #onRow({ row, actorId, version }: RowChange): void {
-    const { replica, config, onNotice, metrics, log, bounces } = this.#options;
+    const { replica, onNotice, metrics, log, bounces } = this.#options;
     if (row === null || actorId === replica.actorId) return;
     // By who wrote it: nobody speaks for two.
     bounces.note(actorId, { bouncedMs: Number(row["bounced_at"]), nowMs: Date.now() });
@@ -158,18 +207,22 @@ export class NoticeDesk {
       writer: actorId,
       build: this.#build,
       nowMs: Date.now(),
-      validMs: config.watchdog.quarantine_ms * DOUBLINGS + AFTER_HOLD_MS,
+      validMs: this.#validMs,
     };
     for (const [at, notice] of readNotices(text, rules).entries()) {
       const what = notice.ok
         ? `${notice.value.change} ${notice.value.expires}`
         : `${notice.error} ${version} ${at}`;
       if (!this.#isNews(`${actorId} ${what}`)) continue;
-      const result = notice.ok ? "taken" : notice.error;
+      const isRetracted = notice.ok && notice.value.expires === 0;
+      const result = notice.ok ? (isRetracted ? "retracted" : "taken") : notice.error;
       metrics.counter("patina_quarantine_notices_total", { result }).add(1);
       if (notice.ok) {
         const { change: hash, expires: expiresMs } = notice.value;
-        log.warn?.("notice-taken", "a change stalled another edge", { actorId, hash });
+        const said = isRetracted
+          ? "an edge takes its notice back"
+          : "a change stalled another edge";
+        log.warn?.(`notice-${result}`, said, { actorId, hash });
         onNotice({ kind: "notice", actorId, hash, expiresMs });
       } else if (notice.error === "forged") {
         log.warn?.("notice-forged", "a notice that its writer cannot have signed", { actorId });
@@ -184,6 +237,12 @@ export class NoticeDesk {
     this.#counted.add(text);
     return true;
   }
+}
+
+/** Longer than the own hold: this edge tries again first, and says so if it stalls again. */
+function noticeOf({ change, expiresMs }: HeldChange): OwnNotice {
+  const expires = expiresMs + AFTER_HOLD_MS;
+  return { change: changeHash(change), expires, keptUntilMs: expires };
 }
 
 function statementsOf(
@@ -211,3 +270,5 @@ const AFTER_HOLD_MS = 60_000;
 /** The longest hold, see `Quarantine`. */
 const DOUBLINGS = 16;
 const COUNTED_MAX = 1_000;
+/** A certificate is renewed days before it expires. */
+const RENEWAL_PERIOD_MS = 60_000;

@@ -67,6 +67,7 @@ async function main(): Promise<void> {
   parentPort?.on("message", (command: ThreadCommand) => {
     if (command.kind === "reload") void replica.reload();
     if (command.kind === "held") void desk?.held(command.changes, command.bouncedMs);
+    if (command.kind === "released") void desk?.released(command.change);
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
     void replica.stop({ leave: command.leave }).then(() => {

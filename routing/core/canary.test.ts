@@ -214,6 +214,19 @@ test("the word of one victim extends the wait, that of two holds until it expire
   expect(canary.takeDue(1_800_000)).toMatchObject({ key: ["m"] });
 });
 
+test("a victim that takes its word back holds nobody up any more", () => {
+  const canary = waitingEdge();
+  canary.admit(machine("m", { state: "started" }), at0());
+  for (const victim of ["a", "b"]) canary.notice({ hash: "m/1/w", victim, untilMs: 3_600_000 });
+  canary.notice({ hash: "m/1/w", victim: "a", untilMs: -Infinity });
+  expect(canary.deadlineMs).toBe(EXTEND_MS);
+  canary.notice({ hash: "m/1/w", victim: "b", untilMs: -Infinity });
+  expect(canary.deadlineMs).toBe(WAIT_MS);
+  // Nor what comes later, and what was never said cannot be taken back.
+  canary.notice({ hash: "n/1/w", victim: "b", untilMs: -Infinity });
+  expect(canary.takeDue(WAIT_MS)).toMatchObject({ key: ["m"] });
+});
+
 test("a notice holds an ordinary change that comes after it, and a canary that has not tried yet", () => {
   const canary = edgeOf("a", ["a"]);
   const ordinary = machine("m", { state: "started" });

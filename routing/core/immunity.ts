@@ -18,6 +18,7 @@ export interface StallNotice {
   readonly hash: string;
   /** The edge that it stalled. */
   readonly victim: ActorId;
+  /** `-Infinity`: it takes back what it said. */
   readonly untilMs: number;
 }
 
@@ -42,6 +43,11 @@ export class Immunity {
     if (this.#extendMs === 0) return;
     const [oldest] = this.#untilByHash.keys();
     const known = this.#untilByHash.get(hash);
+    if (untilMs === -Infinity) {
+      known?.delete(victim);
+      if (known?.size === 0) this.#untilByHash.delete(hash);
+      return;
+    }
     if (known === undefined && this.#untilByHash.size >= HASHES_MAX && oldest !== undefined) {
       this.#untilByHash.delete(oldest);
     }

@@ -121,6 +121,8 @@ export type QuarantineNote =
       readonly kind: "ended";
       readonly id: string;
       readonly why: "expired" | "released" | "superseded";
+      /** Null = it was an origin's. */
+      readonly change: ChangeName | null;
     };
 
 /** What ended a freeze. */
@@ -270,12 +272,14 @@ export class Quarantine {
 
   #end(id: string, why: "expired" | "released" | "superseded"): boolean {
     const { holds, origins } = this.#state;
-    if (![...holds, ...origins].some((one) => one.id === id)) return false;
+    const ended = [...holds, ...origins].find((one) => one.id === id);
+    if (ended === undefined) return false;
     this.#set({
       holds: holds.filter((one) => one.id !== id),
       origins: origins.filter((one) => one.id !== id),
     });
-    this.#outbox.push({ kind: "ended", id, why });
+    const change = "change" in ended ? ended.change : null;
+    this.#outbox.push({ kind: "ended", id, why, change });
     return true;
   }
 

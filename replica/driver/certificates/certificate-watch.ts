@@ -45,14 +45,21 @@ export class CertificateWatch {
   #refusedStamp = "";
   #nextWarningMs = 0;
   #first: CertificateExpiry | null = null;
+  #current: TransportCertificates;
 
   /** `current` is what the transport was opened with. */
   constructor(options: CertificateWatchOptions, current: TransportCertificates) {
     this.#options = options;
     this.#files = filesOf(options.gossip);
     this.#actorId = current.actorId ?? null;
+    this.#current = current;
     this.#stamp = stampOf(this.#files);
     this.#first = firstToExpire(options.gossip, current);
+  }
+
+  /** What the transport uses. */
+  get current(): TransportCertificates {
+    return this.#current;
   }
 
   /** The certificate or authority that expires first; null = none is watched. */
@@ -86,6 +93,7 @@ export class CertificateWatch {
         const certificates = { ...read, actorId: this.#actorId };
         const wasExpired = this.view?.isExpired ?? false;
         reload(certificates);
+        this.#current = certificates;
         this.#stamp = stamp;
         this.#nextWarningMs = 0;
         this.#first = firstToExpire(gossip, certificates);

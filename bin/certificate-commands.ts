@@ -26,6 +26,32 @@ export function addCertificateCommands(patina: Command): void {
   addLeafFlags(client, "client").action(async (options) =>
     (await import("./commands/tls.ts")).generateClient(options),
   );
+  addRotation(tls);
+}
+
+function addRotation(tls: Command): void {
+  const rotate = tls
+    .command("rotate")
+    .description("another authority for a cluster that runs, step by step");
+  const steps = [
+    ["begin", "once: make the next authority beside the present one"],
+    ["trust", "on each host: take certificates of either authority"],
+    ["issue", "on each host: show certificates of the next one"],
+    ["forget", "on each host: take certificates of the next one alone"],
+    ["end", "once: the next authority is the present one"],
+  ] as const;
+  for (const [step, text] of steps) {
+    const command = rotate
+      .command(step)
+      .description(text)
+      .option("--ca <folder>", "folder of ca.pem, ca.key and the next ones", ".");
+    if (step === "issue" || step === "forget") {
+      command.option("--force", "though members do not answer, or would be lost");
+    }
+    command.action(async (_options, self: Command) =>
+      (await import("./commands/rotate.ts"))[step](self.optsWithGlobals()),
+    );
+  }
 }
 
 function addLeafFlags(command: Command, stem: string): Command {

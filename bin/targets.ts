@@ -76,6 +76,17 @@ export function clusterIdTarget(options: GlobalOptions): number | null {
   return hasConfig(options) ? configOf(options).gossip.cluster_id : null;
 }
 
+/** `[gossip]` of the config file. */
+export function gossipTarget(options: GlobalOptions): PatinaConfig["gossip"] {
+  return configOf(options).gossip;
+}
+
+/** Certificates of the HTTPS listener; none without a config file. */
+export function listenerCertificates(options: GlobalOptions): readonly string[] {
+  if (!hasConfig(options)) return [];
+  return configOf(options).proxy.tls.certificates.map(({ cert_file }) => cert_file);
+}
+
 /** Where checkpoints are: the argument, else `checkpoints.target`. Throws `USAGE` without either. */
 export function checkpointsTarget(
   text: string | undefined,

@@ -116,7 +116,7 @@ export interface Replica {
   publish(statements: readonly Statement[]): Promise<boolean>;
   /** See `StoreClient.changes`. */
   changes(...options: Parameters<StoreClient["changes"]>): ReturnType<StoreClient["changes"]>;
-  /** Applies the schema files anew, all or nothing, and logs what came of it. */
+  /** Looks at certificates and applies schema files anew, all or nothing; logs what came of it. */
   reload(): Promise<void>;
   /** Saves the members, leaves the cluster if asked to, and closes everything but the store. */
   stop(options: { leave: boolean }): Promise<void>;
@@ -225,6 +225,7 @@ class RunningReplica implements Replica {
 
   async reload(): Promise<void> {
     const { admin, log } = this.#options;
+    await this.#certificates?.look();
     const [core, driver, store] = [this.#core, this.#driver, this.#store];
     if (!admin || !core || !driver) return;
     const { readSchema } = admin;

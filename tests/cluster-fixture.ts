@@ -54,6 +54,8 @@ export class Cluster {
   readonly folder = mkdtempSync(join(tmpdir(), "patina-cluster-"));
   readonly #hosts = new Map<string, TestHost>();
   readonly #machines: TestMachine[] = [];
+  /** Key of `ca.pem` in each host's folder. */
+  authorityKeyPem = "";
 
   /** Writes the files of all hosts; starts none. */
   static async create(all: readonly HostOptions[]): Promise<Cluster> {
@@ -97,6 +99,7 @@ export class Cluster {
   async #writeFiles(): Promise<void> {
     const hosts = [...this.#hosts.values()];
     const authority = await createCertificateAuthority({ nowMs: Date.now() });
+    this.authorityKeyPem = authority.keyPem;
     const nowMs = Date.now();
     const addresses = [...new Set(hosts.map((host) => host.ip))];
     const server = await issueServerCertificate(authority, { nowMs, addresses });

@@ -1,6 +1,8 @@
 /** `patina status`: how a replica stands, for people. */
+import { X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { alignColumns } from "../text-table.ts";
-import type { GlobalOptions } from "../targets.ts";
+import { listenerCertificates, type GlobalOptions } from "../targets.ts";
 import { askReplica } from "./admin.ts";
 
 /** What the admin socket answers to `Status`. */
@@ -41,7 +43,23 @@ interface Status {
 export async function status(options: GlobalOptions & { readonly json?: boolean }): Promise<void> {
   const value = (await askReplica("Status", options)) as Status;
   const text = options.json === true ? `${JSON.stringify(value, null, 2)}\n` : summary(value);
+  // The replica knows nothing of the listener's certificates; their files do.
+  const listener = listenerCertificates(options).map(expiryOf).flatMap(listenerText);
   process.stdout.write(text);
+  if (options.json !== true) process.stdout.write(listener.map((line) => `${line}\n`).join(""));
+}
+
+function expiryOf(file: string): NonNullable<Status["certificate"]> {
+  const expiresAt = new X509Certificate(readFileSync(file)).validToDate;
+  const leftMs = expiresAt.getTime() - Date.now();
+  const daysLeft = Math.floor(leftMs / 86_400_000);
+  return { file, expiresAt: expiresAt.toISOString(), daysLeft, isExpired: leftMs <= 0 };
+}
+
+function listenerText(certificate: NonNullable<Status["certificate"]>): string[] {
+  const { file, expiresAt, isExpired } = certificate;
+  if (!isExpired) return certificateText(certificate);
+  return [`EXPIRED  ${file} at ${expiresAt}: clients refuse the HTTPS listener`];
 }
 
 /** Nothing while the expiry is far. */

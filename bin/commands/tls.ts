@@ -47,7 +47,8 @@ interface AuthorityOptions {
   readonly caKey?: string;
 }
 
-function readAuthority({ ca, caCert, caKey }: AuthorityOptions): CertificatePems {
+/** Throws `CERTIFICATE_UNREADABLE` with the way out. */
+export function readAuthority({ ca, caCert, caKey }: AuthorityOptions): CertificatePems {
   try {
     return {
       certificatePem: readFileSync(caCert ?? join(ca, "ca.pem"), "utf8"),
@@ -62,7 +63,8 @@ function readAuthority({ ca, caCert, caKey }: AuthorityOptions): CertificatePems
   }
 }
 
-function save(folder: string, stem: string, pems: CertificatePems): void {
+/** Writes a pair; throws `USAGE` when there is one. */
+export function save(folder: string, stem: string, pems: CertificatePems): void {
   const [certificate, key] = [join(folder, `${stem}.pem`), join(folder, `${stem}.key`)];
   for (const file of [certificate, key]) {
     if (existsSync(file)) {

@@ -15,7 +15,7 @@ import type { z } from "zod";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { agentConfigFile, configFile, type PatinaConfig } from "../proxy/config.ts";
 import type { Mode } from "../proxy/effective-config.ts";
-import { unguardedAddresses } from "../replica/config.ts";
+import { gossipSection, unguardedAddresses } from "../replica/config.ts";
 import { insteadOf, removeKey, translateCorrosion } from "./corrosion-config.ts";
 import { environmentOverrides, type Override } from "./overrides.ts";
 
@@ -80,7 +80,7 @@ export function loadConfig(options: {
       describeIssues(parsed.error.issues, { file, raw, sourceByKey }).join("\n"),
     );
   }
-  const config = named(withAbsolutePaths(parsed.data, dirname(file)));
+  const config = alone(named(withAbsolutePaths(parsed.data, dirname(file))));
   for (const addr of unguardedAddresses(config.api)) {
     const source = sourceByKey.get("api.addr") ?? file;
     warnings.push(`${source}: api.addr: OPEN TO ALL: whoever reaches ${addr} may read and write`);
@@ -181,6 +181,13 @@ function unknownKeys(issues: readonly z.core.$ZodIssue[]): string[][] {
   );
 }
 
+/** With another engine the replica keeps what it is given, and meets nobody. */
+function alone(config: PatinaConfig): PatinaConfig {
+  if (config.replica.engine === "patina") return config;
+  const gossip = gossipSection.parse({ addr: "127.0.0.1:0", plaintext: true, preset: "lan" });
+  return { ...config, gossip, replica: { ...config.replica, publish_node: false } };
+}
+
 /** A host that was given no name goes by the system's; see `publish_node`. */
 function named(config: PatinaConfig): PatinaConfig {
   if (config.replica.node !== "") return config;
@@ -195,7 +202,7 @@ function named(config: PatinaConfig): PatinaConfig {
 
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absolute = (path: string): string => resolve(folder, path);
-  const { db, gossip, admin, checkpoints, proxy, watchdog } = config;
+  const { db, gossip, admin, checkpoints, consul, proxy, watchdog } = config;
   const { tls } = gossip;
   const absoluteTls = tls && {
     cert_file: absolute(tls.cert_file),
@@ -228,6 +235,15 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
     checkpoints: /^\w+:\/\//.test(checkpoints.target ?? "")
       ? checkpoints
       : withAbsolute(checkpoints, ["target"], absolute),
+    consul: consul.client.tls
+      ? {
+          ...consul,
+          client: {
+            ...consul.client,
+            tls: withAbsolute(consul.client.tls, ["ca_file", "cert_file", "key_file"], absolute),
+          },
+        }
+      : consul,
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,

@@ -84,6 +84,5 @@ const INSTEAD: readonly (readonly [RegExp, string])[] = [
   [/^perf\.\w+$/, "queues and batches find their own size"],
   [/^telemetry\.open-telemetry$/, "no traces are exported"],
   [/^log\.(?:format|colors)$/, "logs are lines of JSON"],
-  [/^consul$/, "Consul is not followed"],
   [/^reaper$/, "no rows are reaped"],
 ];

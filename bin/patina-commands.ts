@@ -36,6 +36,15 @@ export function addPatinaCommands(patina: Command): void {
     .argument("<id>", "a stall's id")
     .action(showStalls);
   patina
+    .command("consul")
+    .description("services and checks of a Consul agent")
+    .command("sync")
+    .description("follow the local Consul agent, in a process beside the replica")
+    .option("--token <token>", "bearer token of the replica's API")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/consul.ts")).sync(command.optsWithGlobals()),
+    );
+  patina
     .command("debug")
     .description("looks inside")
     .command("decode")
@@ -82,6 +91,7 @@ function addProcessCommands(patina: Command): void {
     .option("--once", "run the tour, check each step, exit non-zero if one fails")
     .option("--keep", "keep the demo's folder at the end")
     .option("--folder <path>", "the demo's folder; wiped at start", ".patina-demo")
+    .option("--yes", "wipe a folder that no demo has made without being asked")
     .action(async (options) => (await import("./commands/demo.ts")).demo(options));
 }
 

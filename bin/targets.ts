@@ -81,6 +81,16 @@ export function gossipTarget(options: GlobalOptions): PatinaConfig["gossip"] {
   return configOf(options).gossip;
 }
 
+/** `[consul]`, this host's name, and the level of the log. */
+export function consulTarget(options: GlobalOptions): {
+  readonly consul: PatinaConfig["consul"];
+  readonly node: string;
+  readonly level: string;
+} {
+  const { consul, replica, log } = configOf(options);
+  return { consul, node: replica.node, level: log.level };
+}
+
 /** Certificates of the HTTPS listener; none without a config file. */
 export function listenerCertificates(options: GlobalOptions): readonly string[] {
   if (!hasConfig(options)) return [];

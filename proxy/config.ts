@@ -8,6 +8,7 @@ import {
   adminSection,
   apiSection,
   checkpointsSection,
+  consulSection,
   dbSection,
   gossipSection,
   openApiSection,
@@ -227,6 +228,7 @@ const sections = {
   perf: prefaulted(perfSection),
   replica: prefaulted(replicaSection),
   checkpoints: prefaulted(checkpointsSection),
+  consul: prefaulted(consulSection),
   proxy: prefaulted(proxySection),
   watchdog: prefaulted(watchdogSection),
   alerts: prefaulted(alertsSection),
@@ -260,6 +262,7 @@ export const agentConfigFile = z
 export type PatinaConfig = z.infer<typeof configFile>;
 
 interface WholeConfig {
+  readonly replica: z.infer<typeof replicaSection>;
   readonly gossip: GossipConfig;
   readonly proxy: z.infer<typeof proxySection>;
   readonly fault: z.infer<typeof faultSection>;
@@ -268,10 +271,18 @@ interface WholeConfig {
 
 /** Rules between keys. */
 function checkWhole(
-  { gossip, proxy, fault, watchdog }: WholeConfig,
+  { gossip, replica, proxy, fault, watchdog }: WholeConfig,
   context: z.RefinementCtx,
 ): void {
-  if (!gossip.plaintext && gossip.tls === undefined) {
+  if (replica.engine === "corrosion" && replica.corrosion === undefined) {
+    context.addIssue({
+      code: "custom",
+      path: ["replica", "corrosion"],
+      input: undefined,
+      message: "api and sql of the Corrosion that is the engine",
+    });
+  }
+  if (replica.engine === "patina" && !gossip.plaintext && gossip.tls === undefined) {
     context.addIssue({
       code: "custom",
       path: ["gossip", "tls"],

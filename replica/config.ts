@@ -139,6 +139,8 @@ export const perfSection = z
     message: "at least min_sync_backoff",
   });
 
+const sqlText = z.string().regex(/^\s*(?:select|with)\b/i, "a SELECT");
+
 /** `[replica]`: who this replica is. */
 export const replicaSection = z.strictObject({
   /** Id of this host's row in `nodes`: owner of the rows written here. Empty = the host's name. */
@@ -159,6 +161,27 @@ export const replicaSection = z.strictObject({
   urgent: z
     .record(z.string(), z.array(z.string()))
     .default({ machines: ["state"], checks: ["status"] }),
+  /** `corrosion`: rows come from an existing Corrosion's API, and this replica joins nobody. */
+  engine: z.enum(["patina", "corrosion"]).default("patina"),
+  /** That Corrosion, and which of its rows are what. */
+  corrosion: z
+    .strictObject({
+      /** Its HTTP API. */
+      api: z.url({ protocol: /^https?$/, error: "an http or https URL" }),
+      token: z.string().min(1, "a token").optional(),
+      /** Between two questions where it does not subscribe to a query. */
+      poll_secs: z.number().min(0.1, "0.1 or more").max(3_600, "at most 3600").default(5),
+      /** Per table a query over the tables there, whose columns are named as they are here. */
+      sql: z.strictObject({
+        machines: sqlText,
+        services: sqlText,
+        hostnames: sqlText,
+        checks: sqlText.optional(),
+        apps: sqlText.optional(),
+        nodes: sqlText.optional(),
+      }),
+    })
+    .optional(),
   /**
    * Changed rows a second that one replica may have broadcast. What is beyond waits, and of each row
    * only the newest value leaves. The limit is four times its mean of ten minutes, within the bounds.
@@ -210,12 +233,32 @@ export const checkpointsSection = z.strictObject({
     .prefault({}),
 });
 
+/** `[consul]`: the agent that `patina consul sync` follows. */
+export const consulSection = z.strictObject({
+  client: z
+    .strictObject({
+      /** Of the local agent's HTTP API. */
+      address: hostPort.default("127.0.0.1:8501"),
+      /** HTTPS, with a certificate of our own. */
+      tls: z.strictObject({ ca_file: path, cert_file: path, key_file: path }).optional(),
+    })
+    .prefault({}),
+  /** For an agent with access control. */
+  token: z.string().min(1, "a token").optional(),
+  /** Between two rounds. */
+  pull_secs: z.number().min(0.1, "0.1 or more").max(3_600, "at most 3600").default(1),
+  /** Where its metrics are served; absent = nowhere. */
+  metrics_addr: hostPort.optional(),
+});
+
 /** Parsed sections. */
+export type ConsulConfig = z.infer<typeof consulSection>;
 export type DbConfig = z.infer<typeof dbSection>;
 export type GossipConfig = z.infer<typeof gossipSection>;
 export type ApiConfig = z.infer<typeof openApiSection>;
 export type PerfConfig = z.infer<typeof perfSection>;
 export type CheckpointsConfig = z.infer<typeof checkpointsSection>;
+export type CorrosionConfig = NonNullable<ReplicaIdentityConfig["corrosion"]>;
 export type ReplicaIdentityConfig = z.infer<typeof replicaSection>;
 
 /** Where the API is served. */

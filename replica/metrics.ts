@@ -93,6 +93,12 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
     "When the newest checkpoint in the target was taken, since 1970; 0 = not known.",
   ),
   gauge("patina_checkpoint_newest_bytes", "Size of the last checkpoint that was taken here."),
+  gauge("patina_corrosion_followed_tables", "Queries of another engine that are live."),
+  counter("patina_corrosion_changes_total", "Changes of rows that another engine told."),
+  counter(
+    "patina_corrosion_failures_total",
+    "Streams and questions to another engine that failed.",
+  ),
   counter("patina_api_requests_total", "Requests of the HTTP API."),
   counter("patina_api_refused_total", "Of these, refused: bad, unauthorised or in conflict."),
 ];

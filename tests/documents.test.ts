@@ -222,6 +222,7 @@ const GAUGE_UNITS: readonly string[] = [
   "machines",
   "files",
   "threads",
+  "tables",
   // A score, from 0.
   "awareness",
   // Positions in the change stream, and yes or no; rows and origins held back.

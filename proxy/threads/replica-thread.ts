@@ -3,6 +3,8 @@ import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LEVELS, LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
+import { CorrosionMirror } from "../../replica/driver/corrosion/corrosion-mirror.ts";
+import type { MirroredRow } from "../../replica/driver/corrosion/mirrored-table.ts";
 import { startReplica, type Replica } from "../../replica/replica.ts";
 import { PeerBounces } from "../../watchdog/core/peer-bounces.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
@@ -41,7 +43,8 @@ async function main(): Promise<void> {
       events: {
         rtt: (actorId, rttMs) => tell({ kind: "rtt", actorId, rttMs }),
         host: (actorId, isDown) => tell({ kind: "host", actorId, isDown }),
-        synced: () => tell({ kind: "synced" }),
+        // With another engine it is the mirror that knows.
+        synced: () => config.replica.engine === "patina" && tell({ kind: "synced" }),
         storeFault: (reason) => tell({ kind: "storeFault", reason }),
         failed: (error) => tellFailure(error),
       },
@@ -62,6 +65,7 @@ async function main(): Promise<void> {
     return;
   }
   const desk = data.witnessPort === null ? null : await openDesk(replica, data.witnessPort);
+  const mirror = await openMirror(replica);
   loop.beat.enter("steady");
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
@@ -70,12 +74,40 @@ async function main(): Promise<void> {
     if (command.kind === "released") void desk?.released(command.change);
     if (command.kind === "answer") questions.answered(command.id, command.value);
     if (command.kind !== "stop") return;
+    mirror?.stop();
     void replica.stop({ leave: command.leave }).then(() => {
       desk?.close();
       loop.leave();
       tell({ kind: "stopped" });
       parentPort?.close();
     });
+  });
+}
+
+/** Null unless an existing Corrosion is the engine. */
+async function openMirror(replica: Replica): Promise<CorrosionMirror | null> {
+  const { engine, corrosion } = data.effective.config.replica;
+  if (engine !== "corrosion" || corrosion === undefined) return null;
+  const metrics = MetricSlots.attach(data.metrics).writer(data.bank);
+  return await CorrosionMirror.start({
+    corrosion,
+    rowsOf: async (table) => {
+      const rows: MirroredRow[] = [];
+      for await (const event of replica.changes({ from: null, tables: [table] })) {
+        if (event.kind === "caughtUp") break;
+        if (event.kind !== "rows") continue;
+        for (const { row } of event.rows) if (row !== null) rows.push(row);
+      }
+      return rows;
+    },
+    write: (statements) => replica.publish(statements),
+    onCurrent: () => tell({ kind: "synced" }),
+    log: createThreadLog(new LogLevelCell(data.logLevel), "replica"),
+    metrics: {
+      followed: metrics.gauge("patina_corrosion_followed_tables"),
+      changes: metrics.counter("patina_corrosion_changes_total"),
+      failures: metrics.counter("patina_corrosion_failures_total"),
+    },
   });
 }
 

@@ -1,5 +1,7 @@
 /** Commands about copies of the database; `backup` and `restore` have Corrosion's names and flags. */
 import type { Command } from "commander";
+import { clusterId } from "./corrosion-commands.ts";
+import { wholeNumber } from "./patina-commands.ts";
 
 /** Adds them to the program. */
 export function addCheckpointCommands(patina: Command): void {
@@ -16,7 +18,7 @@ export function addCheckpointCommands(patina: Command): void {
     );
   patina
     .command("restore")
-    .description("put a checkpoint in the place of the database of a replica that does not run")
+    .description("put a checkpoint in the place of the database; the replica may run")
     .argument("[source]", `${SOURCE}, or a plain SQLite file; default: checkpoints.target`)
     .option("--self-actor-id", "keep the actor id of the database that is replaced")
     .option("--actor-id <uuid>", "go on as this actor; without either flag, as a new one")
@@ -24,6 +26,25 @@ export function addCheckpointCommands(patina: Command): void {
     .option("--yes", "replace the database without being asked")
     .action(async (source: string | undefined, _options, command: Command) =>
       (await import("./commands/backup.ts")).restore(source, command.optsWithGlobals()),
+    );
+  const rebuild = patina
+    .command("rebuild")
+    .description("start this host over under another cluster id, with an empty database");
+  rebuild
+    .argument("<generation>", "the cluster id to start over under, 0 to 65535", clusterId)
+    .option("--from <file>", "publish these machines into it: JSON, as patina publish takes it")
+    .option("--per-second <number>", "machines a second", wholeNumber, 20)
+    .option("--token <token>", "bearer token of the replica's API")
+    .option("--yes", "without being asked")
+    .action(async (generation: number, _options, command: Command) =>
+      (await import("./commands/rebuild.ts")).rebuild(generation, command.optsWithGlobals()),
+    );
+  rebuild
+    .command("finish")
+    .description("route by the machines that are published by now, though there were more")
+    .option("--yes", "without being asked")
+    .action(async (_options, command: Command) =>
+      (await import("./commands/rebuild.ts")).finish(command.optsWithGlobals()),
     );
   const checkpoints = patina.command("checkpoints").description("checkpoints that are kept");
   checkpoints

@@ -168,7 +168,8 @@ function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
 
-function clusterId(text: string): number {
+/** 0 to 65535, of a flag or an argument. */
+export function clusterId(text: string): number {
   const id = wholeNumber(text);
   if (id <= 0xffff) return id;
   throw new InvalidArgumentError("A number from 0 to 65535 is expected.");

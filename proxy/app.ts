@@ -132,7 +132,7 @@ export class App {
     await side.started;
     if (plane) {
       // What the other process knew, it knew from the database: no request sees an older table.
-      await plane.becomeReady(side.client);
+      await plane.becomeReady(side.client, { orHeld: true });
       await this.#listen(plane);
       await this.#startDataPlaneThreads(watchdog).listening();
       this.#serveStale({ source: "database" });

@@ -23,6 +23,7 @@ import { connectionCountsOf } from "./upstream/connection-counts.ts";
 import { ProcessLimits, type ProcessLimitsPlan } from "./listeners/core/process-limits.ts";
 import { createHttpListener, type HttpListener } from "./listeners/http-listener.ts";
 import { listenersOf } from "./listeners/listeners-of.ts";
+import { RebuildHold } from "./rebuild-hold.ts";
 import { TableFeed } from "./table-feed.ts";
 import { TableRouter } from "./table-router.ts";
 import { upstreamTlsOf } from "./upstream/upstream-tls.ts";
@@ -88,6 +89,7 @@ export class DataPlane {
   readonly #waiting = new Set<() => void>();
   #stream: AsyncIterableIterator<ChangeStreamEvent> | null = null;
   readonly #feed: TableFeed;
+  readonly #hold: RebuildHold;
   /** See `QuarantineState`; null = batches are applied as they come. */
   #cautiousUntil: number | null;
   /** The stream is to start over. */
@@ -125,6 +127,18 @@ export class DataPlane {
       table: this.table,
       dropMachine: (machineId) => this.#engine.pool.dropMachine(machineId),
     });
+    this.#hold = new RebuildHold({
+      databasePath: config.db.path,
+      inUse: () => ({
+        machines: this.table.machineCount,
+        hostnames: [...this.table.hostnames()].length,
+      }),
+      changeOver: (event) => {
+        this.#feed.apply(event);
+        this.#wakeWaiting();
+      },
+      log: options.log,
+    });
     this.#cautiousUntil = options.quarantine.cautiousUntil;
     this.#router = new TableRouter(this.table, () => performance.now());
     this.#accessLog = openAccessLog(config.proxy, metrics);
@@ -159,13 +173,14 @@ export class DataPlane {
 
   /**
    * `setReady` once the table holds what the store has committed by now: until then "no such app"
-   * would be a lie. Needs `follow` under way; false when the plane was stopped first.
+   * would be a lie. Needs `follow` under way; false when the plane was stopped first. With `orHeld` a
+   * table that a rebuild keeps as it is will do.
    */
-  async becomeReady(store: StoreClient): Promise<boolean> {
+  async becomeReady(store: StoreClient, { orHeld = false } = {}): Promise<boolean> {
     const { dbVersion: target } = await store.stats();
     while (!this.#isStopped) {
       const moved = new Promise<void>((resolve) => this.#waiting.add(resolve));
-      if (await this.#isAt(store, target)) {
+      if ((orHeld && this.#hold.isOn) || (await this.#isAt(store, target))) {
         this.#feed.membersKnown();
         this.setReady();
         return true;
@@ -224,6 +239,7 @@ export class DataPlane {
   /** Leaves the change stream; requests go on being routed by the table as it is. */
   async pause(): Promise<void> {
     this.#isPaused = true;
+    this.#hold.stop();
     await this.#stream?.return?.();
   }
 
@@ -251,6 +267,7 @@ export class DataPlane {
   async drain(deadlineMs: number): Promise<number> {
     this.#isStopped = true;
     this.#feed.stop();
+    this.#hold.stop();
     this.#wakeWaiting();
     // Its port would keep a thread alive.
     await this.#stream?.return?.();
@@ -287,7 +304,7 @@ export class DataPlane {
     this.#stream = stream;
     for await (const event of stream) {
       if (this.#isStopped || this.#isPaused || this.#isRefeedAsked) return;
-      for (const part of this.#partsOf(event)) {
+      for (const part of this.#partsOf(event).flatMap((one) => this.#hold.take(one))) {
         this.#feed.apply(part);
         // Rows taken one by one are many turns: requests come in between.
         if (part !== event) await new Promise((resolve) => setImmediate(resolve));

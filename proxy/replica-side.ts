@@ -4,6 +4,7 @@
  * upgrade one process gives it up and another one takes it, while both serve requests.
  */
 import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Worker, type MessagePort } from "node:worker_threads";
 import { PatinaError } from "#base/errors.ts";
@@ -12,6 +13,11 @@ import type { MetricWriter } from "#base/metric-slots.ts";
 import { CheckpointKeeper } from "../replica/driver/checkpoints/checkpoint-keeper.ts";
 import { StoreFaultWatch } from "../replica/driver/store-fault.ts";
 import { StoreClient } from "../replica/driver/store/store-client.ts";
+import {
+  dropSubscriptions,
+  replacedPath,
+  takeStaged,
+} from "../replica/driver/store/staged-database.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
 import { stopThread } from "./threads/data-plane-threads.ts";
@@ -106,6 +112,12 @@ export class ReplicaSide {
    */
   static async open(options: ReplicaSideOptions): Promise<ReplicaSide> {
     const { config, extensionPath, deadlinePath } = options.replica.effective;
+    if (takeStaged(config.db.path)) {
+      const text = "the database that was made ready beside it took its place";
+      const { path, subscriptions_path } = config.db;
+      dropSubscriptions(subscriptions_path ?? join(dirname(path), "subscriptions"));
+      options.log.warn?.("database-replaced", text, { before: replacedPath(config.db.path) });
+    }
     const checkpoints = new CheckpointKeeper({
       databasePath: config.db.path,
       clusterId: config.gossip.cluster_id,

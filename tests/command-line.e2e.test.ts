@@ -1,6 +1,6 @@
 /** The commands that people type, against a worker that runs. */
 import { X509Certificate } from "node:crypto";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
@@ -188,6 +188,16 @@ describe("tls", () => {
     expect(orphan.code).toBe(EXIT.certificateUnreadable);
     expect(lineOf(orphan)).toContain("patina tls ca generate");
   });
+});
+
+test("a demo wipes no folder of somebody else's without being told to", async () => {
+  const folder = join(cluster.folder, "precious");
+  mkdirSync(folder);
+  writeFileSync(join(folder, "letters"), "dear");
+  const ending = await runPatina(["demo", "--once", "--folder", folder]);
+  expect(ending).toMatchObject({ code: EXIT.config, stderr: expect.stringContaining("--yes") });
+  expect(ending.stderr).toContain(`wipes ${folder}`);
+  expect(readFileSync(join(folder, "letters"), "utf8")).toBe("dear");
 });
 
 test("a command that does not exist is answered with the way to help, and 2", async () => {

@@ -375,6 +375,12 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
   "bin -> proxy/schema-sources.ts": "schema files are read as an edge reads them",
   "bin -> replica/driver/admin/errors.ts": "codes of backup files",
   "bin -> replica/driver/certificates/certificates.ts": "tls commands, and the demo's authority",
+  "proxy -> replica/driver/corrosion/corrosion-mirror.ts":
+    "rows of another engine, in the replica's thread",
+  "proxy -> replica/driver/corrosion/mirrored-table.ts": "shape of the rows that are there before",
+  "proxy -> replica/driver/store/staged-database.ts": "it takes its place before the store opens",
+  "bin -> replica/driver/store/staged-database.ts": "a restore or rebuild of a replica that runs",
+  "bin -> proxy/rebuild-hold.ts": "where routing waits for a rebuild",
   "bin -> replica/driver/certificates/handshake-probe.ts": "tls rotate asks members first",
   "bin -> replica/driver/quic/peer-identity.ts": "and keeps the actor that a certificate names",
   "bin -> replica/driver/quic/tls-config.ts": "shape of what it asks with",

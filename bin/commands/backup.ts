@@ -1,6 +1,6 @@
 /** `patina backup` and `patina restore`: copies of the database without its owner's identity. */
-import { closeSync, existsSync, openSync, readdirSync, readSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { closeSync, existsSync, openSync, readSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { tableFileOf } from "../../proxy/table-file.ts";
 import { adminError } from "../../replica/driver/admin/errors.ts";
@@ -21,6 +21,11 @@ import {
   type RestoreIdentity,
 } from "../../replica/driver/store/backup.ts";
 import type { ActorId } from "../../replica/types.ts";
+import {
+  clearStage,
+  dropSubscriptions,
+  stagedPath,
+} from "../../replica/driver/store/staged-database.ts";
 import { confirm } from "../confirm.ts";
 import {
   checkpointsTarget,
@@ -30,6 +35,8 @@ import {
   type GlobalOptions,
 } from "../targets.ts";
 import { sizeText } from "./checkpoints.ts";
+import { changeOver } from "./rebuild.ts";
+import { isRunningOn } from "./upgrade.ts";
 
 /** Flags of `restore`. */
 type RestoreOptions = GlobalOptions & {
@@ -60,23 +67,41 @@ export async function backup(
   );
 }
 
-/** Puts a copy in the place of the database; no replica may be running on it. */
+/**
+ * Puts a copy in the place of the database. Under a replica that runs it is made ready beside it, and
+ * another process, which opens it, takes over.
+ */
 export async function restore(text: string | undefined, options: RestoreOptions): Promise<void> {
-  const target = databaseTarget(options);
+  const insteadOf = databaseTarget(options);
   const identity = identityFrom(options);
   const { place: source } = checkpointsTarget(text, options);
+  const isLive = isRunningOn(insteadOf, options);
+  if (isLive) clearStage(insteadOf);
+  const target = isLive ? stagedPath(insteadOf) : insteadOf;
+  const plan = { target, insteadOf, identity };
   const { from, actorId } = isPlain(source)
-    ? await restorePlain({ path: resolve(source), target, identity }, options)
-    : await restorePacked({ source: text, target, identity }, options);
-  dropSubscriptions(subscriptionsFolder(options));
-  // It is of the database that is gone.
-  rmSync(tableFileOf(target), { force: true });
-  process.stdout.write(`${target}: restored from ${from} as actor ${actorId}\n`);
+    ? await restorePlain({ ...plan, path: resolve(source) }, options)
+    : await restorePacked({ ...plan, source: text }, options);
+  if (isLive) await changeOver(insteadOf, options);
+  else {
+    dropSubscriptions(subscriptionsFolder(options));
+    // It is of the database that is gone; an edge that runs goes on by it until it has caught up.
+    rmSync(tableFileOf(target), { force: true });
+  }
+  process.stdout.write(`${insteadOf}: restored from ${from} as actor ${actorId}\n`);
   if (identity.kind === "new") return;
   process.stderr.write(
     "what this actor published after the backup was taken is not in it: start it beside replicas" +
       " that have it, or restore without an actor id\n",
   );
+}
+
+interface RestorePlan {
+  /** Where it is written. */
+  readonly target: string;
+  /** The database whose place it takes. */
+  readonly insteadOf: string;
+  readonly identity: RestoreIdentity;
 }
 
 interface Restored {
@@ -85,28 +110,24 @@ interface Restored {
 }
 
 async function restorePlain(
-  plan: { readonly path: string; readonly target: string; readonly identity: RestoreIdentity },
+  plan: RestorePlan & { readonly path: string },
   options: RestoreOptions,
 ): Promise<Restored> {
-  const { path, target, identity } = plan;
-  await confirmRestore(`${path} (a plain SQLite file)`, target, options);
+  const { path, ...rest } = plan;
+  await confirmRestore(`${path} (a plain SQLite file)`, plan.insteadOf, options);
   const source = { kind: "file", path } as const;
-  return { from: path, actorId: await restoreDatabase({ source, target, identity }) };
+  return { from: path, actorId: await restoreDatabase({ ...rest, source }) };
 }
 
 async function restorePacked(
-  plan: {
-    readonly source: string | undefined;
-    readonly target: string;
-    readonly identity: RestoreIdentity;
-  },
+  plan: RestorePlan & { readonly source: string | undefined },
   options: RestoreOptions,
 ): Promise<Restored> {
-  const { target, identity } = plan;
+  const { target, insteadOf, identity } = plan;
   const { place: asked, config } = checkpointsTarget(plan.source, options);
   const place = await openTarget(asked, config);
   try {
-    const own = storedClusterId(target) ?? clusterIdTarget(options);
+    const own = storedClusterId(insteadOf) ?? clusterIdTarget(options);
     const clusterId = options.otherCluster === true ? null : own;
     const name = await chooseCheckpoint(place, clusterId);
     const from = placeText(place.target, name);
@@ -116,10 +137,11 @@ async function restorePacked(
     const manifest = await manifestOf(place.target, name);
     accept(manifest);
     const what = `${from}, taken ${manifest.taken} of actor ${manifest.actor ?? "unknown"}`;
-    await confirmRestore(what, target, options);
+    await confirmRestore(what, insteadOf, options);
     const actorId = await restoreCheckpoint({
       place: { target: place.target, name },
       target,
+      insteadOf,
       identity,
       accept,
     });
@@ -158,14 +180,6 @@ function isPlain(source: string): boolean {
     throw adminError("BACKUP_SOURCE", `${source}: ${errorText(error)}`, error);
   }
   return start.toString("latin1") === SQLITE_START;
-}
-
-/** Their change ids speak of the database that is gone; clients subscribe anew. */
-function dropSubscriptions(folder: string): void {
-  if (!existsSync(folder)) return;
-  for (const name of readdirSync(folder)) {
-    if (/^[0-9a-f]{32}$/.test(name)) rmSync(join(folder, name), { recursive: true, force: true });
-  }
 }
 
 function identityFrom(options: { selfActorId?: boolean; actorId?: string }): RestoreIdentity {

@@ -1,4 +1,6 @@
 /** `patina demo`: a small platform on this machine, and a tour of what Patina does in it. */
+import { existsSync, readdirSync } from "node:fs";
+import { confirm } from "../confirm.ts";
 import { Platform } from "../demo/platform.ts";
 import { HOSTS, MACHINES, Tour, type StepResult } from "../demo/tour.ts";
 import { View } from "../demo/view.ts";
@@ -8,7 +10,12 @@ export async function demo(options: {
   once?: boolean;
   keep?: boolean;
   folder: string;
+  yes?: boolean;
 }): Promise<void> {
+  if (isForeign(options.folder)) {
+    const plan = `this wipes ${options.folder}, which no demo has made`;
+    await confirm(plan, options);
+  }
   const view = new View();
   const startedMs = performance.now();
   view.line("Starting 3 PoPs, 4 worker hosts and 3 machines on loopback ...");
@@ -36,6 +43,12 @@ export async function demo(options: {
     await platform.stop({ keep: options.keep === true });
   }
   if (options.once) process.exitCode = summarise(tour.results, view, startedMs);
+}
+
+/** Whether there is something in a folder that is not of a demo. */
+function isForeign(folder: string): boolean {
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  return names.length > 0 && !HOSTS.some(({ name }) => names.includes(name));
 }
 
 function summarise(results: readonly StepResult[], view: View, startedMs: number): number {

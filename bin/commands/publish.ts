@@ -1,16 +1,23 @@
 /** `patina publish`: whole machines from a JSON file to a replica's API. */
 import { readFileSync } from "node:fs";
+import { setTimeout as wait } from "node:timers/promises";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { callApi, requireSuccess, type ApiOptions } from "../api-client.ts";
 
 /**
- * Publishes one document or an array of them; each has an `id` beside what the API takes. Stops at
- * the first that is refused, and says how many were published before.
+ * Publishes one machine or an array of them, or an object with arrays of `apps`, `hostnames` and
+ * `machines`; each has an `id` beside what the API takes. Stops at the first that is refused, and says how
+ * many were published before.
  */
-export async function publish(file: string, options: ApiOptions): Promise<void> {
+export async function publish(
+  file: string,
+  options: ApiOptions,
+  { perSecond = Infinity }: { readonly perSecond?: number } = {},
+): Promise<void> {
   const documents = readDocuments(file);
-  for (const [index, { id, ...document }] of documents.entries()) {
-    const path = `/v1/machines/${encodeURIComponent(id)}`;
+  for (const [index, { kind, id, document }] of documents.entries()) {
+    if (index > 0 && perSecond < Infinity) await wait(1_000 / perSecond);
+    const path = `/v1/${kind}/${encodeURIComponent(id)}`;
     try {
       const text = await requireSuccess(
         await callApi(options, { method: "PUT", path, body: document }),
@@ -32,17 +39,38 @@ export async function publish(file: string, options: ApiOptions): Promise<void> 
   }
 }
 
-function readDocuments(file: string): ({ id: string } & Record<string, unknown>)[] {
+interface Published {
+  readonly kind: (typeof KINDS)[number];
+  readonly id: string;
+  readonly document: Readonly<Record<string, unknown>>;
+}
+
+function readDocuments(file: string): Published[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(readFileSync(file === "-" ? 0 : file, "utf8"));
   } catch (error) {
     throw new PatinaError("USAGE", `${file}: ${errorText(error)}`, { cause: error });
   }
-  const documents = (Array.isArray(parsed) ? parsed : [parsed]) as unknown[];
-  return documents.map((document, index) => {
-    const id = (document as { id?: unknown } | null)?.id;
-    if (typeof id === "string" && id !== "") return document as { id: string };
-    throw new PatinaError("USAGE", `${file}: document ${index + 1} has no id`);
-  });
+  return KINDS.flatMap((kind) =>
+    listOf(parsed, kind).map((one, index) => {
+      const { id, ...document } = (one ?? {}) as Record<string, unknown>;
+      if (typeof id === "string" && id !== "") return { kind, id, document };
+      const which = kind === "machines" ? "" : ` of ${kind}`;
+      throw new PatinaError("USAGE", `${file}: document ${index + 1}${which} has no id`);
+    }),
+  );
 }
+
+/** What a file has of one kind; a list, or one object with an id, is of machines. */
+function listOf(parsed: unknown, kind: Published["kind"]): readonly unknown[] {
+  const isObject = typeof parsed === "object" && parsed !== null && !Array.isArray(parsed);
+  const lists = isObject ? (parsed as Readonly<Record<string, unknown>>) : {};
+  const isListed = !("id" in lists) && KINDS.some((name) => Array.isArray(lists[name]));
+  if (!isListed) return kind === "machines" ? [parsed].flat() : [];
+  const list = lists[kind];
+  return Array.isArray(list) ? (list as unknown[]) : [];
+}
+
+/** In this order: machines name apps, hostnames too. */
+const KINDS = ["apps", "hostnames", "machines"] as const;

@@ -20,7 +20,7 @@ import {
 import { loadConfig, stateFolderOf } from "../config-file.ts";
 import { overridesFromFlags } from "../overrides.ts";
 import { crsqlitePath, sqlDeadlinePath } from "../setup/paths.js";
-import { overridesFromGlobals, type GlobalOptions } from "../targets.ts";
+import { configFileOf, overridesFromGlobals, type GlobalOptions } from "../targets.ts";
 
 /**
  * Resolves when the new edge process serves. Rejects with `CONFIG_INVALID`, `SUPERVISOR_UNREACHABLE`,
@@ -63,6 +63,17 @@ export async function upgrade(
   }
   const code = report.outcome === "refused" ? "UPGRADE_REFUSED" : "UPGRADE_ROLLED_BACK";
   throw new PatinaError(code, `not upgraded: ${report.reason}`);
+}
+
+/** Whether a supervisor runs by this config file, and with this database. */
+export function isRunningOn(databasePath: string, options: GlobalOptions): boolean {
+  const file = configFileOf(options);
+  if (!existsSync(file)) return false;
+  const { config } = loadConfig({ file, environment: process.env, mode: "agent" });
+  const stateFolder = stateFolderOf(config);
+  const path = effectiveConfigFile(stateFolder);
+  if (!existsSync(path) || runningSupervisor(stateFolder) === null) return false;
+  return readEffectiveConfig(path).config.db.path === databasePath;
 }
 
 /** Found through the state folder, which the config file names. */

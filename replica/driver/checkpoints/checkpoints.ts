@@ -77,8 +77,10 @@ export async function restoreCheckpoint(options: {
   readonly target: string;
   readonly identity: RestoreIdentity;
   readonly accept: (manifest: Manifest) => void;
+  /** See `restoreDatabase`. */
+  readonly insteadOf?: string;
 }): Promise<ActorId> {
-  const { place, target, identity, accept } = options;
+  const { place, target, identity, accept, insteadOf = target } = options;
   mkdirSync(dirname(target), { recursive: true });
   await sweepScratch(target);
   const { target: from, name } = place;
@@ -92,6 +94,7 @@ export async function restoreCheckpoint(options: {
     },
     target,
     identity,
+    insteadOf,
   });
 }
 

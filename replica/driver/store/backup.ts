@@ -15,7 +15,7 @@ import { assert, errorText, PatinaError } from "#base/errors.ts";
 import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
 import type { ActorId } from "../../types.ts";
 import { adminError } from "../admin/errors.ts";
-import { lockStore } from "./database.ts";
+import { initActor, lockStore, type DatabaseOptions } from "./database.ts";
 import { actorBytes } from "./ledger.ts";
 import { quoteName } from "./sql-text.ts";
 
@@ -102,13 +102,15 @@ export async function restoreDatabase(options: {
   readonly source: RestoreSource;
   readonly target: string;
   readonly identity: RestoreIdentity;
+  /** The database whose place it takes later, when that is not `target`. */
+  readonly insteadOf?: string;
 }): Promise<ActorId> {
-  const { source, target, identity } = options;
+  const { source, target, identity, insteadOf = target } = options;
   const lock = lockStore(target);
   const part = `${target}.restore-${process.pid}`;
   try {
-    const actorId = identityOf(identity, target);
-    const clusterId = storedClusterId(target);
+    const actorId = identityOf(identity, insteadOf);
+    const clusterId = storedClusterId(insteadOf);
     if (source.kind === "file") copyInto(source.path, part);
     else await source.unpack(part);
     edit(part, (database) => {
@@ -125,6 +127,20 @@ export async function restoreDatabase(options: {
     rmSync(part, { force: true });
     lock.close();
   }
+}
+
+/**
+ * Makes an empty database of another cluster id, with a new actor, where there is none; the actor id.
+ * Throws as `initActor` does.
+ */
+export function createOfCluster(options: DatabaseOptions, clusterId: number): ActorId {
+  const actorId = initActor(options);
+  edit(options.path, (database) => {
+    database
+      .prepare("INSERT OR REPLACE INTO __patina_state (key, value) VALUES ('cluster_id', ?)")
+      .run(BigInt(clusterId));
+  });
+  return actorId;
 }
 
 function identityOf(identity: RestoreIdentity, target: string): ActorId {

@@ -224,11 +224,10 @@ class RunningReplica implements Replica {
   }
 
   async reload(): Promise<void> {
-    const { admin, log } = this.#options;
     await this.#certificates?.look();
-    const [core, driver, store] = [this.#core, this.#driver, this.#store];
+    const [{ admin, log }, core, driver] = [this.#options, this.#core, this.#driver];
     if (!admin || !core || !driver) return;
-    const { readSchema } = admin;
+    const [store, { readSchema }] = [this.#store, admin];
     const stamp = (): bigint => core.stamp(performance.now());
     try {
       log.info?.("schema-reloaded", await reloadSchema({ core, store, driver, readSchema, stamp }));

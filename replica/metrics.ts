@@ -81,6 +81,7 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
   gauge("patina_store_writable", "0 while the disk is full or the file cannot be written."),
   counter("patina_store_checkpoints_total", "Checkpoints of the database's write-ahead log."),
   counter("patina_store_checkpoints_failed_total", "Checkpoints the disk could not take."),
+  counter("patina_store_log_syncs_total", "Times that what peers are told waited for the disk."),
   gauge("patina_store_queue_requests", "Requests waiting in the store worker."),
   gauge("patina_store_db_version", "cr-sqlite's local version: position of the change stream."),
   counter("patina_store_stream_resets_total", "Change streams that had to start over."),

@@ -177,6 +177,7 @@ function storeFigures(store: StoreStats): Record<string, number> {
     store_slices_over_total: store.apply.slicesOverBudget,
     store_checkpoints_total: store.checkpoints.done,
     store_checkpoints_failed_total: store.checkpoints.failed,
+    store_log_syncs_total: store.logSyncs,
     store_queue_requests: store.queued,
     store_writable: store.fault === null ? 1 : 0,
     store_db_version: store.dbVersion,

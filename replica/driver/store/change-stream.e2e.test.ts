@@ -50,10 +50,11 @@ test("merged changes carry the origin's actor and version", async () => {
   await reader.end();
 });
 
-test("a watcher hears of commits only when it has answered, and then of the newest", async () => {
+test("a watcher hears of a commit once, and of none before it has looked", async () => {
   const store = open();
   const { port1, port2 } = new MessageChannel();
-  store.publisher.watchers.add(port1);
+  const isTold = new Int32Array(new SharedArrayBuffer(4));
+  store.publisher.watchers.add({ port: port1, isTold });
   const heard: number[] = [];
   let wake: () => void = () => undefined;
   port2.on("message", (position: number) => {
@@ -64,12 +65,31 @@ test("a watcher hears of commits only when it has answered, and then of the newe
   let told = next();
   for (const id of ["a", "b", "c"]) write(store, `INSERT INTO k VALUES ('${id}')`);
   await told;
-  const newest = store.ledger.lastLocal;
+  const seen = store.ledger.lastLocal;
+  Atomics.store(isTold, 0, 0);
   told = next();
-  port2.postMessage(null);
+  for (const id of ["d", "e"]) write(store, `INSERT INTO k VALUES ('${id}')`);
   await told;
-  expect(heard).toEqual([newest - 2, newest]);
+  expect(heard).toEqual([seen - 2, seen + 1]);
   port2.close();
+});
+
+test("a reader grants credit for half of what may be on its way at a time", async () => {
+  const store = open();
+  const { port1, port2 } = new MessageChannel();
+  const events = readChangeStream(port2, Promise.resolve(), 4);
+  const grants: number[] = [];
+  let wake: () => void = () => undefined;
+  const granted = new Promise<void>((resolve) => (wake = resolve));
+  port1.on("message", (credit: number) => {
+    if (grants.push(credit) === 2) wake();
+  });
+  const watermark = { databaseId: store.databaseId, dbVersion: 0 };
+  for (let at = 0; at < 5; at += 1) port1.postMessage({ kind: "rows", rows: [], watermark });
+  for (let at = 0; at < 5; at += 1) await events.next();
+  await granted;
+  expect(grants).toEqual([2, 2]);
+  await events.return?.();
 });
 
 test("a reader that gives its watermark gets what it missed, without a reset", async () => {
@@ -207,7 +227,7 @@ function subscribe(store: Store, options: { from: Watermark | null; tables?: str
   const { port1, port2 } = new MessageChannel();
   const stream = { from: options.from, tables: options.tables ?? null, credit: 4 };
   store.publisher.subscribe(port1, stream, () => drive(store));
-  const events = readChangeStream(port2, Promise.resolve());
+  const events = readChangeStream(port2, Promise.resolve(), stream.credit);
   const take = async (count: number): Promise<ChangeStreamEvent[]> => {
     const taken: ChangeStreamEvent[] = [];
     while (taken.length < count) taken.push((await events.next()).value as ChangeStreamEvent);

@@ -8,13 +8,15 @@ import { storeError } from "./errors.ts";
 
 /**
  * Iterates over the events that arrive on `port`. `subscribed` settles when the worker took the
- * subscription; its failure ends the iteration. Only one `next` may wait at a time.
+ * subscription; its failure ends the iteration. Only one `next` may wait at a time. `credit`: of the
+ * batches that may be on their way, as `subscribe` was told.
  */
 export function readChangeStream(
   port: MessagePort,
   subscribed: Promise<unknown>,
+  credit: number,
 ): AsyncIterableIterator<ChangeStreamEvent> {
-  const reader = new ChangeStreamReader(port);
+  const reader = new ChangeStreamReader(port, Math.ceil(credit / 2));
   subscribed.catch((error: unknown) => reader.fail(error));
   return reader;
 }
@@ -31,9 +33,14 @@ class ChangeStreamReader implements AsyncIterableIterator<ChangeStreamEvent> {
   #waiting: Waiting | null = null;
   #isDone = false;
   #error: unknown = null;
+  /** Batches for which credit is granted together: each grant wakes the store's thread. */
+  readonly #lump: number;
+  /** Batches taken since the last grant. */
+  #taken = 0;
 
-  constructor(port: MessagePort) {
+  constructor(port: MessagePort, lump: number) {
     this.#port = port;
+    this.#lump = lump;
     port.on("message", (event: ChangeStreamEvent) => this.#onEvent(event));
     port.on("close", () =>
       this.fail(storeError("STORE_CLOSED", "the store ended the change stream")),
@@ -79,7 +86,10 @@ class ChangeStreamReader implements AsyncIterableIterator<ChangeStreamEvent> {
   }
 
   #take(event: ChangeStreamEvent): IteratorResult<ChangeStreamEvent> {
-    if (event.kind === "rows" && !this.#isDone) this.#port.postMessage(1);
+    if (event.kind === "rows" && !this.#isDone && ++this.#taken >= this.#lump) {
+      this.#port.postMessage(this.#taken);
+      this.#taken = 0;
+    }
     return { done: false, value: event };
   }
 }

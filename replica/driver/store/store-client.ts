@@ -20,6 +20,7 @@ import type {
   Watermark,
 } from "../../types.ts";
 import type { OutcomeRecord } from "./apply.ts";
+import type { CommitWatch } from "./commit-watchers.ts";
 import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-check.ts";
 import { readChangeStream } from "./change-stream.ts";
 import { recordToError, storeError } from "./errors.ts";
@@ -223,18 +224,15 @@ export class StoreClient implements ChangeStore {
     const stream = { from: options.from, tables: options.tables ?? null, credit: STREAM_CREDIT };
     const request: StoreRequest = { kind: "subscribe", port: port1, stream };
     const subscribed = this.#calls.call<null>(request, [port1]);
-    return readChangeStream(port2, subscribed);
+    return readChangeStream(port2, subscribed, STREAM_CREDIT);
   }
 
-  /**
-   * A port that tells when something was committed: it carries local numbers, each to be answered
-   * with any message before the next comes (see `CommitWatchers`). It may be transferred to another
-   * thread; closing it ends the watch, and the store's end closes it.
-   */
-  async watchCommits(): Promise<MessagePort> {
+  /** Tells when something was committed; it may go to another thread. */
+  async watchCommits(): Promise<CommitWatch> {
     const { port1, port2 } = new MessageChannel();
-    await this.#calls.call<null>({ kind: "watch", port: port1 }, [port1]);
-    return port2;
+    const isTold = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+    await this.#calls.call<null>({ kind: "watch", port: port1, isTold }, [port1]);
+    return { port: port2, isTold };
   }
 
   /** Gives up the connection; calls not yet answered reject with `STORE_CLOSED`. */

@@ -21,6 +21,7 @@ import type {
 } from "../../types.ts";
 import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type { RowSlice } from "./books-check.ts";
+import type { CommitWatch } from "./commit-watchers.ts";
 import type { ErrorRecord } from "./errors.ts";
 import type { ListRequest, ObjectKind, DocumentByKind } from "./objects.ts";
 import type { SchemaFile } from "./schema-files.ts";
@@ -100,7 +101,7 @@ export type StoreRequest =
   /** nothing; events come over `port` */
   | { readonly kind: "subscribe"; readonly port: MessagePort; readonly stream: StreamStart }
   /** nothing; local numbers come over `port`, see `CommitWatchers` */
-  | { readonly kind: "watch"; readonly port: MessagePort };
+  | ({ readonly kind: "watch" } & CommitWatch);
 
 /** A request with its number. */
 export interface StoreCall {

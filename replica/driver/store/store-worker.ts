@@ -84,7 +84,7 @@ class WorkLoop {
       return;
     }
     if (request.kind === "watch") {
-      this.#store.publisher.watchers.add(request.port);
+      this.#store.publisher.watchers.add(request);
       reply(port, { kind: "done", id, value: null });
       return;
     }

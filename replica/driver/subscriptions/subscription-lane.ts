@@ -40,12 +40,17 @@ export class SubscriptionLane {
   readonly #asked = new Map<number, PromiseWithResolvers<readonly SubscriptionView[]>>();
   readonly #exited: Promise<void>;
   readonly #onNotice: (text: string) => void;
+  readonly #lump: number;
   #nextId = 1;
   #isOver = false;
 
-  private constructor(worker: Worker, onNotice: (text: string) => void) {
+  private constructor(
+    worker: Worker,
+    { onNotice, limits }: Pick<SubscriptionLaneOptions, "onNotice" | "limits">,
+  ) {
     this.#worker = worker;
     this.#onNotice = onNotice;
+    this.#lump = Math.ceil(limits.creditMax / LUMPS);
     this.#exited = new Promise((resolve) => worker.once("exit", () => resolve()));
     worker.on("message", (event: SubscriptionEvent) => this.#onEvent(event));
     worker.on("error", (thrown) => {
@@ -62,11 +67,11 @@ export class SubscriptionLane {
     const worker = new Worker(new URL("./subscription-worker.ts", import.meta.url), {
       name: "subscriptions",
       workerData,
-      transferList: [commits],
+      transferList: [commits.port],
       execArgv: [],
     });
     worker.unref();
-    const thread = new SubscriptionLane(worker, onNotice);
+    const thread = new SubscriptionLane(worker, options);
     await new Promise<void>((resolve, reject) => {
       worker.once("error", reject);
       worker.once("exit", () => reject(lost()));
@@ -168,6 +173,7 @@ export class SubscriptionLane {
     const { readerId, queryId, queryHash } = event;
     const texts = new ReaderStream({
       isUpdates: queryHash === null,
+      lump: this.#lump,
       onTaken: (size) => this.#post({ kind: "credit", readerId, size }),
       onLeave: () => this.#post({ kind: "leave", readerId }),
     });
@@ -195,6 +201,8 @@ interface Opening {
 
 interface StreamOwner {
   readonly isUpdates: boolean;
+  /** Characters that are told as taken together: each word of it wakes the thread. */
+  readonly lump: number;
   onTaken(size: number): void;
   onLeave(): void;
 }
@@ -207,6 +215,8 @@ class ReaderStream implements AsyncIterableIterator<string> {
   #waiting: PromiseWithResolvers<IteratorResult<string, undefined>> | null = null;
   #isOver = false;
   #error: PatinaError | null = null;
+  /** Characters taken and not told yet. */
+  #taken = 0;
 
   constructor(owner: StreamOwner) {
     this.isUpdates = owner.isUpdates;
@@ -257,7 +267,11 @@ class ReaderStream implements AsyncIterableIterator<string> {
   }
 
   #take(text: string): IteratorResult<string, undefined> {
-    if (!this.#isOver) this.#owner.onTaken(text.length);
+    this.#taken += text.length;
+    if (!this.#isOver && this.#taken >= this.#owner.lump) {
+      this.#owner.onTaken(this.#taken);
+      this.#taken = 0;
+    }
     return { done: false, value: text };
   }
 }
@@ -269,4 +283,6 @@ function lost(): PatinaError {
 const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
 /** Readers at once; each costs a connection and, when slow, some memory in the thread. */
 const STREAMS_MAX = 4_096;
+/** A reader's credit comes back in so many parts. */
+const LUMPS = 4;
 const CLOSE_LIMIT_MS = 2_000;

@@ -4,7 +4,7 @@
  * Each stream of lines is a reader with a number of its owner's. Opening is answered by `opened` or
  * `refused`, then `chunk`s of whole lines follow as far as the reader has credit, and `end` last.
  */
-import type { MessagePort } from "node:worker_threads";
+import type { CommitWatch } from "../store/commit-watchers.ts";
 import type { ErrorRecord } from "../store/errors.ts";
 
 /** What the thread is made with. */
@@ -15,8 +15,8 @@ export interface SubscriptionWorkerOptions {
   readonly deadlinePath: string;
   /** Folder of the kept subscriptions; made when missing. */
   readonly folder: string;
-  /** From `StoreClient.watchCommits`; transferred. */
-  readonly commits: MessagePort;
+  /** From `StoreClient.watchCommits`; its port is transferred. */
+  readonly commits: CommitWatch;
   readonly limits: SubscriptionLimits;
 }
 

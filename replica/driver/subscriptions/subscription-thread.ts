@@ -5,8 +5,8 @@
  * an earlier run kept subscriptions; and anew, at the next stream, when it was lost.
  */
 import { readdirSync } from "node:fs";
-import type { MessagePort } from "node:worker_threads";
 import { errorText } from "#base/errors.ts";
+import type { CommitWatch } from "../store/commit-watchers.ts";
 import { subscriptionError } from "./errors.ts";
 import { SubscriptionLane, type LineStream } from "./subscription-lane.ts";
 import {
@@ -25,8 +25,8 @@ export interface SubscriptionThreadOptions {
   readonly deadlinePath: string;
   /** Folder of the kept subscriptions; made when missing. */
   readonly folder: string;
-  /** A new port that tells of commits, as `StoreClient.watchCommits` makes it. */
-  readonly watchCommits: () => Promise<MessagePort>;
+  /** See `StoreClient.watchCommits`. */
+  readonly watchCommits: () => Promise<CommitWatch>;
   readonly limits?: Partial<SubscriptionLimits>;
   /** Something that an operator may want to know. */
   readonly onNotice: (text: string) => void;

@@ -48,7 +48,7 @@ class DeskLoop {
       notice,
       clock,
     });
-    options.commits.on("message", () => this.#turnAt(this.#turnedMs + TURN_MS));
+    options.commits.port.on("message", () => this.#turnAt(this.#turnedMs + TURN_MS));
     const periodMs = Math.max(1, Math.min(limits.idleMs / 4, EXPIRY_MS_MAX));
     this.#expiry = setInterval(() => this.#desk.expire(performance.now()), periodMs);
     this.#restoreSoon();
@@ -112,7 +112,7 @@ class DeskLoop {
     this.#timerAtMs = Infinity;
     this.#turnedMs = performance.now();
     // What is committed from here on is told anew.
-    this.#options.commits.postMessage(null);
+    Atomics.store(this.#options.commits.isTold, 0, 0);
     this.#desk.turn();
     this.#turnWhenDue();
   }
@@ -134,7 +134,7 @@ class DeskLoop {
   #close(): void {
     clearInterval(this.#expiry);
     if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#options.commits.close();
+    this.#options.commits.port.close();
     this.#desk.close();
     this.#database.close();
     parentPort?.close();

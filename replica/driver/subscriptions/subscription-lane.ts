@@ -63,7 +63,7 @@ export class SubscriptionLane {
   /** Starts the thread. Rejects with a code of the store when the database cannot be read. */
   static async start(options: SubscriptionLaneOptions): Promise<SubscriptionLane> {
     const { onNotice, ...workerData } = options;
-    const { commits } = workerData;
+    const { commits, limits } = workerData;
     const worker = new Worker(new URL("./subscription-worker.ts", import.meta.url), {
       name: "subscriptions",
       workerData,
@@ -71,7 +71,7 @@ export class SubscriptionLane {
       execArgv: [],
     });
     worker.unref();
-    const thread = new SubscriptionLane(worker, options);
+    const thread = new SubscriptionLane(worker, { onNotice, limits });
     await new Promise<void>((resolve, reject) => {
       worker.once("error", reject);
       worker.once("exit", () => reject(lost()));

@@ -22,7 +22,7 @@ import {
 } from "../routing/core/quarantine.ts";
 import { PeerBounces } from "../watchdog/core/peer-bounces.ts";
 import { Thaw } from "../watchdog/core/thaw.ts";
-import { listStalls, readStall } from "../watchdog/driver/stall-files.ts";
+import { listStalls, readStall, stallFile } from "../watchdog/driver/stall-files.ts";
 import type { FleetBudget, StallEvidence } from "../watchdog/types.ts";
 import { setAside, writeWhole } from "./table-file.ts";
 import type { HeldChange } from "./threads/notice-desk.ts";
@@ -160,7 +160,10 @@ export class QuarantineKeeper {
     for (const id of listStalls(stateFolder).toReversed()) {
       if (id <= last) continue;
       const evidence = readStall(stateFolder, id);
-      if (!evidence.ok) continue;
+      if (!evidence.ok) {
+        setEvidenceAside(this.#options, { id, problem: evidence.error });
+        continue;
+      }
       const stalledMs = Date.parse(evidence.value.time);
       const suspect = isOfTable(evidence.value) ? suspectOf(evidence.value) : null;
       this.#quarantine.blame({
@@ -284,6 +287,20 @@ function readOrSetAside({ stateFolder, log }: QuarantineKeeperOptions): Quaranti
     const msg = `the quarantine's file is set aside: ${errorText(error)}`;
     log.warn?.("quarantine-file-damaged", msg, { file, aside: setAside(file) });
     return NO_QUARANTINE;
+  }
+}
+
+/** What it would have named is not held; everything else goes on. */
+function setEvidenceAside(
+  { stateFolder, log }: QuarantineKeeperOptions,
+  { id, problem }: { readonly id: string; readonly problem: string },
+): void {
+  const file = stallFile(stateFolder, id);
+  const msg = `evidence of a stall cannot be read: ${problem}`;
+  try {
+    log.warn?.("evidence-damaged", msg, { file, aside: setAside(file) });
+  } catch (error) {
+    log.warn?.("evidence-damaged", msg, { file, aside: null, error: errorText(error) });
   }
 }
 

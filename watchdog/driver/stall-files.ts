@@ -19,7 +19,7 @@ export function stallsFolder(stateFolder: string): string {
 
 /** The file of one stall. */
 export function stallFile(stateFolder: string, id: string): string {
-  return join(stallsFolder(stateFolder), `${id}.json`);
+  return join(stallsFolder(stateFolder), `${id}${ENDING}`);
 }
 
 /** An id that sorts by time and is a safe file name. */
@@ -44,13 +44,17 @@ export function writeStall(stateFolder: string, evidence: StallEvidence, keep: n
   }
   renameSync(temporary, file);
   syncFolder(folder);
-  for (const name of evidenceNames(folder).slice(keep)) rmSync(join(folder, name), { force: true });
+  for (const ending of [ENDING, `${ENDING}.damaged`]) {
+    const old = namesIn(folder, ending).slice(keep);
+    for (const name of old) rmSync(join(folder, name), { force: true });
+  }
   return file;
 }
 
 /** Ids of all evidence files, newest first; empty where there is no folder. */
 export function listStalls(stateFolder: string): readonly string[] {
-  return evidenceNames(stallsFolder(stateFolder)).map((name) => name.slice(0, -".json".length));
+  const names = namesIn(stallsFolder(stateFolder), ENDING);
+  return names.map((name) => name.slice(0, -ENDING.length));
 }
 
 /** Reads one stall; the failure says what is wrong with the file. */
@@ -74,9 +78,10 @@ function isEvidence(value: unknown): value is StallEvidence {
   return format === 1 && isNamed && hasStack && Array.isArray(lastBreadcrumbs);
 }
 
-function evidenceNames(folder: string): string[] {
+/** Newest first. */
+function namesIn(folder: string, ending: string): string[] {
   try {
-    const names = readdirSync(folder).filter((name) => name.endsWith(".json"));
+    const names = readdirSync(folder).filter((name) => name.endsWith(ending));
     return names.sort().reverse();
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
@@ -94,5 +99,6 @@ function syncFolder(folder: string): void {
   }
 }
 
+const ENDING = ".json";
 /** No separators and no leading dot: an id from a command line stays inside the folder. */
 const ID = /^[0-9A-Za-z][0-9A-Za-z-]*$/;

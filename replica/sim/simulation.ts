@@ -46,15 +46,16 @@ export function runSimulation(setup: SimulationSetup): SimulationResult {
 
 /** Lets a healed world run until it agrees; returns how long that took. */
 function converge(world: World, failures: string[]): number {
-  const { queue } = world;
+  const { queue, trace } = world;
   const healedMs = queue.nowMs;
+  const heldMs = trace.marks.has("braked") ? HELD_MS_MAX : 0;
   // The last pauses may outlast the healing.
   queue.runUntil(Math.max(...world.replicas.map(({ pausedUntilMs }) => pausedUntilMs), healedMs));
   for (;;) {
     queue.runUntil(queue.nowMs + EVENTUALLY_EVERY_MS);
     const open = contradictions(world, EVENTUALLY);
     if (open.length === 0) return queue.nowMs - healedMs;
-    if (queue.nowMs < healedMs + CONVERGENCE_MAX_MS) continue;
+    if (queue.nowMs < healedMs + heldMs + CONVERGENCE_MAX_MS) continue;
     failures.push(...open.slice(0, SHOWN_MAX));
     return Infinity;
   }
@@ -78,6 +79,8 @@ function contradictions(world: World, checkers: readonly Checker[]): string[] {
 
 const ANYTIME_EVERY_MS = 500;
 const EVENTUALLY_EVERY_MS = 250;
+/** So long a change may wait behind a brake before it is left to sync. */
+const HELD_MS_MAX = 40_000;
 /** The tightest brake lets a row go each ten seconds. */
 const BRAKES_MAX_MS = 120_000;
 /** Longer than the last round of a broadcast waits, and than sync takes to find nothing. */

@@ -1,5 +1,5 @@
 /** Calls of a replica's HTTP API from the command line. */
-import { request } from "undici";
+import { Agent, request } from "undici";
 import { PatinaError } from "#base/errors.ts";
 import { parseJson } from "../replica/driver/api/json.ts";
 
@@ -7,6 +7,8 @@ import { parseJson } from "../replica/driver/api/json.ts";
 export interface ApiOptions {
   readonly apiAddr: string;
   readonly token?: string;
+  /** HTTPS, with this authority (PEM) or, null, those of the system. Absent = plain HTTP. */
+  readonly authorityPem?: string | null;
 }
 
 /** One request; throws `API_UNREACHABLE` when nobody answers. */
@@ -14,7 +16,10 @@ export async function callApi(
   options: ApiOptions,
   call: { method: "GET" | "PUT" | "POST" | "DELETE"; path: string; body?: unknown },
 ): Promise<{ status: number; body: AsyncIterable<Buffer>; text: () => Promise<string> }> {
-  const url = `http://${options.apiAddr}${call.path}`;
+  const { authorityPem } = options;
+  const url = `${authorityPem === undefined ? "http" : "https"}://${options.apiAddr}${call.path}`;
+  const dispatcher =
+    typeof authorityPem === "string" ? new Agent({ connect: { ca: authorityPem } }) : undefined;
   try {
     const response = await request(url, {
       method: call.method,
@@ -23,6 +28,7 @@ export async function callApi(
         ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
       },
       ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
+      ...(dispatcher === undefined ? {} : { dispatcher }),
     });
     return {
       status: response.statusCode,

@@ -202,7 +202,7 @@ function named(config: PatinaConfig): PatinaConfig {
 
 function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
   const absolute = (path: string): string => resolve(folder, path);
-  const { db, gossip, admin, checkpoints, consul, proxy, watchdog } = config;
+  const { api, db, gossip, admin, checkpoints, consul, proxy, watchdog } = config;
   const { tls } = gossip;
   const absoluteTls = tls && {
     cert_file: absolute(tls.cert_file),
@@ -244,6 +244,9 @@ function withAbsolutePaths(config: PatinaConfig, folder: string): PatinaConfig {
           },
         }
       : consul,
+    api: api.tls
+      ? { ...api, tls: withAbsolute(api.tls, ["cert_file", "key_file", "ca_file"], absolute) }
+      : api,
     admin: admin.path === undefined ? admin : { path: absolute(admin.path) },
     proxy: {
       ...proxy,

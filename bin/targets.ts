@@ -2,7 +2,7 @@
  * Where commands find a replica: flags that may stand before or behind the command, as Corrosion's
  * do, and what the config file says where a flag is absent.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { PatinaError } from "#base/errors.ts";
 import { joinHostPort, splitHostPort } from "#base/host-port.ts";
@@ -49,7 +49,13 @@ export function apiTarget(options: GlobalOptions & { readonly token?: string }):
   const { api } = configOf(options);
   const known = token ?? api.authz?.["bearer-token"];
   const [addr = DEFAULT_API] = apiAddresses(api);
-  return { apiAddr: dialable(addr), ...(known === undefined ? {} : { token: known }) };
+  const authorityPem =
+    api.tls?.ca_file === undefined ? null : readFileSync(api.tls.ca_file, "utf8");
+  return {
+    apiAddr: dialable(addr),
+    ...(known === undefined ? {} : { token: known }),
+    ...(api.tls === undefined ? {} : { authorityPem }),
+  };
 }
 
 /** Path of the admin socket: the flag, else what the config file says. */
@@ -91,10 +97,12 @@ export function consulTarget(options: GlobalOptions): {
   return { consul, node: replica.node, level: log.level };
 }
 
-/** Certificates of the HTTPS listener; none without a config file. */
+/** Certificates of the HTTPS listener and of the API; none without a config file. */
 export function listenerCertificates(options: GlobalOptions): readonly string[] {
   if (!hasConfig(options)) return [];
-  return configOf(options).proxy.tls.certificates.map(({ cert_file }) => cert_file);
+  const { api, proxy } = configOf(options);
+  const files = proxy.tls.certificates.map(({ cert_file }) => cert_file);
+  return api.tls === undefined ? files : [...files, api.tls.cert_file];
 }
 
 /** Where checkpoints are: the argument, else `checkpoints.target`. Throws `USAGE` without either. */

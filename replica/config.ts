@@ -111,6 +111,15 @@ export const openApiSection = z.strictObject({
     .default("127.0.0.1:8081"),
   /** Requests that ask for an endpoint of another name are refused. */
   endpoint_name: z.string().min(1, "a name").optional(),
+  /** HTTPS in place of HTTP. */
+  tls: z
+    .strictObject({
+      cert_file: path,
+      key_file: path,
+      /** Authority by which `patina`'s own commands know it. Default: the system's. */
+      ca_file: path.optional(),
+    })
+    .optional(),
   authz: z.strictObject({ "bearer-token": z.string().min(1, "a token") }).optional(),
 });
 

@@ -100,6 +100,10 @@ export const PATINA_METRICS: readonly MetricDeclaration[] = [
     "patina_corrosion_failures_total",
     "Streams and questions to another engine that failed.",
   ),
+  gauge(
+    "patina_api_certificate_expiry_seconds",
+    "Unix time at which the certificate of the API expires; 0 = it has none.",
+  ),
   counter("patina_api_requests_total", "Requests of the HTTP API."),
   counter("patina_api_refused_total", "Of these, refused: bad, unauthorised or in conflict."),
 ];

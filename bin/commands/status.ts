@@ -1,6 +1,7 @@
 /** `patina status`: how a replica stands, for people. */
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { errorText } from "#base/errors.ts";
 import { alignColumns } from "../text-table.ts";
 import { listenerCertificates, type GlobalOptions } from "../targets.ts";
 import { askReplica } from "./admin.ts";
@@ -44,7 +45,7 @@ export async function status(options: GlobalOptions & { readonly json?: boolean 
   const value = (await askReplica("Status", options)) as Status;
   const text = options.json === true ? `${JSON.stringify(value, null, 2)}\n` : summary(value);
   // The replica knows nothing of the listener's certificates; their files do.
-  const listener = listenerCertificates(options).map(expiryOf).flatMap(listenerText);
+  const listener = listenerCertificates(options).flatMap(listenerText);
   process.stdout.write(text);
   if (options.json !== true) process.stdout.write(listener.map((line) => `${line}\n`).join(""));
 }
@@ -56,10 +57,15 @@ function expiryOf(file: string): NonNullable<Status["certificate"]> {
   return { file, expiresAt: expiresAt.toISOString(), daysLeft, isExpired: leftMs <= 0 };
 }
 
-function listenerText(certificate: NonNullable<Status["certificate"]>): string[] {
-  const { file, expiresAt, isExpired } = certificate;
-  if (!isExpired) return certificateText(certificate);
-  return [`EXPIRED  ${file} at ${expiresAt}: clients refuse the HTTPS listener`];
+function listenerText(file: string): string[] {
+  let certificate: NonNullable<Status["certificate"]>;
+  try {
+    certificate = expiryOf(file);
+  } catch (error) {
+    return [`UNREAD   ${file}: ${errorText(error)}`];
+  }
+  if (!certificate.isExpired) return certificateText(certificate);
+  return [`EXPIRED  ${file} at ${certificate.expiresAt}: clients refuse it`];
 }
 
 /** Nothing while the expiry is far. */

@@ -156,6 +156,7 @@ function replicaFigures(sources: ReplicaMetricSources): Record<string, number> {
     gossip_certificate_expiry_seconds: Math.round(
       (sources.certificates?.first?.expiresAtMs ?? 0) / 1000,
     ),
+    api_certificate_expiry_seconds: Math.round((api.certificate?.expiresAtMs ?? 0) / 1000),
     quic_packets_sent_total: transport.stats.packetsSent,
     quic_packets_received_total: transport.stats.packetsReceived,
     quic_sent_bytes_total: transport.stats.bytesSent,

@@ -7,9 +7,11 @@
  */
 import { timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createSecureServer, type Server as SecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
+import type { ApiCertificate } from "./api-certificate.ts";
 import type { ApiBackend } from "./api-types.ts";
 import { httpStatusOf } from "./errors.ts";
 import { handleObject, OBJECT_KINDS } from "./object-routes.ts";
@@ -34,6 +36,8 @@ export interface ApiServerOptions {
   readonly bearerToken: string | null;
   /** Requests that ask for an endpoint of another name are refused with 421. Default: none. */
   readonly endpointName?: string | null;
+  /** HTTPS with this certificate; null = plain HTTP. Default null. */
+  readonly certificate?: ApiCertificate | null;
   readonly backend: ApiBackend;
   readonly log: Logger;
   /** Told how long each query took to start. Default: nobody. */
@@ -79,6 +83,15 @@ export class ApiServer {
     return bound;
   }
 
+  /** Has handshakes made with the certificate's new files, if they have changed. */
+  refreshCertificate(): void {
+    const { certificate } = this.#options;
+    if (!certificate?.refresh(Date.now())) return;
+    for (const server of this.#servers) {
+      if ("setSecureContext" in server) (server as SecureServer).setSecureContext(certificate.pems);
+    }
+  }
+
   /** Stops accepting, ends idle connections, waits for answers that are under way. */
   async close(): Promise<void> {
     const servers = this.#servers.splice(0);
@@ -94,9 +107,13 @@ export class ApiServer {
   }
 
   async #bind(host: string, port: number): Promise<AddressInfo> {
-    const server = createServer({ noDelay: true }, (request, response) => {
+    const serve = (request: IncomingMessage, response: ServerResponse): void =>
       void this.#serve(request, response);
-    });
+    const certificate = this.#options.certificate ?? null;
+    const server =
+      certificate === null
+        ? createServer({ noDelay: true }, serve)
+        : createSecureServer({ noDelay: true, ...certificate.pems }, serve);
     await new Promise<void>((resolve, reject) => {
       server.once("error", (error: NodeJS.ErrnoException) =>
         reject(

@@ -13,6 +13,7 @@ import type { ReplicaDriver } from "../replica-driver.ts";
 import { missingVersions } from "../replica-metrics.ts";
 import type { StoreClient } from "../store/store-client.ts";
 import { SubscriptionThread } from "../subscriptions/subscription-thread.ts";
+import { API_CERTIFICATE_PERIOD_MS, ApiCertificate } from "./api-certificate.ts";
 import type { ApiRequest } from "./api-request.ts";
 import { ApiServer } from "./api-server.ts";
 import type { Health } from "./api-types.ts";
@@ -40,6 +41,8 @@ export interface OpenApi {
   readonly addresses: readonly Address[];
   readonly queries: QueryThread;
   readonly streams: SubscriptionThread;
+  /** Of its HTTPS; null = plain HTTP. */
+  readonly certificate: ApiCertificate | null;
   /** Ends streams and queries, waits shortly for other answers. */
   close(): Promise<void>;
 }
@@ -50,6 +53,7 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
   const queries = QueryThread.create({ databasePath: db.path, extensionPath, deadlinePath });
   let streams: SubscriptionThread | null = null;
   try {
+    const certificate = api.tls === undefined ? null : new ApiCertificate(api.tls, log);
     streams = await SubscriptionThread.start({
       databasePath: db.path,
       deadlinePath,
@@ -73,18 +77,24 @@ export async function openApi(parts: ApiParts): Promise<OpenApi> {
       addresses: apiAddresses(api).map(splitHostPort),
       bearerToken,
       endpointName,
+      certificate,
       backend,
       log,
       onQuery,
     });
     const bound = (await server.listen()).map(({ address, port }) => joinHostPort(address, port));
     const reading = streams;
+    server.refreshCertificate();
+    const looking = setInterval(() => server.refreshCertificate(), API_CERTIFICATE_PERIOD_MS);
+    looking.unref();
     return {
       server,
+      certificate,
       queries,
       streams,
       addresses: bound,
       close: async () => {
+        clearInterval(looking);
         // Streams end by themselves never.
         await reading.close();
         await server.close();

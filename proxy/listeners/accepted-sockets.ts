@@ -4,7 +4,8 @@
  * no server to report to.
  *
  * It takes the place of one function of Node's that is not documented, `onconnection` of the
- * server's handle; Node is pinned, and all end-to-end tests of the engine come in through here.
+ * server's handle, and gives TLS sockets what others get by `onread` when they are made. Node is
+ * pinned, and all end-to-end tests of the engine come in through here.
  */
 import { Socket, type Server, type SocketConstructorOpts } from "node:net";
 import type { ReadInto } from "../types.ts";
@@ -30,6 +31,35 @@ export function acceptSockets(server: Server, { onread, take, lost }: AcceptOpti
     // The types know other handles than Node itself gives, and no `undefined` for "as before".
     take(new Socket(options as SocketConstructorOpts));
   };
+}
+
+/** Has a connected socket read into memory of ours from its next read on: those of TLS. */
+export function readInto(socket: Socket, onread: ReadInto): void {
+  const fields = socket as unknown as Record<symbol, unknown>;
+  const first = onread.buffer() as Uint8Array;
+  fields[KEYS.kBuffer] = first;
+  fields[KEYS.kBufferCb] = onread.callback;
+  fields[KEYS.kBufferGen] = onread.buffer;
+  const { _handle: handle } = socket as Socket & { readonly _handle: ReadingHandle };
+  handle.useUserBuffer(first);
+}
+
+/** Where a socket keeps what `onread` said: symbols of Node's own, found by their names. */
+function keysOf<Name extends string>(...names: readonly Name[]): Record<Name, symbol> {
+  const own = Object.getOwnPropertySymbols(new Socket());
+  const found = names.map((name) => {
+    const key = own.find(({ description }) => description === name);
+    if (key === undefined) throw new Error(`sockets of Node ${process.version} have no ${name}`);
+    return [name, key];
+  });
+  return Object.fromEntries(found) as Record<Name, symbol>;
+}
+
+const KEYS = keysOf("kBuffer", "kBufferCb", "kBufferGen");
+
+/** What Node reads with. */
+interface ReadingHandle {
+  useUserBuffer(bytes: Uint8Array): void;
 }
 
 /** What Node listens with. */

@@ -17,7 +17,7 @@ import { PatinaError } from "#base/errors.ts";
 
 import { errorResponse } from "../error-response.ts";
 import type { Engine } from "../http1/engine.ts";
-import { acceptSockets } from "./accepted-sockets.ts";
+import { acceptSockets, readInto } from "./accepted-sockets.ts";
 import type { ProcessLimits } from "./core/process-limits.ts";
 import { readPreface } from "./proxy-preface.ts";
 import { TlsAcceptor, type TlsAcceptorOptions } from "./tls-acceptor.ts";
@@ -86,8 +86,10 @@ export async function createHttpListener(options: HttpListenerOptions): Promise<
   const early = new Set<Socket>();
   /** Clients that a PROXY header named, until their handshake is done. */
   const named = new Map<string, string>();
-  const give = (socket: Socket): void =>
+  const give = (socket: Socket): void => {
     client.take(socket, named.size === 0 ? undefined : named.get(peerOf(socket)));
+    if (tls) readInto(socket, client.onread);
+  };
   const acceptor = tls ? new TlsAcceptor({ ...tls, onSecure: give }) : null;
   const take = (socket: Socket, address: string): void => {
     const { admission } = options;

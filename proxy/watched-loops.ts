@@ -65,7 +65,8 @@ function declarationOf(
   { effective, fds }: { readonly effective: EffectiveConfig; readonly fds: InheritedFds },
 ): LoopDeclaration {
   if (name === "store") {
-    const budgetMs = effective.config.watchdog.boot_ms;
+    const { store_ms, boot_ms } = effective.config.watchdog;
+    const budgetMs = store_ms ?? boot_ms;
     return { name, budgets: { steady: budgetMs, apply: budgetMs } };
   }
   const index = at - FIRST_DATA_PLANE;

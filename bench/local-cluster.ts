@@ -22,7 +22,7 @@ import { Pool, request } from "undici";
 import { loadConfig, stateFolderOf } from "../bin/config-file.ts";
 import { freePorts } from "../bin/demo/ports.ts";
 import { compileCacheFolder, crsqlitePath, sqlDeadlinePath } from "../bin/setup/paths.js";
-import { writeEffectiveConfig } from "../proxy/effective-config.ts";
+import { readEffectiveConfig, writeEffectiveConfig } from "../proxy/effective-config.ts";
 import {
   createCertificateAuthority,
   issueClientCertificate,
@@ -176,14 +176,19 @@ interface Ports {
 
 function spawnHost(spec: HostSpec, file: string): ChildProcess {
   const mode = spec.kind === "edge" ? "run" : "agent";
+  const frozen = spec.isBare ? freezeConfig(spec.kind, file) : null;
+  // As the supervisor would start it.
+  const { nodeFlags = [], env = {} } =
+    frozen === null ? {} : readEffectiveConfig(frozen).supervisor;
   const command = [
     ...(spec.launcher ?? []),
     process.execPath,
-    ...(spec.isBare ? [EDGE_MAIN, freezeConfig(spec.kind, file)] : [CLI, mode, "--config", file]),
+    ...nodeFlags,
+    ...(frozen === null ? [CLI, mode, "--config", file] : [EDGE_MAIN, frozen]),
   ];
   const child = spawn(command[0] ?? process.execPath, command.slice(1), {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, NODE_COMPILE_CACHE: compileCacheFolder(), ...spec.env },
+    env: { ...process.env, NODE_COMPILE_CACHE: compileCacheFolder(), ...env, ...spec.env },
   });
   const logFile = join(file, "..", "log.jsonl");
   createInterface({ input: child.stdout }).on("line", (line) => spec.onOutput?.(line));

@@ -3,6 +3,7 @@
  * takes the supervisor's sockets, and runs the app until it is told to stop.
  */
 import { flushCompileCache } from "node:module";
+import { setFlagsFromString } from "node:v8";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LogLevelCell, type LogLevel } from "#base/logger.ts";
 import { App } from "./app.ts";
@@ -19,6 +20,8 @@ const KEEP_ALIVE_MS = 3_600_000;
 await main(process.argv[2] ?? "");
 
 async function main(configPath: string): Promise<void> {
+  // A flag for this thread, of an agent, would go over what other threads' `resourceLimits` say.
+  setFlagsFromString("--max-semi-space-size=0");
   const effective = readEffectiveConfig(configPath);
   const logLevel = new LogLevelCell(effective.config.log.level as LogLevel);
   const log = createThreadLog(logLevel, "main");

@@ -71,6 +71,7 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
     alerts: alertRulesOf(config.alerts),
     silenceLimitMs: config.watchdog.silence_ms,
     drainLimitMs: config.proxy.drain_timeout_ms + STOP_MARGIN_MS,
+    ...(mode === "agent" ? agentProcess(process.env) : {}),
   };
   const effective: EffectiveConfig = {
     ...rest,
@@ -98,6 +99,18 @@ export function writeEffectiveConfig(source: EffectiveConfigSource): string {
     );
   }
   return path;
+}
+
+/**
+ * How an agent's process is started. Each of its threads has an arena of the allocator and a young
+ * generation, which fill with garbage before anybody looks. It gets two arenas in all; and its main
+ * thread, which has nothing to do, the least young generation: `edge-main.ts` takes the flag back before
+ * other threads start. Not an edge's, whose main thread is a data plane.
+ */
+function agentProcess({
+  MALLOC_ARENA_MAX = "2",
+}: NodeJS.ProcessEnv): Pick<SupervisorConfig, "env" | "nodeFlags"> {
+  return { env: { MALLOC_ARENA_MAX }, nodeFlags: ["--max-semi-space-size=1"] };
 }
 
 function alertRulesOf(alerts: PatinaConfig["alerts"]): AlertRules {

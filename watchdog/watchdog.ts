@@ -84,6 +84,7 @@ class RunningWatchdog implements Watchdog {
     this.#worker = new Worker(url, {
       name: "watchdog",
       workerData: this.#data,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
     });
     this.started = this.#whenStarted(events);
     // The owner may look at it late, or never.
@@ -241,3 +242,6 @@ const JITTER_MS = 200;
 const STACK_LIMIT_MS = 150;
 /** A folder an operator can read through; at some 20 KB each. */
 const STALL_FILES_MAX = 20;
+
+/** It makes little garbage, and V8 lets any pile up to its limit before it looks. */
+const YOUNG_GENERATION_MIB = 3;

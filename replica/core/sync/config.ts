@@ -97,8 +97,8 @@ export const SYNC_CLIENT_WAN: SyncClientConfig = {
   // Two batches in the store and two on their way.
   openVersionsMax: 4_000,
   openVersionsStart: 1_000,
-  // About 2.5 s of merging at 50 us a change; memory of some tens of MB.
-  pendingChangesMax: 50_000,
+  // Two batches in the store and half a one on its way; some MB.
+  pendingChangesMax: 25_000,
   applyBatchMax: 1_000,
   applyChangesMax: 10_000,
   // The second is in the store's queue while the answer to the first travels.

@@ -277,7 +277,8 @@ test("a backup of a running replica starts another, and is refused where one run
   const taken = await ask(worker, "backup", file);
   expect(taken).toMatchObject({ code: EXIT.ok, stdout: expect.stringContaining("bytes") });
   expect((await ask(worker, "backup", file)).code).not.toBe(EXIT.ok);
-  const refused = await ask(worker, "restore", file, "--yes");
+  // With the file alone nobody can be told to let go of it.
+  const refused = await runPatina(["--db-path", worker.databaseFile, "restore", file, "--yes"]);
   expect(refused.code).toBe(EXIT.storeLocked);
   const { actor } = await worker.status();
   await stop(worker);

@@ -86,7 +86,7 @@ test("news is applied once and passed on, also when it comes from two sides", ()
   core.handle({ kind: "tick" }, 50);
   const outputs = core.drain();
   expect(appliesOf(outputs).map(({ changesets }) => changesets)).toEqual([[changesetOf(1)]]);
-  core.handle({ kind: "tick" }, 250);
+  core.handle({ kind: "tick" }, 550);
   const sends = core.drain().filter((output) => output.kind === "sendFrames");
   expect(sends.map(({ target, frames }) => [target, frames.length])).toEqual([
     ["127.0.0.1:4003", 1],

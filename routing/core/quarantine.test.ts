@@ -29,7 +29,7 @@ test("a change that stalled is held for the set time, and its end is told", () =
   expect(quarantine.expire(999 + HOUR)).toBe(false);
   expect(quarantine.expire(1000 + HOUR)).toBe(true);
   expect(quarantine.state.holds).toEqual([]);
-  expect(quarantine.drain()).toEqual([{ kind: "ended", id: "c1", why: "expired" }]);
+  expect(quarantine.drain()).toEqual([{ kind: "ended", id: "c1", why: "expired", change: FIRST }]);
 });
 
 test("evidence is judged once, whatever starts come after", () => {

@@ -16,29 +16,40 @@
  * (`prepare`), then all that the other process has given up (`handOver` there), and HTTP last, with a
  * table that has caught up with the database (`takeOver`). What fails on the way costs no request.
  */
+import { randomBytes, randomInt } from "node:crypto";
 import { MessageChannel } from "node:worker_threads";
 import { assert, errorText, PatinaError } from "#base/errors.ts";
 import type { Logger, LogLevelCell } from "#base/logger.ts";
-import { isStoreClosed } from "../replica/driver/store/store-client.ts";
+import { MetricSlots } from "#base/metric-slots.ts";
+import type { Salt } from "#base/salted-hash.ts";
+import { SharedCounts } from "#base/shared-counts.ts";
+import { REPLICA_METRICS } from "../replica/metrics.ts";
+import type { EdgeQuestion } from "../replica/replica.ts";
+import { LoadSlots } from "../routing/core/load-slots.ts";
 import { NO_QUARANTINE } from "../routing/core/quarantine.ts";
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
+import { allocatePeerBounces } from "../watchdog/core/peer-bounces.ts";
 import { attachLoop, startWatchdog, type Watchdog } from "../watchdog/watchdog.ts";
 import type { ReadyState } from "../watchdog/types.ts";
-import { ChangesetKeeper } from "./changeset-keeper.ts";
 import { DataPlane } from "./data-plane.ts";
-import { answerQuestion } from "./edge-answers.ts";
+import { answerEdge } from "./edge-answers.ts";
 import type { EffectiveConfig } from "./effective-config.ts";
 import { loadFirstTable, type FirstTable } from "./first-table.ts";
 import { spareOf, type InheritedFds } from "./inherited-fds.ts";
+import { ProcessLimits } from "./listeners/core/process-limits.ts";
+import { PROXY_METRICS } from "./metrics.ts";
 import { QuarantineKeeper } from "./quarantine-keeper.ts";
 import { frozenDetails, Readiness, staleDetails } from "./readiness.ts";
-import { bounceAfter, ReplicaReplacement } from "./replica-replacement.ts";
-import { REPLICA_LOOPS, ReplicaSide } from "./replica-side.ts";
-import { SharedState } from "./shared-state.ts";
+import { ReplicaSide } from "./replica-side.ts";
 import { TableSaver } from "./table-saver.ts";
-import { DataPlaneThreads } from "./threads/data-plane-threads.ts";
+import { DataPlaneThreads, type EndCause } from "./threads/data-plane-threads.ts";
 import type { ReplicaThreadEvent, ThreadData } from "./threads/messages.ts";
-import { restartBudgetOf, watchdogOptionsOf } from "./watched-loops.ts";
+import {
+  FIRST_DATA_PLANE,
+  loopNames,
+  restartBudgetOf,
+  watchdogOptionsOf,
+} from "./watched-loops.ts";
 
 /** What the app is made of. */
 export interface AppOptions {
@@ -54,7 +65,14 @@ export interface AppOptions {
 /** A running edge or agent. */
 export class App {
   readonly #options: AppOptions;
-  readonly #shared: SharedState;
+  readonly #metrics: MetricSlots;
+  readonly #threadNames: readonly string[];
+  readonly #bounces = allocatePeerBounces();
+  readonly #salt: Salt = [randomInt(2 ** 32), randomInt(2 ** 32)];
+  readonly #load = LoadSlots.allocate({ salt: this.#salt });
+  readonly #limits = ProcessLimits.allocate(this.#salt);
+  /** A client may come back to any thread with the ticket of another. */
+  readonly #ticketKeys: Uint8Array = randomBytes(TICKET_KEYS_BYTES);
   #planes: DataPlaneThreads | null = null;
   #watchdog: Watchdog | null = null;
   #beat: LoopBeat | null = null;
@@ -63,8 +81,6 @@ export class App {
   #keeper: QuarantineKeeper | null = null;
   /** Null also while another process has the database. */
   #side: ReplicaSide | null = null;
-  #replacement: ReplicaReplacement | null = null;
-  #changesets: ChangesetKeeper | null = null;
   #handingOver: Promise<void> = Promise.resolve();
   /** Settles when HTTP is served. */
   readonly #serving = Promise.withResolvers<void>();
@@ -75,7 +91,9 @@ export class App {
 
   constructor(options: AppOptions) {
     this.#options = options;
-    this.#shared = new SharedState(options.effective, options.logLevel);
+    this.#threadNames = loopNames(options.effective);
+    const declarations = [...PROXY_METRICS, ...REPLICA_METRICS];
+    this.#metrics = MetricSlots.allocate(declarations, this.#threadNames.length);
   }
 
   /** Address of the HTTP listener; null for an agent, or before it listens. */
@@ -129,9 +147,10 @@ export class App {
   }
 
   async #giveUp(): Promise<void> {
-    const { watchdog } = this.#started;
-    await this.#replacement?.retire();
-    const side = await this.#leaveSide();
+    const { watchdog, plane } = this.#started;
+    const side = this.#side;
+    this.#side = null;
+    await Promise.all([plane?.pause(), this.#planes?.detach()]);
     await this.#saver?.stop();
     this.#saver = null;
     await this.#keeper?.stop();
@@ -139,15 +158,6 @@ export class App {
     watchdog.noteEnd("store");
     await watchdog.unserve();
     this.#options.log.info?.("handed-over", "database and ports are free for another process");
-  }
-
-  /** Every table leaves the store, whose side is the caller's to close. */
-  async #leaveSide(): Promise<ReplicaSide | null> {
-    const side = this.#side;
-    this.#side = null;
-    this.#plane?.setStale(true);
-    await Promise.all([this.#plane?.pause(), this.#planes?.detach()]);
-    return side;
   }
 
   /** Takes back what `handOver` gave up. */
@@ -167,7 +177,6 @@ export class App {
     this.#isStopping = true;
     // Half a handing over would leave a database open.
     await this.#handingOver;
-    await this.#replacement?.retire();
     const deadlineMs = this.#options.effective.config.proxy.drain_timeout_ms;
     this.#readiness.draining();
     const threads = this.#planes?.stop(deadlineMs);
@@ -192,65 +201,26 @@ export class App {
 
   #startWatchdog({ isServing }: { readonly isServing: boolean }): Watchdog {
     const { effective, fds } = this.#options;
-    const { metrics, bounces } = this.#shared;
-    const shared = { metrics: metrics.plan, bounces };
-    const options = watchdogOptionsOf({ effective, fds, isServing, ...shared });
+    const metrics = this.#metrics.plan;
+    const bounces = this.#bounces;
+    const options = watchdogOptionsOf({ effective, fds, metrics, isServing, bounces });
     const started = startWatchdog(options, {
-      onStall: ({ loop }) => {
-        const lost = REPLICA_LOOPS.find((name) => name === loop);
-        if (lost === undefined) this.#planes?.stalled(loop);
-        else this.#replacement?.stalled(lost);
-      },
+      onStall: ({ loop }) => this.#planes?.stalled(loop),
     });
     this.#watchdog = started;
-    this.#replacement = this.#createReplacement(started);
     this.#beat = attachLoop(started.loopPlan("main")).beat;
     return started;
   }
 
-  #createReplacement(watchdog: Watchdog): ReplicaReplacement {
-    return new ReplicaReplacement({
-      watchdog,
-      log: this.#options.log,
-      giveUp: () => this.#leaveSide(),
-      open: async () => {
-        const side = await this.#openReplicaSide();
-        this.#planes?.attach();
-        return side;
-      },
-      onReplaced: (cause) => this.#shared.replicaReplaced(cause),
-      onFailure: (error) => this.#fail(error),
-      onHopeless: (error) => void this.#bounceServing(error),
-    });
-  }
-
-  async #bounceServing(error: PatinaError): Promise<void> {
-    if (this.#isStopping) return;
-    this.#isStopping = true;
-    const [plane, planes, saver] = [this.#plane, this.#planes, this.#saver];
-    await bounceAfter(error, this.#options.log, (ms) => [
-      plane?.drain(ms),
-      planes?.stop(ms),
-      saver?.stop(),
-    ]);
-  }
-
-  /** Where and for how long something is kept out. */
-  get #keeping() {
-    const { effective, log } = this.#options;
-    const holdMs = effective.config.watchdog.quarantine_ms;
-    const metrics = this.#shared.metrics.writer(0);
-    return { stateFolder: effective.stateFolder, holdMs, log, metrics };
-  }
-
   /** Judges the stall that this start follows, before a row of it is touched. */
   #openQuarantine(): Promise<QuarantineKeeper> {
+    const { effective, log } = this.#options;
     return QuarantineKeeper.open({
-      ...this.#keeping,
-      fleet: {
-        budget: restartBudgetOf(this.#options.effective.config),
-        bounces: this.#shared.bounces,
-      },
+      stateFolder: effective.stateFolder,
+      holdMs: effective.config.watchdog.quarantine_ms,
+      log,
+      metrics: this.#metrics.writer(0),
+      fleet: { budget: restartBudgetOf(effective.config), bounces: this.#bounces },
       onReleased: (change) => this.#side?.tell({ kind: "released", change }),
       onThaw: () => {
         this.#readiness.thawed();
@@ -284,10 +254,12 @@ export class App {
     const plane = new DataPlane({
       loop: "main",
       config: effective.config,
-      metrics: this.#shared.metrics.writer(0),
+      metrics: this.#metrics.writer(0),
       beat,
       log,
-      ...this.#shared.ofMain,
+      load: this.#load,
+      limits: this.#limits,
+      ticketKeys: this.#ticketKeys,
       quarantine: keeper.state,
       events: {
         superseded: (ids) => this.#keeper?.superseded(ids),
@@ -327,7 +299,7 @@ export class App {
       plane,
       databasePath: db.path,
       periodMs: proxy.table_save_ms,
-      metrics: this.#shared.metrics.writer(0),
+      metrics: this.#metrics.writer(0),
       log,
     });
   }
@@ -343,30 +315,21 @@ export class App {
 
   /** Opens the database and starts the replica; the main table follows at once. */
   async #openReplicaSide(): Promise<ReplicaSide> {
-    const changesets = (this.#changesets ??= new ChangesetKeeper({
-      ...this.#keeping,
-      onChange: (versions) => this.#side?.tell({ kind: "holdVersions", versions }),
-    }));
-    await changesets.judge();
     const side = await ReplicaSide.open({
-      held: changesets.held,
       replica: this.#threadData("replica"),
-      store: {
-        beat: this.#started.watchdog.loopPlan("store"),
-        fault: this.#options.effective.config.fault.stall_changes,
-      },
+      store: { beat: this.#loopPlan("store") },
       log: this.#options.log,
-      metrics: this.#shared.metrics.writer(0),
-      bounces: this.#shared.bounces,
+      metrics: this.#metrics.writer(0),
+      bounces: this.#bounces,
       witnessPort: this.#isEdge ? this.#started.watchdog.witnessPort() : null,
       events: {
         event: (event) => this.#onReplicaEvent(event),
-        lost: (loop, error) => this.#replacement?.crashed(loop, error),
+        crashed: (loop, error) => this.#watchdog?.recordCrash(loop, error),
+        failed: (error) => this.#fail(error),
       },
     });
     this.#side = side;
     this.#plane?.follow(side.client).catch((error: unknown) => {
-      if (isStoreClosed(error)) return;
       // In the turn of the exception: the breadcrumb is still that of the row.
       if (!(error instanceof PatinaError)) this.#watchdog?.recordCrash("main", error);
       this.#fail(error);
@@ -396,7 +359,6 @@ export class App {
         this.#planes?.tell(event);
         return;
       case "started":
-        this.#replacement?.started();
         this.#tellHeld();
         if (!this.#isEdge) this.#setReady("replica started");
         return;
@@ -404,7 +366,7 @@ export class App {
         const side = this.#side;
         this.#onSynced().catch((error: unknown) => {
           // One that was closed meanwhile has nothing to say any more.
-          if (this.#side === side && !isStoreClosed(error)) this.#fail(error);
+          if (this.#side === side) this.#fail(error);
         });
         return;
       }
@@ -420,9 +382,18 @@ export class App {
   }
 
   #answer({ id, question }: Extract<ReplicaThreadEvent, { kind: "ask" }>): void {
-    const [plane, planes, keeper] = [this.#plane, this.#planes, this.#keeper];
-    const parts = { plane, planes, keeper, changesets: this.#changesets };
-    this.#side?.tell({ kind: "answer", id, value: answerQuestion(parts, question) });
+    this.#side?.tell({ kind: "answer", id, value: this.#answerTo(question) });
+  }
+
+  #answerTo(question: EdgeQuestion): unknown {
+    const plane = this.#plane;
+    if (plane === null) return null;
+    if (question.kind !== "quarantine") return answerEdge(plane.table, question, performance.now());
+    const release = (id: string): void => {
+      plane.feed.release(id);
+      this.#planes?.tell({ kind: "releaseWaiting", id });
+    };
+    return this.#keeper?.answer(question, { waiting: plane.feed.waiting, release }) ?? null;
   }
 
   /** Where the process ended without last words, others learn now what it is not to apply. */
@@ -450,22 +421,35 @@ export class App {
 
   #startDataPlaneThreads(watchdog: Watchdog): DataPlaneThreads {
     const { effective, fds, log } = this.#options;
+    const replaced = (cause: EndCause) =>
+      this.#metrics.writer(0).counter("patina_data_plane_replacements_total", { cause });
+    const counters = { crash: replaced("crash"), stall: replaced("stall") };
+    const counts = new SharedCounts(this.#limits);
+    const slots = new LoadSlots(this.#load);
     const planes = new DataPlaneThreads({
       watchdog,
       log,
       replaceLimitMs: effective.config.watchdog.replace_ms,
       // Nobody answers on it while another process has the database.
       connectStore: () => (this.#side ?? NO_STORE).connect(),
-      onEnded: (data) => this.#shared.forget(data),
-      onReplaced: (cause) => this.#shared.planeReplaced(cause),
+      onEnded: ({ load, limits }) => {
+        slots.forget(load);
+        if (limits.share !== null) counts.forget(limits.share);
+      },
+      onReplaced: (cause) => counters[cause].add(),
       onFailure: (error) => this.#fail(error),
-      onHopeless: (error) => void bounceAfter(error, log, () => []),
+      onHopeless: (error) => {
+        log.error("edge-failed", error.message, { code: error.code });
+        process.kill(process.pid, "SIGKILL");
+      },
     });
     this.#planes = planes;
-    for (const [index, name] of this.#shared.dataPlaneNames.entries()) {
+    for (const [index, name] of this.#threadNames.slice(FIRST_DATA_PLANE).entries()) {
       const data = {
         ...this.#threadData(name),
-        ...this.#shared.ofThread(),
+        load: slots.planOfThread(),
+        limits: { ...this.#limits, ...counts.planOfThread() },
+        ticketKeys: this.#ticketKeys,
         quarantine: this.#keeper?.state ?? NO_QUARANTINE,
       };
       const own = { http: fds.http[index + 1] ?? null, https: fds.https[index + 1] ?? null };
@@ -482,7 +466,18 @@ export class App {
   }
 
   #threadData(name: string): ThreadData {
-    return this.#shared.threadData(name, this.#started.watchdog.loopPlan(name));
+    return {
+      loop: name,
+      effective: this.#options.effective,
+      metrics: this.#metrics.plan,
+      bank: this.#threadNames.indexOf(name),
+      beat: this.#loopPlan(name),
+      logLevel: this.#options.logLevel.buffer,
+    };
+  }
+
+  #loopPlan(name: string): ThreadData["beat"] {
+    return this.#started.watchdog.loopPlan(name);
   }
 
   #fail(error: unknown): void {
@@ -495,6 +490,8 @@ export class App {
   }
 }
 
+/** Name, HMAC and AES keys, as OpenSSL takes them. */
+const TICKET_KEYS_BYTES = 48;
 /** Closing the replica and the database takes milliseconds; a replica that hangs is terminated. */
 const HAND_OVER_LIMIT_MS = 5_000;
 const NO_STORE = { connect: () => new MessageChannel().port1 };

@@ -4,7 +4,7 @@
  */
 import type { LoopBeat } from "../watchdog/core/loop-beat.ts";
 import type { BreadcrumbRecord } from "../watchdog/types.ts";
-import type { Changeset, RowChange, Watermark } from "../replica/types.ts";
+import type { RowChange, Watermark } from "../replica/types.ts";
 import { isDown, keyText } from "../routing/core/deny-set.ts";
 import type { ImageRow } from "../routing/types.ts";
 import type { TurnBytes } from "./types.ts";
@@ -15,8 +15,6 @@ export const ROW_BREADCRUMB = 1;
 export const BATCH_BREADCRUMB = 3;
 /** A request's head is being handled. */
 export const REQUEST_BREADCRUMB = 2;
-/** A changeset of another replica is being handled or merged. */
-export const CHANGESET_BREADCRUMB = 4;
 
 /**
  * Notes the row that is about to be applied, and the one in use: after a stall it takes its place
@@ -35,18 +33,6 @@ export function noteBatch(beat: LoopBeat, rows: readonly RowChange[], watermark:
   const named = rows.slice(0, 4).map(({ actorId, version }) => `${version} of ${actorId}`);
   const text = [String(rows.length), ...new Set(named)].join("\n");
   if (rows.length > 1) beat.breadcrumb(BATCH_BREADCRUMB, watermark.dbVersion, text);
-}
-
-/**
- * Notes the changeset that is about to be handled; of ranges of empty versions the first. The table is
- * left out of one that nobody has decoded yet.
- */
-export function noteChangeset(beat: LoopBeat, changeset: Changeset): void {
-  const { actorId } = changeset;
-  const version = changeset.kind === "full" ? changeset.version : changeset.versions.start;
-  const isDecoded = changeset.kind === "full" && !("changeCount" in changeset);
-  const table = isDecoded ? (changeset.changes[0]?.table ?? "") : "";
-  beat.breadcrumb(CHANGESET_BREADCRUMB, version, `${actorId}\n${table}`);
 }
 
 /** Notes the request whose turn begins: the first bytes of its head. */
@@ -68,10 +54,6 @@ export function decodeBreadcrumb(record: BreadcrumbRecord): unknown {
     case BATCH_BREADCRUMB: {
       const [rows, ...first] = text.split("\n");
       return { what: "batch", rows: Number(rows), until: record.value, first };
-    }
-    case CHANGESET_BREADCRUMB: {
-      const [actor, table] = text.split("\n");
-      return { what: "changeset", actor, version: record.value, ...(table ? { table } : {}) };
     }
     case REQUEST_BREADCRUMB:
       return { what: "request", line: text.split("\r\n", 1)[0] ?? "", headBytes: text.length };

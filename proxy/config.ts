@@ -144,8 +144,6 @@ export const watchdogSection = z.strictObject({
   apply_ms: milliseconds.default(2_000),
   /** Starting. Default 15,000. */
   boot_ms: milliseconds.default(15_000),
-  /** One turn of the store, which may be a large transaction. Default: `boot_ms`. */
-  store_ms: milliseconds.optional(),
   /** Upper end of the random delay before an accusation. Default 200. */
   jitter_ms: wholeNumber.default(200),
   /** From the end of a data-plane thread until another accepts in its place. Default 1,000. */
@@ -212,18 +210,6 @@ export const faultSection = z.strictObject({
       at: z.enum(["apply", "rebuild", "throw", "deadlock", "slow", "memory"]).default("apply"),
     })
     .optional(),
-  /** Changes of other replicas that stall or end a thread behind the data plane, as `stall_row`. */
-  stall_changes: z
-    .array(
-      z.strictObject({
-        table: z.string().min(1, "a table"),
-        column: z.string().min(1, "a column"),
-        value: z.string(),
-        loop: z.enum(["replica", "store"]).default("store"),
-        at: z.enum(["loop", "native", "throw"]).default("loop"),
-      }),
-    )
-    .default([]),
   /** Path of a request that blocks the data plane's loop for ever. */
   stall_path: z.string().startsWith("/", "a path from /").optional(),
   /** Path of a request after which the data plane's loop turns for ever without getting anywhere. */
@@ -322,10 +308,8 @@ function checkWhole(
     });
   }
   const { enabled, ...faults } = fault;
-  const { stall_changes, ...singly } = faults;
-  const ending = { ...singly, stall_changes: stall_changes.length > 0 ? stall_changes : undefined };
-  for (const key of ENDING_FAULTS) {
-    if (ending[key] === undefined || watchdog.allow_fault_injection) continue;
+  for (const key of ["stall_row", "stall_path", "livelock_path", "crash_path"] as const) {
+    if (faults[key] === undefined || watchdog.allow_fault_injection) continue;
     context.addIssue({
       code: "custom",
       path: ["fault", key],
@@ -335,7 +319,6 @@ function checkWhole(
   }
   const asked =
     faults.stall_row !== undefined ||
-    faults.stall_changes.length > 0 ||
     faults.stall_path !== undefined ||
     faults.livelock_path !== undefined ||
     faults.crash_path !== undefined ||
@@ -349,14 +332,6 @@ function checkWhole(
     });
   }
 }
-
-const ENDING_FAULTS = [
-  "stall_row",
-  "stall_changes",
-  "stall_path",
-  "livelock_path",
-  "crash_path",
-] as const;
 
 /** A section that may be left out: then its own defaults count, and its own rules are checked. */
 function prefaulted<Schema extends z.ZodType>(schema: Schema): z.ZodPrefault<Schema> {

@@ -5,7 +5,7 @@
 import { errorText } from "#base/errors.ts";
 import type { Logger } from "#base/logger.ts";
 import type { MetricGauge, MetricWriter } from "#base/metric-slots.ts";
-import { isStoreClosed, type StoreClient } from "../replica/driver/store/store-client.ts";
+import type { StoreClient } from "../replica/driver/store/store-client.ts";
 import type { ActorId, ChangeStreamEvent, Watermark } from "../replica/types.ts";
 import { LoadSlots, type LoadPlan } from "../routing/core/load-slots.ts";
 import type { QuarantineState } from "../routing/core/quarantine.ts";
@@ -231,7 +231,7 @@ export class DataPlane {
       }
     } catch (error) {
       if (this.#isStopped || this.#isPaused) return;
-      if (!isStoreClosed(error)) log.error("change-stream-ended", errorText(error));
+      log.error("change-stream-ended", errorText(error));
       throw error;
     }
   }

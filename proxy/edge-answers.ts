@@ -5,10 +5,6 @@
 import type { EdgeQuestion } from "../replica/replica.ts";
 import type { RoutingTable } from "../routing/routing-table.ts";
 import type { Explanation } from "../routing/types.ts";
-import type { ChangesetKeeper } from "./changeset-keeper.ts";
-import type { DataPlane } from "./data-plane.ts";
-import type { QuarantineKeeper } from "./quarantine-keeper.ts";
-import type { DataPlaneThreads } from "./threads/data-plane-threads.ts";
 
 /** One hostname and how it stands. */
 export interface RouteLine {
@@ -26,41 +22,8 @@ export interface RouteLine {
   } | null;
 }
 
-/** Parts of an edge that know what is held and what waits; null before there are any. */
-export interface QuarantineParts {
-  readonly plane: Pick<DataPlane, "table" | "feed"> | null;
-  readonly planes: DataPlaneThreads | null;
-  readonly keeper: QuarantineKeeper | null;
-  readonly changesets: ChangesetKeeper | null;
-}
-
-/** Shows, releases or drops what is held; what waits can be released. */
-function answerQuarantine(
-  { plane, planes, keeper, changesets }: QuarantineParts,
-  question: Extract<EdgeQuestion, { kind: "quarantine" }>,
-): unknown {
-  if (plane === null) return null;
-  const release = (id: string): void => {
-    plane.feed.release(id);
-    planes?.tell({ kind: "releaseWaiting", id });
-  };
-  const ofReplica = changesets?.answer(question.action, question.id);
-  if (ofReplica !== undefined && question.action !== "list") return ofReplica;
-  const answer = keeper?.answer(question, { waiting: plane.feed.waiting, release }) ?? null;
-  return question.action === "list"
-    ? { ...(answer as object), changesets: ofReplica ?? [] }
-    : answer;
-}
-
-/** Answers whatever is asked of an edge; null where there is nothing to answer from. */
-export function answerQuestion(parts: QuarantineParts, question: EdgeQuestion): unknown {
-  if (question.kind === "quarantine") return answerQuarantine(parts, question);
-  const table = parts.plane?.table;
-  return table ? answerEdge(table, question, performance.now()) : null;
-}
-
 /** Answers from the table. Cost of `routes`: the machines behind `limit` hostnames. */
-function answerEdge(
+export function answerEdge(
   table: RoutingTable,
   question: Exclude<EdgeQuestion, { kind: "quarantine" }>,
   nowMs: number,

@@ -1,10 +1,9 @@
 /**
  * Injected faults for demos and tests; nothing of this is on any path unless the config asks for it.
  */
-import { pbkdf2Sync } from "node:crypto";
 import { joinHostPort } from "#base/host-port.ts";
 import type { FaultInjection } from "../replica/driver/quic/options.ts";
-import type { Changeset, RowChange } from "../replica/types.ts";
+import type { RowChange } from "../replica/types.ts";
 import type { PatinaConfig } from "./config.ts";
 import type { DelayEmulation, Pick, PickRequest, Router } from "./types.ts";
 
@@ -40,7 +39,7 @@ export function rowFault(
     if (at === "rebuild") return;
     switch (wanted.at) {
       case "throw":
-        return crash("a row that cannot be applied");
+        throw new Error("injected fault: a row that cannot be applied");
       case "deadlock":
         return waitOnNothing(Infinity);
       case "slow":
@@ -53,34 +52,6 @@ export function rowFault(
       case "rebuild":
         return;
     }
-  };
-}
-
-/** Changesets that stall or end a thread: `fault.stall_changes`. */
-export type ChangesetFaults = PatinaConfig["fault"]["stall_changes"];
-
-/**
- * The replica's and the store's fault: called with each changeset that is about to be handled there.
- * Undefined = none asked for.
- */
-export function changesetFault(
-  faults: ChangesetFaults,
-  loop: "replica" | "store",
-): ((changeset: Changeset) => void) | undefined {
-  const own = faults.filter((fault) => fault.loop === loop);
-  if (own.length === 0) return undefined;
-  return (changeset) => {
-    const changes = changeset.kind === "full" ? changeset.changes : [];
-    const met = own.find(({ table, column, value }) =>
-      changes.some((one) => one.table === table && one.cid === column && one.val === value),
-    );
-    if (met?.at === "loop") blockForEver();
-    if (met?.at === "native") blockInNative();
-    if (met?.at !== "throw") return;
-    const why = "a changeset that cannot be handled";
-    // Whoever merges refuses what throws; this ends the thread all the same.
-    process.nextTick(crash, why);
-    crash(why);
   };
 }
 
@@ -97,7 +68,7 @@ export function withFaultPaths(router: Router, fault: PatinaConfig["fault"], loo
   return {
     pick: (request: PickRequest): Pick => {
       if (request.target === stallPath) blockForEver();
-      if (request.target === crashPath) crash("the fault crash_path was asked for");
+      if (request.target === crashPath) crash();
       if (request.target === livelockPath) spinForEver();
       return router.pick(request);
     },
@@ -128,13 +99,8 @@ function fillMemory(): never {
 }
 
 /** As an exception that nobody catches. */
-function crash(why: string): never {
-  throw new Error(`injected fault: ${why}`);
-}
-
-/** Where no thread can be ended: a derivation of keys that takes an hour. */
-function blockInNative(): void {
-  pbkdf2Sync("", "", 2 ** 31 - 1, 64, "sha512");
+function crash(): never {
+  throw new Error("the fault crash_path was asked for");
 }
 
 /** The fault itself, under a name that evidence shows. */

@@ -76,12 +76,6 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
     labels: { cause: ["crash", "stall"] },
   },
   {
-    name: "patina_replica_replacements_total",
-    help: "Times that replica thread and store worker were replaced alone, by what ended one of them.",
-    type: "counter",
-    labels: { cause: ["crash", "stall"] },
-  },
-  {
     name: "patina_log_lines_dropped_total",
     help: "Lines of the access log that were lost because the disk was too slow, or refused.",
     type: "counter",
@@ -167,9 +161,9 @@ export const PROXY_METRICS: readonly MetricDeclaration[] = [
   },
   {
     name: "patina_quarantine_holds",
-    help: "What is kept out because it stalled: changes and origins the table, changesets the replica.",
+    help: "Changes and origins that are kept out of the routing table because they stalled it.",
     type: "gauge",
-    labels: { kind: ["change", "origin", "changeset"] },
+    labels: { kind: ["change", "origin"] },
   },
   {
     name: "patina_quarantine_frozen",

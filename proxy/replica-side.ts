@@ -19,21 +19,14 @@ import {
   takeStaged,
 } from "../replica/driver/store/staged-database.ts";
 import { startStore, type StoreThread } from "../replica/driver/store/store-thread.ts";
-import type { VersionName } from "../replica/replica.ts";
 import { readSchemaFiles } from "./schema-sources.ts";
 import { stopThread } from "./threads/data-plane-threads.ts";
 import type {
   ReplicaThreadData,
   ReplicaThreadEvent,
-  StoreThreadData,
   ThreadCommand,
   ThreadData,
 } from "./threads/messages.ts";
-
-/** Its loops. */
-export const REPLICA_LOOPS = ["replica", "store"] as const;
-/** One of them. */
-export type ReplicaLoop = (typeof REPLICA_LOOPS)[number];
 
 /** What it is made of. */
 export interface ReplicaSideOptions {
@@ -42,9 +35,7 @@ export interface ReplicaSideOptions {
   readonly witnessPort: MessagePort | null;
   /** See `PeerBounces`. */
   readonly bounces: SharedArrayBuffer;
-  readonly store: StoreThreadData;
-  /** Versions that are not taken from anybody. */
-  readonly held: readonly VersionName[];
+  readonly store: Pick<ThreadData, "beat">;
   readonly events: ReplicaSideEvents;
   readonly log: Logger;
   readonly metrics: MetricWriter;
@@ -53,8 +44,10 @@ export interface ReplicaSideOptions {
 /** What it tells while it is open. */
 export interface ReplicaSideEvents {
   event(event: ReplicaThreadEvent): void;
-  /** The thread of that loop has ended unasked, by an exception as a rule; told once. */
-  lost(loop: ReplicaLoop, error: unknown): void;
+  /** A thread ended by an exception, which was thrown in the loop of that name. */
+  crashed(loop: string, error: unknown): void;
+  /** The process cannot go on. */
+  failed(error: unknown): void;
 }
 
 /** An open store with its replica. */
@@ -69,7 +62,6 @@ export class ReplicaSide {
   /** The main data plane's connection to the store. */
   readonly client: StoreClient;
   #isClosing = false;
-  #isLost = false;
 
   private constructor(
     options: ReplicaSideOptions,
@@ -85,10 +77,10 @@ export class ReplicaSide {
     this.client = client;
     this.#checkpoints = checkpoints;
     const { events } = options;
-    store.onFailure((error) => this.#lose("store", error));
+    store.onFailure((error) => this.#fail(error));
     const storePort = store.connect();
-    const { replica, held, witnessPort, bounces } = options;
-    const data: ReplicaThreadData = { ...replica, storePort, witnessPort, bounces, held };
+    const { witnessPort, bounces } = options;
+    const data: ReplicaThreadData = { ...options.replica, storePort, witnessPort, bounces };
     const worker = new Worker(new URL("./threads/replica-thread.ts", import.meta.url), {
       name: "replica",
       workerData: data,
@@ -102,15 +94,15 @@ export class ReplicaSide {
     worker.on("message", (event: ReplicaThreadEvent) => {
       if (event.kind === "started") resolve();
       if (event.kind === "synced") checkpoints.start();
-      const isFailure = event.kind === "failed";
-      // The end of the store is told by whoever owns its thread.
-      if (isFailure && (this.#isClosing || event.code === "STORE_CLOSED")) return;
-      events.event(event);
+      if (event.kind !== "failed" || !this.#isClosing) events.event(event);
     });
-    worker.on("error", (error) => this.#lose("replica", error));
+    // A thread that ends unasked ends the process, with evidence of the exception that ended it.
+    worker.on("error", (error) => {
+      events.crashed("replica", error);
+      this.#fail(error);
+    });
     worker.on("exit", (code) => {
-      const error = new PatinaError("INTERNAL", `the replica thread ended with code ${code}`);
-      this.#lose("replica", error);
+      this.#fail(new PatinaError("INTERNAL", `the replica thread ended with code ${code}`));
     });
   }
 
@@ -166,22 +158,8 @@ export class ReplicaSide {
     await this.#store.close();
   }
 
-  /**
-   * Ends both threads whatever they are at, without a word to the cluster; ports, sockets and database
-   * are free then. Never resolves while one is in native code that does not come back.
-   */
-  async abandon(): Promise<void> {
-    this.#isClosing = true;
-    this.#worker.removeAllListeners("message");
-    this.client.close();
-    const ends = [this.#checkpoints.stop(), this.#worker.terminate(), this.#store.terminate()];
-    await Promise.all(ends);
-  }
-
-  #lose(loop: ReplicaLoop, error: unknown): void {
-    if (this.#isClosing || this.#isLost) return;
-    this.#isLost = true;
-    this.#options.events.lost(loop, error);
+  #fail(error: unknown): void {
+    if (!this.#isClosing) this.#options.events.failed(error);
   }
 }
 
@@ -205,7 +183,7 @@ async function openStore(
     try {
       const opened = await startStore(storeOptions, {
         entry: new URL("./threads/store-thread.ts", import.meta.url),
-        workerData: { ...store },
+        workerData: { beat: store.beat },
       });
       fault.take(null, performance.now());
       return opened;

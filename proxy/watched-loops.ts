@@ -65,8 +65,7 @@ function declarationOf(
   { effective, fds }: { readonly effective: EffectiveConfig; readonly fds: InheritedFds },
 ): LoopDeclaration {
   if (name === "store") {
-    const { store_ms, boot_ms } = effective.config.watchdog;
-    const budgetMs = store_ms ?? boot_ms;
+    const budgetMs = effective.config.watchdog.boot_ms;
     return { name, budgets: { steady: budgetMs, apply: budgetMs } };
   }
   const index = at - FIRST_DATA_PLANE;

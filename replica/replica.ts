@@ -21,10 +21,8 @@ import { BROADCAST_DEFAULTS } from "./core/broadcast/types.ts";
 import { Hlc, unixMsToNtp64 } from "./core/hlc.ts";
 import { RECOVERY_DEFAULTS, type RecoveryConfig } from "./core/recovery/recovery.ts";
 import { ReplicaCore } from "./core/replica-core.ts";
-import { changesetsOf } from "./core/replica-messages.ts";
 import { lanPreset, wanPreset } from "./core/swim/config.ts";
 import type { SwimEvent } from "./core/swim/events.ts";
-import type { VersionName } from "./core/sync/set-aside.ts";
 import { SYNC_CLIENT_LAN, SYNC_CLIENT_WAN } from "./core/sync/config.ts";
 import { reloadSchema } from "./driver/admin/admin-commands.ts";
 import type { AdminServer } from "./driver/admin/admin-server.ts";
@@ -56,9 +54,8 @@ import { statusOf } from "./driver/replica-status.ts";
 import { StoreFaultWatch } from "./driver/store-fault.ts";
 import { StoreClient } from "./driver/store/store-client.ts";
 import { logSwimEvent } from "./driver/swim-log.ts";
-import type { ActorId, Address, Changeset, ReplicaEvents, Statement } from "./types.ts";
+import type { ActorId, Address, Statement } from "./types.ts";
 
-export type { VersionName } from "./core/sync/set-aside.ts";
 export type { EdgeQuestion } from "./driver/admin/admin-commands.ts";
 
 /** What a replica is made of. */
@@ -83,12 +80,25 @@ export interface ReplicaOptions {
   /** Emulated network; demos and tests only. */
   readonly faults?: FaultInjection;
   readonly events: ReplicaEvents;
-  /** Versions that are not taken from anybody; see `Replica.hold`. */
-  readonly held?: readonly VersionName[];
-  /** Changesets from elsewhere are about to be handled. */
-  readonly onChangesets?: (changesets: readonly Changeset[]) => void;
   /** The admin socket; absent = none. */
   readonly admin?: AdminOptions;
+}
+
+/** What a replica tells whoever started it. */
+export interface ReplicaEvents {
+  /** A round trip to another replica's host, in ms. */
+  rtt(actorId: ActorId, rttMs: number): void;
+  /** SWIM's word on another replica. */
+  host(actorId: ActorId, isDown: boolean): void;
+  /**
+   * Said once: after a sync round nothing is missing that others could give, or there is nobody to
+   * learn from.
+   */
+  synced(): void;
+  /** Nothing can be written, and that lasts: why; null = it can be again. */
+  storeFault(reason: string | null): void;
+  /** The store cannot go on: the process should end and say why. */
+  failed(error: Error): void;
 }
 
 /** A running replica. */
@@ -106,8 +116,6 @@ export interface Replica {
   publish(statements: readonly Statement[]): Promise<boolean>;
   /** See `StoreClient.changes`. */
   changes(...options: Parameters<StoreClient["changes"]>): ReturnType<StoreClient["changes"]>;
-  /** These versions, and no others, are not taken from anybody. */
-  hold(versions: readonly VersionName[]): void;
   /** Looks at certificates and applies schema files anew, all or nothing; logs what came of it. */
   reload(): Promise<void>;
   /** Saves the members, leaves the cluster if asked to, and closes everything but the store. */
@@ -185,7 +193,6 @@ class RunningReplica implements Replica {
     const { members, bad } = fromRecords(await this.#store.loadMembers());
     if (bad > 0) this.#options.log.warn?.("members-unreadable", "saved members left out", { bad });
     const { addresses, unresolved } = await this.#resolve(self);
-    this.hold(this.#options.held ?? []);
     this.#driver.run({ kind: "start", bootstrap: addresses, members });
     this.#hasJoined = true;
     await this.#publishOwnNode(self);
@@ -210,10 +217,6 @@ class RunningReplica implements Replica {
     const { commit } = await this.#store.transact(statements, core.stamp(performance.now()));
     if (commit) this.#driver?.committed(commit);
     return true;
-  }
-
-  hold(versions: readonly VersionName[]): void {
-    this.#driver?.run({ kind: "hold", versions });
   }
 
   changes(...options: Parameters<StoreClient["changes"]>): ReturnType<StoreClient["changes"]> {
@@ -351,8 +354,6 @@ class RunningReplica implements Replica {
         log.info?.("own-versions-settled", `writing goes on above version ${head}`, { head });
         void this.#keep(this.#publishOwnNode(this.gossipAddress), "own-node-not-published");
       },
-      onInput: (input) =>
-        this.#options.onChangesets?.(changesetsOf(input, core.syncClient.setAside)),
       onStoreFailure: (error) => events.failed(error),
     });
   }

@@ -245,20 +245,3 @@ export interface ReadVersionsRequest {
 export type SyncNeed =
   | { readonly kind: "full"; readonly versions: VersionRange }
   | { readonly kind: "partial"; readonly version: number; readonly seqs: readonly SeqRange[] };
-
-/** What a replica tells whoever started it. */
-export interface ReplicaEvents {
-  /** A round trip to another replica's host, in ms. */
-  rtt(actorId: ActorId, rttMs: number): void;
-  /** SWIM's word on another replica. */
-  host(actorId: ActorId, isDown: boolean): void;
-  /**
-   * Said once: after a sync round nothing is missing that others could give, or there is nobody to
-   * learn from.
-   */
-  synced(): void;
-  /** Nothing can be written, and that lasts: why; null = it can be again. */
-  storeFault(reason: string | null): void;
-  /** The store cannot go on: the process should end and say why. */
-  failed(error: Error): void;
-}

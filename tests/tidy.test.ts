@@ -331,7 +331,7 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
     "a store that cannot be opened for want of room is told of as one that cannot be written",
   "proxy -> replica/driver/checkpoints/checkpoint-keeper.ts":
     "checkpoints are taken beside the replica, and may come before it",
-  "proxy -> replica/driver/store/store-worker.ts": "what that thread serves",
+  "proxy -> replica/driver/store/store-worker.ts": "entry of that thread",
   "proxy -> replica/driver/store/store-client.ts": "a data plane's end of the change stream",
   "proxy -> replica/driver/store/table-snapshot.ts":
     "a data plane's first table, before there is a replica",
@@ -360,8 +360,6 @@ const INSIDES_KNOWN: Readonly<Record<string, string>> = {
     "the effective config carries the supervisor's section",
   "bin -> proxy/effective-config.ts": "run freezes the config before it becomes the supervisor",
   "bin -> proxy/quarantine-keeper.ts": "quarantine list of an edge that does not run",
-  "bin -> proxy/changeset-holds.ts": "shape of what quarantine list shows of the replica",
-  "bin -> proxy/changeset-keeper.ts": "and of an edge that does not run",
   "bin -> routing/core/quarantine.ts": "shape of what quarantine list shows",
   "bin -> routing/core/canary.ts": "and of what waits",
   "bin -> proxy/table-file.ts": "restore removes the table of the database that is gone",

@@ -1,7 +1,5 @@
 /** `patina quarantine`: changes and origins that an edge keeps out of its routing table. */
 import { errorText, PatinaError } from "#base/errors.ts";
-import { ChangesetHolds, type BlamedChangeset } from "../../proxy/changeset-holds.ts";
-import { readHeldChangesets } from "../../proxy/changeset-keeper.ts";
 import { listing, readQuarantineFile } from "../../proxy/quarantine-keeper.ts";
 import type { WaitingChange } from "../../routing/core/canary.ts";
 import {
@@ -23,22 +21,21 @@ interface Listing {
   readonly origins: readonly OriginHold[];
   readonly waiting: readonly WaitingChange[];
   readonly frozen: Freeze | null;
-  readonly changesets: readonly BlamedChangeset[];
 }
 
 /** Lists what is held, and what waits; of an edge that does not run, from its file. */
 export async function list(options: Options): Promise<void> {
-  const { holds, origins, waiting, frozen, changesets } = (await ask("list", "", options).catch(
+  const { holds, origins, waiting, frozen } = (await ask("list", "", options).catch(
     (error: unknown) => fromFile(error, options),
   )) as Listing;
-  if (options.json === true) return printJson({ holds, origins, waiting, frozen, changesets });
+  if (options.json === true) return printJson({ holds, origins, waiting, frozen });
   if (frozen !== null) {
     const since = new Date(frozen.sinceMs).toISOString();
     process.stderr.write(
       `frozen since ${since}: the table takes nothing but what goes down; patina quarantine thaw\n`,
     );
   }
-  if (holds.length + origins.length + waiting.length + changesets.length === 0) {
+  if (holds.length + origins.length + waiting.length === 0) {
     process.stderr.write("nothing is held\n");
     return;
   }
@@ -69,16 +66,7 @@ export async function list(options: Options): Promise<void> {
     victims === 0 ? "unseen shape" : `stalled ${victims} other${victims === 1 ? "" : "s"}`,
     `${(leftMs / 1000).toFixed(1)} s left`,
   ]);
-  const raw = changesets.map(({ id, table, version, actorId, stalls, expiresMs }) => [
-    id,
-    "not taken",
-    table === "" ? "a changeset" : `a changeset of ${table}`,
-    "",
-    `version ${version} of ${actorId}`,
-    `${stalls} stalls`,
-    untilText(expiresMs),
-  ]);
-  process.stdout.write(alignColumns([...rows, ...others, ...unseen, ...raw]));
+  process.stdout.write(alignColumns([...rows, ...others, ...unseen]));
 }
 
 /** Prints everything about one hold, or ends or drops it, as JSON; `thaw` takes no id. */
@@ -103,10 +91,8 @@ function fromFile(error: unknown, options: Options): unknown {
   const { config } = loadConfig({ file, environment: process.env, mode: "agent" });
   process.stderr.write("the edge does not run; this is what its next start finds\n");
   try {
-    const stateFolder = stateFolderOf(config);
-    const state = readQuarantineFile(stateFolder) ?? NO_QUARANTINE;
-    const holds = new ChangesetHolds(readHeldChangesets(stateFolder), { holdMs: 0 });
-    return { ...(listing(state, []) as object), changesets: holds.held };
+    const state = readQuarantineFile(stateFolderOf(config));
+    return listing(state ?? NO_QUARANTINE, []);
   } catch (thrown) {
     throw new PatinaError("USAGE", `the quarantine's file cannot be read: ${errorText(thrown)}`);
   }

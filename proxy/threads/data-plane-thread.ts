@@ -3,7 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { errorText, PatinaError } from "#base/errors.ts";
 import { LogLevelCell } from "#base/logger.ts";
 import { MetricSlots } from "#base/metric-slots.ts";
-import { isStoreClosed, StoreClient } from "../../replica/driver/store/store-client.ts";
+import { StoreClient } from "../../replica/driver/store/store-client.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
 import { DataPlane } from "../data-plane.ts";
 import { loadFirstTable } from "../first-table.ts";
@@ -39,12 +39,12 @@ async function main(): Promise<void> {
     try {
       await plane.follow(await connecting);
     } catch (error) {
-      // A connection that was given up before it was made, or whose other end another thread owns.
-      if (!isDetached && !isStoreClosed(error)) throw error;
+      // A connection that was given up before it was made.
+      if (!isDetached) throw error;
     }
   };
   const failUnlessDetached = (error: unknown): void => {
-    if (!isDetached && !isStoreClosed(error)) fail(error);
+    if (!isDetached) fail(error);
   };
   parentPort?.on("message", (command: ThreadCommand) => {
     switch (command.kind) {
@@ -75,7 +75,6 @@ async function main(): Promise<void> {
       case "answer":
       case "held":
       case "released":
-      case "holdVersions":
         // For the replica thread alone.
         return;
       case "stop":

@@ -136,8 +136,6 @@ export class DataPlaneThreads {
       const storePort = this.#options.connectStore();
       const command: ThreadCommand = { kind: "attach", storePort };
       worker.postMessage(command, [storePort]);
-      // One that was not ready before it left is so when it has caught up with this one.
-      if (this.#isReady) worker.postMessage({ kind: "ready" } satisfies ThreadCommand);
     }
   }
 

@@ -2,7 +2,6 @@
 import type { MessagePort } from "node:worker_threads";
 import type { MetricSlotsPlan } from "#base/metric-slots.ts";
 import type { EdgeQuestion } from "../../replica/replica.ts";
-import type { VersionName } from "../../replica/replica.ts";
 import type { ActorId } from "../../replica/types.ts";
 import type { LoadPlan } from "../../routing/core/load-slots.ts";
 import type { ChangeName, QuarantineState } from "../../routing/core/quarantine.ts";
@@ -10,7 +9,6 @@ import type { HeldChange } from "./notice-desk.ts";
 import type { LoopBeatPlan } from "../../watchdog/types.ts";
 import type { ListenFds } from "../data-plane.ts";
 import type { EffectiveConfig } from "../effective-config.ts";
-import type { ChangesetFaults } from "../fault.ts";
 import type { ProcessLimitsPlan } from "../listeners/core/process-limits.ts";
 
 /** What every thread gets as `workerData`. */
@@ -33,15 +31,6 @@ export interface ReplicaThreadData extends ThreadData {
   readonly witnessPort: MessagePort | null;
   /** What peers say of their bounces is written here. */
   readonly bounces: SharedArrayBuffer;
-  /** Versions that are not taken from anybody. */
-  readonly held: readonly VersionName[];
-}
-
-/** What the store's thread gets beside the store's own. */
-export interface StoreThreadData {
-  readonly beat: LoopBeatPlan;
-  /** Faults on purpose, where they are allowed. */
-  readonly fault: ChangesetFaults;
 }
 
 /** What a data-plane thread gets. */
@@ -120,8 +109,6 @@ export type ThreadCommand =
     }
   /** To the replica thread: an operator has a change applied that was held. */
   | { readonly kind: "released"; readonly change: ChangeName }
-  /** To the replica thread: these versions, and no others, are not taken from anybody. */
-  | { readonly kind: "holdVersions"; readonly versions: readonly VersionName[] }
   /** Schema files (replica thread) and certificates (data planes) may be others. */
   | { readonly kind: "reload" }
   /** To the replica thread: plain data; null = there is no table. */

@@ -7,12 +7,9 @@ import { CorrosionMirror } from "../../replica/driver/corrosion/corrosion-mirror
 import type { MirroredRow } from "../../replica/driver/corrosion/mirrored-table.ts";
 import { startReplica, type Replica } from "../../replica/replica.ts";
 import { PeerBounces } from "../../watchdog/core/peer-bounces.ts";
-import type { Changeset } from "../../replica/types.ts";
-import type { LoopBeat } from "../../watchdog/core/loop-beat.ts";
 import { attachLoop } from "../../watchdog/watchdog.ts";
 import { adminPathOf } from "../effective-config.ts";
-import { changesetFault, udpFaults } from "../fault.ts";
-import { noteChangeset } from "../breadcrumbs.ts";
+import { udpFaults } from "../fault.ts";
 import { readSchemaFiles } from "../schema-sources.ts";
 import { EdgeQuestions } from "./edge-questions.ts";
 import type { ReplicaThreadData, ReplicaThreadEvent, ThreadCommand } from "./messages.ts";
@@ -21,9 +18,6 @@ import { createThreadLog } from "./thread-log.ts";
 
 const data = workerData as ReplicaThreadData;
 const questions = new EdgeQuestions(tell);
-const stall = changesetFault(data.effective.config.fault.stall_changes, "replica");
-/** A changeset is noted as work in progress until the turn is over. */
-let isNoted = false;
 await main();
 
 async function main(): Promise<void> {
@@ -46,8 +40,6 @@ async function main(): Promise<void> {
       log: createThreadLog(logLevel, "replica"),
       metrics: MetricSlots.attach(data.metrics).writer(data.bank),
       ...(faults ? { faults } : {}),
-      held: data.held,
-      onChangesets: (changesets) => noteChangesets(loop.beat, changesets),
       events: {
         rtt: (actorId, rttMs) => tell({ kind: "rtt", actorId, rttMs }),
         host: (actorId, isDown) => tell({ kind: "host", actorId, isDown }),
@@ -78,7 +70,6 @@ async function main(): Promise<void> {
   tell({ kind: "started", gossip: replica.gossipAddress, api: replica.apiAddress });
   parentPort?.on("message", (command: ThreadCommand) => {
     if (command.kind === "reload") void replica.reload();
-    if (command.kind === "holdVersions") replica.hold(command.versions);
     if (command.kind === "held") void desk?.held(command.changes, command.bouncedMs);
     if (command.kind === "released") void desk?.released(command.change);
     if (command.kind === "answer") questions.answered(command.id, command.value);
@@ -118,24 +109,6 @@ async function openMirror(replica: Replica): Promise<CorrosionMirror | null> {
       failures: metrics.counter("patina_corrosion_failures_total"),
     },
   });
-}
-
-/** Of several none is said to be in progress: they are handled as one. */
-function noteChangesets(beat: LoopBeat, changesets: readonly Changeset[]): void {
-  if (changesets.length === 0) return;
-  // Not at once: what is thrown in the same turn is still about the changeset.
-  if (!isNoted) setImmediate(() => endNote(beat));
-  isNoted = true;
-  for (const changeset of changesets) {
-    noteChangeset(beat, changeset);
-    stall?.(changeset);
-  }
-  if (changesets.length > 1) beat.done();
-}
-
-function endNote(beat: LoopBeat): void {
-  isNoted = false;
-  beat.done();
 }
 
 async function openDesk(replica: Replica, witnessPort: MessagePort): Promise<NoticeDesk> {

@@ -221,10 +221,6 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
         if (input.kind === "leave") this.#leave(nowMs);
         this.#runSwim(input, nowMs);
         break;
-      case "hold":
-        this.syncClient.setAside.hold(input.versions);
-        this.syncClient.handle({ kind: "hint" }, nowMs);
-        break;
       case "settled":
         this.#own.settled(input.isStored, nowMs);
         break;
@@ -359,8 +355,7 @@ export class ReplicaCore implements Machine<ReplicaInput, ReplicaOutput> {
       return;
     }
     if (changeset.ts !== null) this.#mergeClock(changeset.ts, nowMs);
-    const isHeld = this.syncClient.setAside.holds(changeset);
-    const verdict = isHeld ? "known" : this.books.classifyBroadcast(changeset);
+    const verdict = this.books.classifyBroadcast(changeset);
     if (verdict === "invalid") {
       this.stats.invalid++;
       return;

@@ -10,7 +10,6 @@ import type {
 import type { OwnVersionsOutput } from "./recovery/own-versions.ts";
 import type { SwimEvent } from "./swim/events.ts";
 import type { MemberUpdate, SwimPacket } from "./swim/packet.ts";
-import type { SetAside, VersionName } from "./sync/set-aside.ts";
 import type { SyncClientInput, SyncClientOutput } from "./sync/client-types.ts";
 import type { SyncServerInput, SyncServerOutput } from "./sync/sync-server.ts";
 
@@ -50,25 +49,11 @@ export type ReplicaInput =
   /** Moves to another cluster id, under a newer identity. */
   | { readonly kind: "changeCluster"; readonly clusterId: number }
   | { readonly kind: "leave" }
-  /** These versions, and no others, are not taken: handling them stalled this replica. */
-  | { readonly kind: "hold"; readonly versions: readonly VersionName[] }
   /** The answer to `settleOwnVersions`; false when the store could not. */
   | { readonly kind: "settled"; readonly isStored: boolean }
   /** The answer to `makeDurable`; false when the disk could not. */
   | { readonly kind: "durable"; readonly isStored: boolean }
   | { readonly kind: "tick" };
-
-/** The changesets from elsewhere in an input, but those that are held. */
-export function changesetsOf(
-  input: ReplicaInput,
-  setAside: Pick<SetAside, "holds">,
-): readonly Changeset[] {
-  const isTaken = (changeset: Changeset): boolean => !setAside.holds(changeset);
-  if (input.kind === "broadcast") return [input.changeset].filter(isTaken);
-  if (input.kind !== "syncClient" || input.input.kind !== "message") return [];
-  const { message } = input.input;
-  return message.kind === "changesets" ? message.changesets.filter(isTaken) : [];
-}
 
 /** What a replica wants done, in this order. */
 export type ReplicaOutput =

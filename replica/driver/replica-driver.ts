@@ -51,8 +51,6 @@ export interface ReplicaDriverOptions {
   readonly onCommitLag: (seconds: number) => void;
   /** How long changes may wait for the store before somebody is to look. */
   readonly applyLimitMs: number;
-  /** Sees each input before it is handled. */
-  readonly onInput?: ((input: ReplicaInput) => void) | undefined;
   /** The store is gone: nothing can be applied any more. */
   readonly onStoreFailure: (error: Error) => void;
 }
@@ -61,6 +59,7 @@ export interface ReplicaDriverOptions {
 export interface DriverStats {
   /** Column changes of own transactions. */
   localChanges: number;
+  /** What SWIM told. */
   readonly swim: SwimCounts;
   /** What was received and could not be read, by where. */
   badPackets: number;
@@ -185,7 +184,6 @@ export class ReplicaDriver {
     this.#isRunning = true;
     try {
       for (let next = this.#queued.shift(); next !== undefined; next = this.#queued.shift()) {
-        this.#options.onInput?.(next);
         this.#core.handle(next, performance.now());
         for (const output of this.#core.drain()) this.#perform(output);
       }

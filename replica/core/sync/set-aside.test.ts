@@ -42,25 +42,6 @@ test("however many fail, what is remembered is bounded: the oldest is asked agai
   expect(neededAt(setAside, 0)).toContain(5);
 });
 
-test("what is held is neither asked for nor taken, and other versions are", () => {
-  const setAside = new SetAside(new Bookkeeping());
-  const changeset = (version: number) => ({
-    kind: "full" as const,
-    actorId,
-    version,
-    changes: [],
-    seqs: { start: 0, end: 0 },
-    lastSeq: 0,
-    ts: 0n,
-  });
-  setAside.hold([{ actorId, version: 5 }]);
-  expect(neededAt(setAside, 0)).toEqual([4, 6]);
-  expect([4, 5].map((version) => setAside.holds(changeset(version)))).toEqual([false, true]);
-  setAside.hold([]);
-  expect(neededAt(setAside, 0)).toEqual([4, 5, 6]);
-  expect(setAside.holds(changeset(5))).toBe(false);
-});
-
 /** Which of 4, 5 (also in part) and 6 are asked for. */
 function neededAt(setAside: SetAside, nowMs: number): number[] {
   const needs = new Map<string, ActorNeeds>([

@@ -1,23 +1,19 @@
 /**
- * Versions that are not asked for although they are needed. Some are held by the owner of the replica,
- * because handling them stalled it: they are not taken from anybody until it says otherwise.
- *
- * Others came and could not be taken: the store refused them, or there was something in them that
- * nothing here can hold. Most likely they are so everywhere, and asking on would take the same bytes
- * again for ever.
+ * Versions that came and could not be taken: the store refused them, or there was something in them
+ * that nothing here can hold. Most likely they are so everywhere, and asking on would take the same
+ * bytes again for ever.
  *
  * The first times are free, because it may have been the server's fault: whoever is asked next may
  * have it right. From then on a version is left alone for pauses that double up to an hour. It stays
  * in our needs meanwhile, so that nobody expects it of us.
  */
 import type { Bookkeeping } from "../bookkeeping/bookkeeping.ts";
-import type { ActorId, Changeset } from "../../types.ts";
+import type { ActorId } from "../../types.ts";
 import type { ActorNeeds } from "./needs.ts";
 
 /** Which versions are not asked for, and until when. */
 export class SetAside {
   readonly #books: Bookkeeping;
-  #held: readonly VersionName[] = [];
   /** In the order of the last failure, oldest first. */
   readonly #entries = new Map<string, Entry>();
 
@@ -28,18 +24,6 @@ export class SetAside {
   /** Versions that failed, and have not come since. */
   get size(): number {
     return this.#entries.size;
-  }
-
-  /** These, and no others, are held. */
-  hold(versions: readonly VersionName[]): void {
-    this.#held = versions;
-  }
-
-  /** Whether a changeset is of a version that is held. O(held). */
-  holds(changeset: Changeset): boolean {
-    if (changeset.kind !== "full" || this.#held.length === 0) return false;
-    const { actorId, version } = changeset;
-    return this.#held.some((one) => one.actorId === actorId && one.version === version);
   }
 
   /** A version came and could not be taken. Says how often that has been so. */
@@ -63,27 +47,18 @@ export class SetAside {
     for (const [key, { actorId, version, untilMs }] of this.#entries) {
       const versions = { start: version, end: version };
       if (this.#books.contains(actorId, versions)) this.#entries.delete(key);
-      if (untilMs > nowMs) takeOut(needs, { actorId, version });
+      const needed = needs.get(actorId);
+      if (needed === undefined || untilMs <= nowMs) continue;
+      needed.full.remove(versions);
+      needed.partial.delete(version);
+      if (needed.full.isEmpty && needed.partial.size === 0) needs.delete(actorId);
     }
-    for (const version of this.#held) takeOut(needs, version);
   }
 }
 
-/** A version of an actor. */
-export interface VersionName {
+interface Entry {
   readonly actorId: ActorId;
   readonly version: number;
-}
-
-function takeOut(needs: Map<ActorId, ActorNeeds>, { actorId, version }: VersionName): void {
-  const needed = needs.get(actorId);
-  if (needed === undefined) return;
-  needed.full.remove({ start: version, end: version });
-  needed.partial.delete(version);
-  if (needed.full.isEmpty && needed.partial.size === 0) needs.delete(actorId);
-}
-
-interface Entry extends VersionName {
   readonly times: number;
   readonly untilMs: number;
 }

@@ -362,7 +362,6 @@ export class SyncClient implements Machine<SyncClientInput, SyncClientOutput> {
   }
 
   #isNews(changeset: Changeset): boolean {
-    if (this.setAside.holds(changeset)) return false;
     const found = this.#books.classify(changeset);
     return found !== "known" && found !== "invalid";
   }

@@ -54,14 +54,6 @@ export interface ApplyStats {
   keptRefused: number;
 }
 
-/** What the owner of the thread wants to know while it works. */
-export interface ApplyHooks {
-  /** A changeset, or the first chunk of a version, is about to be merged. */
-  readonly applying?: (changeset: Changeset) => void;
-  /** The slice is over. */
-  readonly applied?: () => void;
-}
-
 /** What an applier works on. */
 export interface ApplierContext {
   readonly database: Database.Database;
@@ -70,7 +62,6 @@ export interface ApplierContext {
   readonly kept: KeptAside;
   /** Whether rows of unknown keys are written directly; see `row-writer.ts`. */
   readonly isDirect: boolean;
-  readonly hooks: ApplyHooks;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -113,7 +104,6 @@ export class Applier {
       if (failed !== null) this.#applySingly(job, { end: failed.reached, budgetMs });
     } finally {
       this.#setChecks(true);
-      this.#context.hooks.applied?.();
     }
     this.stats.rowsWrittenDirectly = this.#merger.rowsWrittenDirectly;
     const tookMs = this.#context.nowMs() - startedMs;
@@ -203,7 +193,7 @@ export class Applier {
     job: ApplyJob,
     limit: { end: number; deadlineMs: number },
   ): { thrown: unknown; reached: number } | null {
-    const { ledger, nowMs, hooks } = this.#context;
+    const { ledger, nowMs } = this.#context;
     const first = job.outcomes.length;
     let reached = first;
     this.#begin();
@@ -211,7 +201,6 @@ export class Applier {
       for (; reached < limit.end; reached += 1) {
         const changeset = job.changesets[reached];
         if (changeset === undefined) break;
-        hooks.applying?.(changeset);
         const chunks = this.#wholeVersionAt(job.changesets, reached, limit.end);
         if (chunks > 1) {
           const parts = job.changesets.slice(reached, reached + chunks) as FullChangeset[];

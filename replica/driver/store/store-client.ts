@@ -4,7 +4,7 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import { MessageChannel } from "node:worker_threads";
-import { assert, PatinaError } from "#base/errors.ts";
+import { assert } from "#base/errors.ts";
 import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type {
   ActorBook,
@@ -290,11 +290,6 @@ class CallPort {
     for (const pending of this.#pending.values()) pending.reject(closedError());
     this.#pending.clear();
   }
-}
-
-/** Whether the store is gone, by a call that it has not answered, or by the end of a stream. */
-export function isStoreClosed(error: unknown): boolean {
-  return error instanceof PatinaError && error.code === "STORE_CLOSED";
 }
 
 function closedError(): Error {

@@ -14,18 +14,13 @@ export interface StoreThread {
   connect(): MessagePort;
   /** Closes the database and ends the thread. Idempotent. */
   close(): Promise<void>;
-  /**
-   * Ends the thread whatever it is at: a transaction under way is undone, and the database is closed.
-   * Never resolves while the thread is in native code that does not come back.
-   */
-  terminate(): Promise<void>;
   /** Called once if the thread ends without `close`; a bug or an abort of the extension. */
   onFailure(listener: (error: Error) => void): void;
 }
 
 /** How the thread is started, for an owner that wraps it. */
 export interface StoreThreadOptions {
-  /** A module that does something of its own and then calls `serveStore`. */
+  /** A module that does something of its own and then imports `store-worker.ts`. */
   readonly entry?: URL;
   /** Added to the worker's data, for that module. */
   readonly workerData?: Readonly<Record<string, unknown>>;
@@ -39,7 +34,7 @@ export async function startStore(
   options: StoreOptions,
   thread: StoreThreadOptions = {},
 ): Promise<StoreThread> {
-  const worker = new Worker(thread.entry ?? new URL("./store-main.ts", import.meta.url), {
+  const worker = new Worker(thread.entry ?? new URL("./store-worker.ts", import.meta.url), {
     name: "store",
     workerData: { ...options, ...thread.workerData },
     // Not the parent's: `node --eval` would pass its flags on.
@@ -82,10 +77,6 @@ export async function startStore(
       if (!isClosing) tell({ kind: "close" }, []);
       isClosing = true;
       await exited;
-    },
-    terminate: async () => {
-      isClosing = true;
-      await worker.terminate();
     },
     onFailure: (listener) => {
       if (failure === null) listeners.push(listener);

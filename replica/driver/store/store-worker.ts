@@ -12,7 +12,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { assert } from "#base/errors.ts";
 import { EncodedChangeset } from "../../core/wire/encoded-changeset.ts";
 import type { Changeset, LocalCommit } from "../../types.ts";
-import type { ApplyHooks, ApplyJob } from "./apply.ts";
+import type { ApplyJob } from "./apply.ts";
 import { errorToRecord, storeError } from "./errors.ts";
 import type { StoreOptions } from "./store.ts";
 import { Store } from "./store.ts";
@@ -254,15 +254,14 @@ function reply(port: MessagePort, message: StoreReply, buffers: ArrayBuffer[] = 
   port.postMessage(message, buffers);
 }
 
-/** Serves the store that `workerData` describes, to the parent and whoever it connects. */
-export function serveStore(hooks: ApplyHooks = {}): void {
+function start(): void {
   assert(parentPort !== null, "the store worker runs in a thread of its own");
   const parent = parentPort;
   const tell = (event: StoreThreadEvent): void => parent.postMessage(event);
   let store: Store;
   try {
     const clocks = { nowMs: () => performance.now(), wallMs: () => Date.now() };
-    store = new Store(workerData as StoreOptions, clocks, hooks);
+    store = new Store(workerData as StoreOptions, clocks);
   } catch (thrown) {
     tell({ kind: "failed", error: errorToRecord(thrown) });
     parent.close();
@@ -286,3 +285,5 @@ export function serveStore(hooks: ApplyHooks = {}): void {
 const SLICE_MS = 8;
 /** Of one queue. Callers wait for answers, so only a runaway one comes near. */
 const QUEUE_MAX = 4096;
+
+start();

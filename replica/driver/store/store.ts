@@ -6,7 +6,7 @@ import type Database from "better-sqlite3";
 import type { PublisherStats } from "../../core/change-stream/stream-publisher.ts";
 import { actorIdFromBytes } from "../../core/wire/actor-id.ts";
 import type { ActorBook, ActorId, LocalCommit, Statement, TransactionAnswer } from "../../types.ts";
-import type { ApplyHooks, ApplyJob, ApplyStats } from "./apply.ts";
+import type { ApplyJob, ApplyStats } from "./apply.ts";
 import { Applier } from "./apply.ts";
 import type { BookRepair, BooksReport, RowSlice, RowsReport } from "./books-check.ts";
 import { checkBooks, checkRows, repairBooks } from "./books-check.ts";
@@ -113,7 +113,6 @@ export class Store {
   readonly #open: OpenDatabase;
   readonly #database: Database.Database;
   readonly #clocks: StoreClocks;
-  readonly #hooks: ApplyHooks;
   readonly #checkpoints: CheckpointPace;
   readonly #freePages: FreePages;
   readonly #log: LogSync;
@@ -124,8 +123,7 @@ export class Store {
   #parts: Parts;
 
   /** Opens or creates the database and brings its schema up to date. */
-  constructor(options: StoreOptions, clocks: StoreClocks, hooks: ApplyHooks = {}) {
-    this.#hooks = hooks;
+  constructor(options: StoreOptions, clocks: StoreClocks) {
     this.#open = openDatabase(options);
     this.#database = this.#open.database;
     this.#clocks = clocks;
@@ -434,7 +432,6 @@ export class Store {
       ledger,
       kept: this.#kept,
       isDirect: this.#writesRowsDirectly,
-      hooks: this.#hooks,
       nowMs,
     });
     this.#applyStats.push(applier.stats);

@@ -5,7 +5,6 @@ import type { RowChange } from "../types.ts";
 import { Canary } from "./canary.ts";
 import { isDown, rowId } from "./deny-set.ts";
 import type { ChangeName } from "./quarantine.ts";
-import { DueHeap } from "./due-heap.ts";
 import { SeenShapes } from "./shapes.ts";
 
 const WAIT_MS = 3_000;
@@ -307,26 +306,6 @@ test("what it costs to find what is due does not grow with what waits", () => {
   expect(canary.takeDue(Infinity)).toMatchObject({ key: ["m7"] });
   expect(canary.deadlineMs).toBe(Infinity);
   expect(canary.stats.looks).toBeLessThan(4 * waiting);
-});
-
-test("the earliest comes first, in whatever order it was added and taken", () => {
-  const step = fc.oneof(fc.nat({ max: 50 }), fc.constant(null));
-  fc.assert(
-    fc.property(fc.array(step, { maxLength: 100 }), (steps) => {
-      const heap = new DueHeap<number>();
-      let model: number[] = [];
-      for (const dueMs of steps) {
-        if (dueMs === null) {
-          heap.shift();
-          model = model.slice(1);
-        } else {
-          heap.add({ dueMs, value: dueMs });
-          model = [...model, dueMs].toSorted((a, b) => a - b);
-        }
-        expect([heap.size, heap.first?.value]).toEqual([model.length, model[0]]);
-      }
-    }),
-  );
 });
 
 test("shapes survive as JSON, and what is no image of shapes is refused", () => {

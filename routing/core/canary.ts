@@ -18,10 +18,10 @@
  * A table for which none were restored learns from what it applies, without waiting, until
  * `membersKnown`. No clock: `nowMs` is monotonic milliseconds.
  */
+import { DelayQueue } from "#base/delay-queue.ts";
 import type { ActorId, Watermark } from "../../replica/types.ts";
 import type { RowChange } from "../types.ts";
 import { isDown, keyText, rowId } from "./deny-set.ts";
-import { DueHeap } from "./due-heap.ts";
 import { Immunity, type StallNotice } from "./immunity.ts";
 import type { ChangeName } from "./quarantine.ts";
 import { SeenShapes, shapeText } from "./shapes.ts";
@@ -82,7 +82,7 @@ export class Canary {
   #shapes = new SeenShapes();
   readonly #waiting = new Map<string, Waiting>();
   /** The same by when they are due, with entries that are out of date. */
-  #due = new DueHeap<Waiting>();
+  #due = new DelayQueue<Waiting>();
   /** Of unseen shape, on their way into the table. */
   readonly #admitted: RowChange[] = [];
   readonly #up = new Set<ActorId>();
@@ -171,7 +171,7 @@ export class Canary {
     if (first === null || first.dueMs > nowMs) return null;
     const { change } = first;
     this.#waiting.delete(rowId(change));
-    this.#due.shift();
+    this.#due.take(Infinity);
     this.#admitted.push(change);
     return change;
   }
@@ -253,10 +253,10 @@ export class Canary {
     waiting.dueMs = dueMs;
     // A row that comes again and again must not leave an entry for each time.
     if (this.#due.size > 2 * this.#waiting.size + SPARE_ENTRIES) {
-      this.#due = new DueHeap();
-      for (const value of this.#waiting.values()) this.#due.add({ dueMs: value.dueMs, value });
+      this.#due = new DelayQueue();
+      for (const value of this.#waiting.values()) this.#due.push(value.dueMs, value);
     } else {
-      this.#due.add({ dueMs, value: waiting });
+      this.#due.push(dueMs, waiting);
     }
   }
 
@@ -269,7 +269,7 @@ export class Canary {
       const { dueMs, value } = first;
       const isWaiting = this.#waiting.get(rowId(value.change)) === value;
       if (isWaiting && value.isCurrent && value.dueMs === dueMs) return value;
-      this.#due.shift();
+      this.#due.take(Infinity);
     }
   }
 

@@ -5,10 +5,10 @@
  * of packets to one remote as long as its delay stays the same.
  */
 import { createSocket, type Socket } from "node:dgram";
+import { DelayQueue } from "#base/delay-queue.ts";
 import { errorText, PatinaError } from "#base/errors.ts";
 import type { Address } from "../../types.ts";
 import { formatAddress, parseAddress, type HostPort } from "./address.ts";
-import { DelayQueue } from "./delay-queue.ts";
 import { TRANSPORT_BIND } from "./errors.ts";
 import type { FaultInjection } from "./options.ts";
 import type { TransportStats } from "./stats.ts";

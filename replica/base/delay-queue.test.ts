@@ -29,3 +29,23 @@ test("nothing comes out before it is due", () => {
   expect(queue.take(15)).toBeUndefined();
   expect(queue.take(20)).toBe("later");
 });
+
+test("the earliest comes first, in whatever order it was added and taken", () => {
+  const step = fc.oneof(fc.nat({ max: 50 }), fc.constant(null));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 100 }), (steps) => {
+      const queue = new DelayQueue<number>();
+      let model: number[] = [];
+      for (const dueMs of steps) {
+        if (dueMs === null) {
+          queue.take(Infinity);
+          model = model.slice(1);
+        } else {
+          queue.push(dueMs, dueMs);
+          model = [...model, dueMs].toSorted((a, b) => a - b);
+        }
+        expect([queue.size, queue.first?.value]).toEqual([model.length, model[0]]);
+      }
+    }),
+  );
+});

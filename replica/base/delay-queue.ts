@@ -1,18 +1,27 @@
 /**
  * Holds values until they are due, in order of their time and then of arrival: a binary heap served
- * by one timer of its owner. Used for the emulated network delay of fault injection.
+ * by one timer of its owner. It knows nothing of values that are out of date: its owner drops them.
  */
 
-interface Entry<Value> {
+/** A value and when it is due. */
+export interface Due<Value> {
   readonly dueMs: number;
-  readonly order: number;
   readonly value: Value;
 }
 
-/** A queue ordered by due time. All operations are O(log n). */
+interface Entry<Value> extends Due<Value> {
+  readonly order: number;
+}
+
+/** A queue ordered by due time. What changes it is O(log n). */
 export class DelayQueue<Value> {
   readonly #heap: Entry<Value>[] = [];
   #order = 0;
+
+  /** The first value, and when it is due; undefined = there is none. */
+  get first(): Due<Value> | undefined {
+    return this.#heap[0];
+  }
 
   /** When the first value is due; `Infinity` when empty. */
   get dueMs(): number {

@@ -2,9 +2,10 @@
  * A cluster whose tables are full of rubbish starts over while it serves; and a replica that runs gets an
  * older database by a restore. No request fails in either.
  */
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { tableFileOf } from "../proxy/table-file.ts";
 import { EXIT } from "../watchdog/supervisor/exit-codes.ts";
 import { until } from "./asking-fixture.ts";
 import { Cluster, type TestHost, type TestMachine } from "./cluster-fixture.ts";
@@ -39,6 +40,10 @@ test("a meltdown is survived: every table is right again, and every request was 
   await traffic.flows();
   await melt();
   expect(await counts()).toEqual([202, 202, 202]);
+  // The process that takes over goes by the table that the one before has saved.
+  await until("the saved table has it, too", () => {
+    return readFileSync(tableFileOf(edge().databaseFile), "utf8").includes("ghost-199");
+  });
   const refused = await runPatina(["rebuild", "7", "--config", edge().configFile]);
   expect(refused.code).toBe(EXIT.config);
   expect(refused.stderr).toContain("only what is published anew will be in it");
